@@ -1,0 +1,4 @@
+//! The exports in RAM keep the contract.
+#![cfg(feature = "contract")]
+
+mod memory_disk;
