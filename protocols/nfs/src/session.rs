@@ -1,0 +1,338 @@
+//! One connection as a state machine over bytes: records in, answers out, and a window between them. No socket.
+//!
+//! Records are parsed in the buffer they arrive in, and a WRITE's payload stays there. Answers are kept as pieces for a
+//! vectored write, payloads as the export gave them. When the window is full, [`Session::wants_input`] turns false and
+//! the owner stops reading: that is all the backpressure there is, and all that is needed.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Buf, Bytes, BytesMut};
+use export::Segments;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::service::{Completion, Deferred, Outcome, Service};
+use crate::wire::rpc::split_mark;
+use crate::wire::xdr::padding;
+
+/// How much one connection may have under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Requests that wait for a disk.
+    pub requests: usize,
+    /// Bytes of such requests and of answers that the peer has not taken yet.
+    pub bytes: usize,
+}
+
+/// Bytes that all connections of a server may have under way together. A connection that has nothing under way may
+/// always begin one request, so none starves.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+/// The peer broke the protocol in a way after which its bytes mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer broke the record protocol")]
+pub(crate) struct Broken;
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    service: Arc<Service>,
+    peer: IpAddr,
+    window: Window,
+    budget: Arc<Budget>,
+    answers: UnboundedSender<Completion>,
+    input: BytesMut,
+    /// Fragments of a record whose last one has not come.
+    fragments: BytesMut,
+    fragment_count: usize,
+    /// Capacity that the input buffer is kept at; grows when the peer sends large records.
+    input_bytes: usize,
+    output: Output,
+    deferred: VecDeque<Deferred>,
+    in_flight: usize,
+    in_flight_bytes: usize,
+    /// What the budget knows of.
+    charged: usize,
+    /// Calls that wait for the answer to their first copy.
+    waiting: usize,
+}
+
+impl Session {
+    pub(crate) fn new(
+        service: Arc<Service>,
+        peer: IpAddr,
+        window: Window,
+        budget: Arc<Budget>,
+        answers: UnboundedSender<Completion>,
+    ) -> Self {
+        Self {
+            service,
+            peer,
+            window,
+            budget,
+            answers,
+            input: BytesMut::new(),
+            fragments: BytesMut::new(),
+            fragment_count: 0,
+            input_bytes: INPUT_BYTES,
+            output: Output::default(),
+            deferred: VecDeque::new(),
+            in_flight: 0,
+            in_flight_bytes: 0,
+            charged: 0,
+            waiting: 0,
+        }
+    }
+
+    /// The buffer to read into, and how many bytes at most: to the end of a large record, so that the next one starts
+    /// at the start of the buffer and is not moved.
+    pub(crate) fn input(&mut self) -> (&mut BytesMut, usize) {
+        let missing = match self.input.first_chunk() {
+            Some(mark) => (4 + split_mark(*mark).0).saturating_sub(self.input.len()),
+            None => 0,
+        };
+        let limit = if missing > INPUT_BYTES { missing } else { INPUT_BYTES };
+        if missing > INPUT_BYTES {
+            self.input_bytes = missing.max(self.input_bytes) + INPUT_BYTES;
+            self.input_bytes = self.input_bytes.min(self.service.record_max() + INPUT_BYTES);
+        }
+        let wanted = if self.input.is_empty() { self.input_bytes } else { limit };
+        self.input.reserve(wanted);
+        (&mut self.input, limit)
+    }
+
+    /// Gives the input buffer back if nothing is in it.
+    pub(crate) fn shrink(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            self.input = BytesMut::new();
+            self.input_bytes = INPUT_BYTES;
+        }
+    }
+
+    /// Answers the records that have arrived, as far as the window allows.
+    pub(crate) fn advance(&mut self) -> Result<(), Broken> {
+        while self.wants_input() && self.output.bytes() < FLUSH_BYTES {
+            let Some(record) = self.next_record()? else { break };
+            let tail = &mut self.output.tail;
+            match self.service.call(self.peer, &record, &self.answers, tail) {
+                Outcome::Answered(data) => self.output.push(data),
+                Outcome::Deferred(work) => {
+                    self.in_flight += 1;
+                    self.in_flight_bytes += work.cost;
+                    self.deferred.push_back(work);
+                }
+                Outcome::Silent => self.waiting += 1,
+                Outcome::HangUp => return Err(Broken),
+            }
+        }
+        self.charge();
+        Ok(())
+    }
+
+    /// Takes work that may wait for a disk. Its answer comes back through [`complete`](Self::complete).
+    pub(crate) fn take_deferred(&mut self) -> Option<Deferred> {
+        self.deferred.pop_front()
+    }
+
+    /// Takes the answer to deferred work.
+    pub(crate) fn complete(&mut self, completion: Completion) {
+        if completion.own {
+            self.in_flight -= 1;
+            self.in_flight_bytes -= completion.cost;
+        } else {
+            self.waiting = self.waiting.saturating_sub(1);
+        }
+        self.output.push_head(completion.head);
+        self.output.push(completion.data);
+        self.charge();
+    }
+
+    /// Where answers to deferred work go.
+    pub(crate) fn answers(&self) -> UnboundedSender<Completion> {
+        self.answers.clone()
+    }
+
+    /// Answers that wait to be sent.
+    pub(crate) fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// Tells that bytes of the output were sent.
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.output.consume(count);
+        self.charge();
+    }
+
+    /// Whether the window has room for another request.
+    pub(crate) fn wants_input(&self) -> bool {
+        let under_way = self.in_flight_bytes + self.output.bytes();
+        self.in_flight < self.window.requests
+            && (under_way == 0 || (under_way < self.window.bytes && self.budget.has_room()))
+    }
+
+    /// Whether answers will come through the channel.
+    pub(crate) fn expects_answers(&self) -> bool {
+        self.in_flight > 0 || self.waiting > 0
+    }
+
+    /// Whether a record has begun and not ended.
+    pub(crate) fn has_part(&self) -> bool {
+        !self.input.is_empty() || !self.fragments.is_empty()
+    }
+
+    /// Whether a whole record waits in the input.
+    pub(crate) fn has_record(&self) -> bool {
+        let mark = self.input.first_chunk();
+        mark.is_some_and(|mark| self.input.len() - 4 >= split_mark(*mark).0)
+    }
+
+    fn next_record(&mut self) -> Result<Option<Bytes>, Broken> {
+        loop {
+            let Some(mark) = self.input.first_chunk() else { return Ok(None) };
+            let (length, last) = split_mark(*mark);
+            let together = self.fragments.len().saturating_add(length);
+            let endless = !last && (length == 0 || self.fragment_count >= FRAGMENTS_MAX);
+            if together > self.service.record_max() || endless {
+                self.service.metrics.malformed.add(1);
+                return Err(Broken);
+            }
+            if self.input.len() - 4 < length {
+                return Ok(None);
+            }
+            self.input.advance(4);
+            let fragment = self.input.split_to(length);
+            if last && self.fragment_count == 0 {
+                return Ok(Some(fragment.freeze()));
+            }
+            self.fragments.extend_from_slice(&fragment);
+            self.fragment_count += 1;
+            if last {
+                self.fragment_count = 0;
+                return Ok(Some(std::mem::take(&mut self.fragments).freeze()));
+            }
+        }
+    }
+
+    fn charge(&mut self) {
+        let under_way = self.in_flight_bytes + self.output.bytes();
+        self.budget.change(self.charged, under_way);
+        self.charged = under_way;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.budget.change(self.charged, 0);
+    }
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, used: AtomicUsize::new(0) }
+    }
+
+    /// Bytes under way now.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn has_room(&self) -> bool {
+        self.used() < self.limit
+    }
+
+    fn change(&self, from: usize, to: usize) {
+        if to > from {
+            self.used.fetch_add(to - from, Ordering::Relaxed);
+        } else if to < from {
+            self.used.fetch_sub(from - to, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Answers as pieces for a vectored write.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pieces: VecDeque<Bytes>,
+    piece_bytes: usize,
+    /// The end of the output: answers are written here until a payload must follow them.
+    tail: BytesMut,
+}
+
+impl Output {
+    pub(crate) fn bytes(&self) -> usize {
+        self.piece_bytes + self.tail.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes() == 0
+    }
+
+    /// Fills `slices` from the front of the output; how many were filled.
+    pub(crate) fn fill<'a>(&'a mut self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.seal();
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn push(&mut self, data: Segments) {
+        if data.is_empty() {
+            return;
+        }
+        let padding = padding(data.len());
+        self.seal();
+        self.piece_bytes += data.len() + padding.len();
+        self.pieces.extend(data.into_pieces());
+        if !padding.is_empty() {
+            self.pieces.push_back(Bytes::from_static(padding));
+        }
+    }
+
+    fn push_head(&mut self, head: Bytes) {
+        if head.len() <= COPY_BYTES {
+            self.tail.extend_from_slice(&head);
+        } else {
+            self.seal();
+            self.piece_bytes += head.len();
+            self.pieces.push_back(head);
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.piece_bytes += self.tail.len();
+            self.pieces.push_back(self.tail.split().freeze());
+        }
+    }
+
+    fn consume(&mut self, mut count: usize) {
+        self.piece_bytes -= count;
+        while count > 0 {
+            let Some(piece) = self.pieces.front_mut() else { return };
+            if piece.len() > count {
+                piece.advance(count);
+                return;
+            }
+            count -= piece.len();
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// Enough for a batch of small requests.
+const INPUT_BYTES: usize = 64 * 1024;
+/// Enough answers for one vectored write.
+const FLUSH_BYTES: usize = 512 * 1024;
+/// Up to here an answer is copied behind the one before it instead of being a piece of its own.
+const COPY_BYTES: usize = 2048;
+const FRAGMENTS_MAX: usize = 64;
