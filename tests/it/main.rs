@@ -1,0 +1,3 @@
+//! End to end: real clients and a real guest against the parts that are put together.
+
+mod guest;
