@@ -10,7 +10,9 @@ use std::sync::OnceLock;
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
 
-use crate::{BlockExport, BlockProperties, BlockState, Durability, ExportError, Extent, Segments, ZeroMode};
+use crate::{
+    BlockExport, BlockProperties, BlockState, Durability, ExportError, Extent, Segments, ZeroMode,
+};
 
 /// A sparse disk in RAM, empty at first.
 ///
@@ -85,9 +87,18 @@ impl MemoryDisk {
 
     /// The block at `index`, with room made for its neighbours.
     fn block_or_new(&self, index: u64) -> &RwLock<Block> {
-        let group = self.groups.get(to_usize(index / BLOCKS_PER_GROUP)).expect("the range was checked");
-        let group = group.get_or_init(|| (0..BLOCKS_PER_GROUP).map(|_| RwLock::new(Block::Hole)).collect());
-        group.get(to_usize(index % BLOCKS_PER_GROUP)).expect("a group is complete")
+        let group = self
+            .groups
+            .get(to_usize(index / BLOCKS_PER_GROUP))
+            .expect("the range was checked");
+        let group = group.get_or_init(|| {
+            (0..BLOCKS_PER_GROUP)
+                .map(|_| RwLock::new(Block::Hole))
+                .collect()
+        });
+        group
+            .get(to_usize(index % BLOCKS_PER_GROUP))
+            .expect("a group is complete")
     }
 
     /// Length of the block at `index`; the last may be short.
@@ -99,7 +110,9 @@ impl MemoryDisk {
         let mut segments = Segments::new();
         for span in spans(offset, u64::from(length)) {
             match self.block(span.block).map(|block| block.read()).as_deref() {
-                Some(Block::Data(bytes)) => segments.push(bytes.slice(span.start..span.start + span.length)),
+                Some(Block::Data(bytes)) => {
+                    segments.push(bytes.slice(span.start..span.start + span.length))
+                }
                 Some(Block::Zero | Block::Hole) | None => segments.push_zeroes(span.length),
             }
         }
@@ -112,7 +125,12 @@ impl MemoryDisk {
             for span in spans(offset, to_u64(piece.len())) {
                 let (now, later) = rest.split_at(span.length);
                 let mut block = self.block_or_new(span.block).write();
-                block.change(self.block_length(span.block), span.start, |target| target.copy_from_slice(now), span.length);
+                block.change(
+                    self.block_length(span.block),
+                    span.start,
+                    |target| target.copy_from_slice(now),
+                    span.length,
+                );
                 rest = later;
             }
             offset += to_u64(piece.len());
@@ -128,7 +146,9 @@ impl MemoryDisk {
                     None => continue,
                 },
             };
-            block.write().zero(self.block_length(span.block), &span, mode);
+            block
+                .write()
+                .zero(self.block_length(span.block), &span, mode);
         }
     }
 
@@ -144,7 +164,11 @@ impl MemoryDisk {
     /// First block of the next group, if nothing in the group of `index` was ever written.
     fn skip_empty_group(&self, index: u64) -> Option<u64> {
         let group = index / BLOCKS_PER_GROUP;
-        self.groups.get(to_usize(group))?.get().is_none().then_some((group + 1) * BLOCKS_PER_GROUP)
+        self.groups
+            .get(to_usize(group))?
+            .get()
+            .is_none()
+            .then_some((group + 1) * BLOCKS_PER_GROUP)
     }
 }
 
@@ -172,7 +196,13 @@ impl BlockExport for MemoryDisk {
         Some(self.write(offset, data, Durability::Unstable))
     }
 
-    fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode, _: Durability) -> Result<(), ExportError> {
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        mode: ZeroMode,
+        _: Durability,
+    ) -> Result<(), ExportError> {
         self.check_change(offset, length)?;
         self.zero_checked(offset, length, mode);
         Ok(())
@@ -196,13 +226,21 @@ impl BlockExport for MemoryDisk {
         while at < end {
             let index = at / BLOCK_BYTES;
             let state = self.state(index);
-            let next = self.skip_empty_group(index).unwrap_or(index + 1).saturating_mul(BLOCK_BYTES).min(end);
+            let next = self
+                .skip_empty_group(index)
+                .unwrap_or(index + 1)
+                .saturating_mul(BLOCK_BYTES)
+                .min(end);
             let depth = u32::from(state != BlockState::Hole);
             let full = extents.len() >= limit.max(1);
             match extents.last_mut() {
                 Some(last) if last.state == state => last.length += next - at,
                 _ if full => break,
-                _ => extents.push(Extent { length: next - at, state, depth }),
+                _ => extents.push(Extent {
+                    length: next - at,
+                    state,
+                    depth,
+                }),
             }
             at = next;
         }
@@ -212,7 +250,10 @@ impl BlockExport for MemoryDisk {
 
 impl fmt::Debug for MemoryDisk {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("MemoryDisk").field("properties", &self.properties).finish_non_exhaustive()
+        formatter
+            .debug_struct("MemoryDisk")
+            .field("properties", &self.properties)
+            .finish_non_exhaustive()
     }
 }
 
@@ -227,12 +268,24 @@ enum Block {
 
 impl Block {
     /// Lets `change` work on `length` bytes from `start`, after making the block's bytes its own.
-    fn change(&mut self, block_length: usize, start: usize, change: impl FnOnce(&mut [u8]), length: usize) {
+    fn change(
+        &mut self,
+        block_length: usize,
+        start: usize,
+        change: impl FnOnce(&mut [u8]),
+        length: usize,
+    ) {
         let mut bytes = match mem::replace(self, Self::Hole) {
-            Self::Data(bytes) => bytes.try_into_mut().unwrap_or_else(|held| BytesMut::from(&held[..])),
+            Self::Data(bytes) => bytes
+                .try_into_mut()
+                .unwrap_or_else(|held| BytesMut::from(&held[..])),
             Self::Zero | Self::Hole => BytesMut::zeroed(block_length),
         };
-        change(bytes.get_mut(start..start + length).expect("a span lies inside its block"));
+        change(
+            bytes
+                .get_mut(start..start + length)
+                .expect("a span lies inside its block"),
+        );
         *self = Self::Data(bytes.freeze());
     }
 
@@ -243,7 +296,12 @@ impl Block {
             (_, ZeroMode::Deallocate) if whole => *self = Self::Hole,
             (Self::Hole, ZeroMode::KeepAllocated) => *self = Self::Zero,
             (Self::Hole | Self::Zero, _) => {}
-            (Self::Data(_), _) => self.change(block_length, span.start, |target| target.fill(0), span.length),
+            (Self::Data(_), _) => self.change(
+                block_length,
+                span.start,
+                |target| target.fill(0),
+                span.length,
+            ),
         }
     }
 }
@@ -265,7 +323,11 @@ fn spans(offset: u64, length: u64) -> impl Iterator<Item = Span> {
         }
         let start = at % BLOCK_BYTES;
         let step = (BLOCK_BYTES - start).min(end - at);
-        let span = Span { block: at / BLOCK_BYTES, start: to_usize(start), length: to_usize(step) };
+        let span = Span {
+            block: at / BLOCK_BYTES,
+            start: to_usize(start),
+            length: to_usize(step),
+        };
         at += step;
         Some(span)
     })
@@ -291,9 +353,15 @@ mod tests {
     #[test]
     fn a_read_keeps_what_it_saw() {
         let disk = MemoryDisk::new(256 * 1024);
-        disk.write(0, &[Bytes::from(vec![1; 128 * 1024])], Durability::Unstable).unwrap();
+        disk.write(0, &[Bytes::from(vec![1; 128 * 1024])], Durability::Unstable)
+            .unwrap();
         let before = disk.read(60 * 1024, 8192).unwrap();
-        disk.write(60 * 1024, &[Bytes::from(vec![2; 8192])], Durability::Unstable).unwrap();
+        disk.write(
+            60 * 1024,
+            &[Bytes::from(vec![2; 8192])],
+            Durability::Unstable,
+        )
+        .unwrap();
         assert_eq!(before.to_vec(), vec![1; 8192]);
         assert_eq!(disk.read(60 * 1024, 8192).unwrap().to_vec(), vec![2; 8192]);
     }
@@ -301,7 +369,8 @@ mod tests {
     #[test]
     fn reads_refer_to_the_blocks() {
         let disk = MemoryDisk::new(256 * 1024);
-        disk.write(0, &[Bytes::from(vec![1; 65536])], Durability::Unstable).unwrap();
+        disk.write(0, &[Bytes::from(vec![1; 65536])], Durability::Unstable)
+            .unwrap();
         let (one, other) = (disk.read(0, 4096).unwrap(), disk.read(0, 4096).unwrap());
         assert_eq!(one.pieces()[0].as_ptr(), other.pieces()[0].as_ptr());
     }
@@ -310,6 +379,13 @@ mod tests {
     fn a_large_empty_disk_costs_little_and_is_one_hole() {
         let disk = MemoryDisk::new(64 << 40);
         let extents = disk.extents(0, 64 << 40, 10).unwrap();
-        assert_eq!(extents, [Extent { length: 64 << 40, state: BlockState::Hole, depth: 0 }]);
+        assert_eq!(
+            extents,
+            [Extent {
+                length: 64 << 40,
+                state: BlockState::Hole,
+                depth: 0
+            }]
+        );
     }
 }

@@ -1,5 +1,9 @@
 //! What every [`BlockExport`] must do.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says that something failed by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says that something failed by panicking"
+)]
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -17,7 +21,9 @@ pub fn check(make: impl Fn(u64) -> Arc<dyn BlockExport>) {
     check_over(|content| {
         let export = make(content.len() as u64);
         if content.iter().any(|&byte| byte != 0) {
-            export.write(0, &[Bytes::copy_from_slice(content)], Durability::Unstable).unwrap();
+            export
+                .write(0, &[Bytes::copy_from_slice(content)], Durability::Unstable)
+                .unwrap();
         }
         export
     });
@@ -38,7 +44,10 @@ pub fn check_over(make: impl Fn(&[u8]) -> Arc<dyn BlockExport>) {
     check_zeroes(&*make(&vec![7; MODEL_BYTES]));
     check_pieces(&*make(&vec![0; MODEL_BYTES]));
     check_held_reads(&*make(&vec![0; MODEL_BYTES]));
-    check_extents(&*make(&Random(3).sparse(MODEL_BYTES)), &Random(3).sparse(MODEL_BYTES));
+    check_extents(
+        &*make(&Random(3).sparse(MODEL_BYTES)),
+        &Random(3).sparse(MODEL_BYTES),
+    );
     check_threads(&make(&vec![0; MODEL_BYTES]));
 }
 
@@ -49,12 +58,19 @@ pub fn check_over(make: impl Fn(&[u8]) -> Arc<dyn BlockExport>) {
 pub fn check_read_only(export: &dyn BlockExport, content: &[u8]) {
     let properties = export.properties();
     assert!(properties.read_only, "the export says that it is read-only");
-    assert_eq!(properties.size_bytes, content.len() as u64, "the size is that of the content");
+    assert_eq!(
+        properties.size_bytes,
+        content.len() as u64,
+        "the size is that of the content"
+    );
     let block = u64::from(properties.block_size_bytes);
     let data = [Bytes::from(vec![9; properties.block_size_bytes as usize])];
     for durability in [Durability::Unstable, Durability::Stable] {
         expect_read_only("a write", export.write(0, &data, durability));
-        expect_read_only("zeroes", export.write_zeroes(0, block, ZeroMode::Deallocate, durability));
+        expect_read_only(
+            "zeroes",
+            export.write_zeroes(0, block, ZeroMode::Deallocate, durability),
+        );
         expect_read_only("a discard", export.discard(0, block, durability));
     }
     if let Some(answer) = export.try_write(0, &data) {
@@ -80,15 +96,25 @@ fn check_random_operations(export: &dyn BlockExport, content: &[u8], seed: u64) 
     for step in 0..400 {
         let (offset, length) = random.range(size, block);
         let range = offset as usize..(offset + length) as usize;
-        let durability = if random.below(8) == 0 { Durability::Stable } else { Durability::Unstable };
+        let durability = if random.below(8) == 0 {
+            Durability::Stable
+        } else {
+            Durability::Unstable
+        };
         match random.below(8) {
             0 => {
                 export.discard(offset, length, durability).unwrap();
                 model[range].fill(0);
             }
             1 | 2 => {
-                let mode = if random.below(2) == 0 { ZeroMode::Deallocate } else { ZeroMode::KeepAllocated };
-                export.write_zeroes(offset, length, mode, durability).unwrap();
+                let mode = if random.below(2) == 0 {
+                    ZeroMode::Deallocate
+                } else {
+                    ZeroMode::KeepAllocated
+                };
+                export
+                    .write_zeroes(offset, length, mode, durability)
+                    .unwrap();
                 model[range].fill(0);
             }
             3 => export.flush().unwrap(),
@@ -103,7 +129,11 @@ fn check_random_operations(export: &dyn BlockExport, content: &[u8], seed: u64) 
                 }
             }
         }
-        let (offset, length) = if step % 3 == 0 { random.range(size, block) } else { (offset, length) };
+        let (offset, length) = if step % 3 == 0 {
+            random.range(size, block)
+        } else {
+            (offset, length)
+        };
         check_read(export, &model, offset, length, seed);
     }
     check_read(export, &model, 0, size, seed);
@@ -113,10 +143,19 @@ fn check_random_operations(export: &dyn BlockExport, content: &[u8], seed: u64) 
 /// The first and last block, alone and as part of the whole.
 fn check_edges(export: &dyn BlockExport) {
     let properties = export.properties();
-    let (size, block) = (properties.size_bytes, u64::from(properties.block_size_bytes));
+    let (size, block) = (
+        properties.size_bytes,
+        u64::from(properties.block_size_bytes),
+    );
     let mut model = vec![0; size as usize];
     for (mark, offset) in [(1, 0), (2, size - block)] {
-        export.write(offset, &[Bytes::from(vec![mark; block as usize])], Durability::Unstable).unwrap();
+        export
+            .write(
+                offset,
+                &[Bytes::from(vec![mark; block as usize])],
+                Durability::Unstable,
+            )
+            .unwrap();
         model[offset as usize..(offset + block) as usize].fill(mark);
     }
     check_read(export, &model, 0, size, 0);
@@ -127,16 +166,26 @@ fn check_edges(export: &dyn BlockExport) {
 /// Ranges that are empty, misaligned or outside are refused and change nothing.
 fn check_refusals(export: &dyn BlockExport) {
     let properties = export.properties();
-    let (size, block) = (properties.size_bytes, u64::from(properties.block_size_bytes));
-    assert!(properties.block_size_bytes.is_power_of_two() && block >= 512, "the block size is a power of two from 512");
+    let (size, block) = (
+        properties.size_bytes,
+        u64::from(properties.block_size_bytes),
+    );
     assert!(
-        properties.preferred_size_bytes.is_power_of_two() && u64::from(properties.preferred_size_bytes) >= block,
+        properties.block_size_bytes.is_power_of_two() && block >= 512,
+        "the block size is a power of two from 512"
+    );
+    assert!(
+        properties.preferred_size_bytes.is_power_of_two()
+            && u64::from(properties.preferred_size_bytes) >= block,
         "the preferred size is a power of two and not below the block size"
     );
     check_refused_reads(export);
     for (offset, length) in bad_ranges(size, block) {
         let what = format!("{length} bytes at {offset}");
-        expect_out_of_range(&what, export.write_zeroes(offset, length, ZeroMode::Deallocate, Durability::Unstable));
+        expect_out_of_range(
+            &what,
+            export.write_zeroes(offset, length, ZeroMode::Deallocate, Durability::Unstable),
+        );
         expect_out_of_range(&what, export.discard(offset, length, Durability::Unstable));
         if length <= 2 * block {
             let data = [Bytes::from(vec![5; length as usize])];
@@ -152,18 +201,38 @@ fn check_refusals(export: &dyn BlockExport) {
 /// Zeroes in both modes and discards read as zeroes, to the block, and the map agrees.
 fn check_zeroes(export: &dyn BlockExport) {
     let properties = export.properties();
-    let (size, block) = (properties.size_bytes, u64::from(properties.block_size_bytes));
+    let (size, block) = (
+        properties.size_bytes,
+        u64::from(properties.block_size_bytes),
+    );
     let mut model = vec![7; size as usize];
     let third = size / 3 / block * block;
-    export.write_zeroes(block, third, ZeroMode::Deallocate, Durability::Unstable).unwrap();
-    export.write_zeroes(third + 2 * block, block, ZeroMode::KeepAllocated, Durability::Stable).unwrap();
-    export.discard(2 * third, third, Durability::Unstable).unwrap();
+    export
+        .write_zeroes(block, third, ZeroMode::Deallocate, Durability::Unstable)
+        .unwrap();
+    export
+        .write_zeroes(
+            third + 2 * block,
+            block,
+            ZeroMode::KeepAllocated,
+            Durability::Stable,
+        )
+        .unwrap();
+    export
+        .discard(2 * third, third, Durability::Unstable)
+        .unwrap();
     model[block as usize..(block + third) as usize].fill(0);
     model[(third + 2 * block) as usize..(third + 3 * block) as usize].fill(0);
     model[2 * third as usize..3 * third as usize].fill(0);
     check_read(export, &model, 0, size, 0);
     check_extents(export, &model);
-    export.write(block, &[Bytes::from(vec![8; block as usize])], Durability::Unstable).unwrap();
+    export
+        .write(
+            block,
+            &[Bytes::from(vec![8; block as usize])],
+            Durability::Unstable,
+        )
+        .unwrap();
     model[block as usize..2 * block as usize].fill(8);
     check_read(export, &model, 0, size, 0);
     check_extents(export, &model);
@@ -176,7 +245,10 @@ fn check_pieces(export: &dyn BlockExport) {
     let mut random = Random(11);
     let data = random.bytes(96 * 1024);
     let cuts = [0, 1, 100, 511, 4096, 4097, 70_000, data.len()];
-    let pieces: Vec<Bytes> = cuts.windows(2).map(|cut| Bytes::copy_from_slice(&data[cut[0]..cut[1]])).collect();
+    let pieces: Vec<Bytes> = cuts
+        .windows(2)
+        .map(|cut| Bytes::copy_from_slice(&data[cut[0]..cut[1]]))
+        .collect();
     export.write(8192, &pieces, Durability::Unstable).unwrap();
     model[8192..8192 + data.len()].copy_from_slice(&data);
     check_read(export, &model, 0, size, 11);
@@ -191,11 +263,25 @@ fn check_pieces(export: &dyn BlockExport) {
 fn check_held_reads(export: &dyn BlockExport) {
     let block = export.properties().block_size_bytes;
     let first = vec![1; 16 * block as usize];
-    export.write(0, &[Bytes::from(first.clone())], Durability::Unstable).unwrap();
+    export
+        .write(0, &[Bytes::from(first.clone())], Durability::Unstable)
+        .unwrap();
     let held = export.read(0, 16 * block).unwrap();
-    export.write(u64::from(block), &[Bytes::from(vec![2; block as usize])], Durability::Unstable).unwrap();
-    export.discard(4 * u64::from(block), u64::from(block), Durability::Unstable).unwrap();
-    assert_eq!(held.to_vec(), first, "an answer that is held does not change");
+    export
+        .write(
+            u64::from(block),
+            &[Bytes::from(vec![2; block as usize])],
+            Durability::Unstable,
+        )
+        .unwrap();
+    export
+        .discard(4 * u64::from(block), u64::from(block), Durability::Unstable)
+        .unwrap();
+    assert_eq!(
+        held.to_vec(),
+        first,
+        "an answer that is held does not change"
+    );
 }
 
 /// Threads that write their own ranges do not disturb one another, and see what they wrote.
@@ -213,7 +299,13 @@ fn check_threads(export: &Arc<dyn BlockExport>) {
                     // Every fourth block is this thread's: neighbours belong to others.
                     let index = random.below(blocks / THREADS) * THREADS + number;
                     let fill = vec![(number * 64 + round % 64) as u8; block as usize];
-                    export.write(index * block, &[Bytes::from(fill.clone())], Durability::Unstable).unwrap();
+                    export
+                        .write(
+                            index * block,
+                            &[Bytes::from(fill.clone())],
+                            Durability::Unstable,
+                        )
+                        .unwrap();
                     let seen = export.read(index * block, block as u32).unwrap().to_vec();
                     assert!(seen == fill, "a thread sees its own write of block {index}");
                     if round % 32 == 0 {
@@ -228,8 +320,14 @@ fn check_threads(export: &Arc<dyn BlockExport>) {
     }
     for index in 0..size / block {
         let seen = export.read(index * block, block as u32).unwrap().to_vec();
-        assert!(seen.iter().all(|&byte| byte == seen[0]), "block {index} is from one write");
-        assert!(seen[0] == 0 || u64::from(seen[0] / 64) == index % THREADS, "block {index} is its owner's");
+        assert!(
+            seen.iter().all(|&byte| byte == seen[0]),
+            "block {index} is from one write"
+        );
+        assert!(
+            seen[0] == 0 || u64::from(seen[0] / 64) == index % THREADS,
+            "block {index} is its owner's"
+        );
     }
 }
 
@@ -239,12 +337,19 @@ fn check_extents(export: &dyn BlockExport, content: &[u8]) {
     let block = u64::from(export.properties().block_size_bytes);
     let all = export.extents(0, size, usize::MAX).unwrap();
     check_cover(&all, 0, size, content);
-    assert_eq!(all.iter().map(|extent| extent.length).sum::<u64>(), size, "the map without a limit reaches the end");
+    assert_eq!(
+        all.iter().map(|extent| extent.length).sum::<u64>(),
+        size,
+        "the map without a limit reaches the end"
+    );
     let mut random = Random(17);
     for limit in [1, 2, 3, 7] {
         let (offset, length) = random.range(size, block);
         let some = export.extents(offset, length, limit).unwrap();
-        assert!(!some.is_empty() && some.len() <= limit, "the map gives from 1 to {limit} extents");
+        assert!(
+            !some.is_empty() && some.len() <= limit,
+            "the map gives from 1 to {limit} extents"
+        );
         check_cover(&some, offset, length, content);
     }
     let mut offset = 0;
@@ -258,10 +363,20 @@ fn check_extents(export: &dyn BlockExport, content: &[u8]) {
     assert_eq!(offset, size, "a walk through the map ends at the end");
     for map in export.change_maps() {
         let changes = export.changes(&map, 0, size, usize::MAX).unwrap();
-        assert_eq!(changes.iter().map(|change| change.0).sum::<u64>(), size, "change map {map} reaches the end");
-        assert!(changes.windows(2).all(|pair| pair[0].1 != pair[1].1), "change map {map} merges neighbours");
+        assert_eq!(
+            changes.iter().map(|change| change.0).sum::<u64>(),
+            size,
+            "change map {map} reaches the end"
+        );
+        assert!(
+            changes.windows(2).all(|pair| pair[0].1 != pair[1].1),
+            "change map {map} merges neighbours"
+        );
     }
-    assert!(export.changes("no such map", 0, block, 1).is_err(), "a change map that does not exist is refused");
+    assert!(
+        export.changes("no such map", 0, block, 1).is_err(),
+        "a change map that does not exist is refused"
+    );
 }
 
 /// One answer of the map against the bytes.
@@ -270,14 +385,23 @@ fn check_cover(extents: &[Extent], offset: u64, length: u64, content: &[u8]) {
     for extent in extents {
         assert!(extent.length > 0, "no extent is empty");
         let range = at as usize..(at + extent.length) as usize;
-        assert!(at + extent.length <= offset + length, "no extent reaches beyond the range");
+        assert!(
+            at + extent.length <= offset + length,
+            "no extent reaches beyond the range"
+        );
         if extent.state != BlockState::Data {
-            assert!(content[range].iter().all(|&byte| byte == 0), "data at {at} is not called {:?}", extent.state);
+            assert!(
+                content[range].iter().all(|&byte| byte == 0),
+                "data at {at} is not called {:?}",
+                extent.state
+            );
         }
         at += extent.length;
     }
     assert!(
-        extents.windows(2).all(|pair| (pair[0].state, pair[0].depth) != (pair[1].state, pair[1].depth)),
+        extents
+            .windows(2)
+            .all(|pair| (pair[0].state, pair[0].depth) != (pair[1].state, pair[1].depth)),
         "equal neighbours are merged"
     );
 }
@@ -286,17 +410,34 @@ fn check_read(export: &dyn BlockExport, model: &[u8], offset: u64, length: u64, 
     let wanted = &model[offset as usize..(offset + length) as usize];
     if let Some(answer) = export.read_cached(offset, length as u32) {
         let seen = answer.unwrap();
-        assert_eq!(seen.len(), wanted.len(), "a cached read of {length} bytes at {offset} is complete");
-        assert!(seen.to_vec() == wanted, "cached bytes at {offset}, {length} long, are right (seed {seed})");
+        assert_eq!(
+            seen.len(),
+            wanted.len(),
+            "a cached read of {length} bytes at {offset} is complete"
+        );
+        assert!(
+            seen.to_vec() == wanted,
+            "cached bytes at {offset}, {length} long, are right (seed {seed})"
+        );
     }
     let seen = export.read(offset, length as u32).unwrap();
-    assert_eq!(seen.len(), wanted.len(), "a read of {length} bytes at {offset} is complete");
-    assert!(seen.to_vec() == wanted, "bytes at {offset}, {length} long, are right (seed {seed})");
+    assert_eq!(
+        seen.len(),
+        wanted.len(),
+        "a read of {length} bytes at {offset} is complete"
+    );
+    assert!(
+        seen.to_vec() == wanted,
+        "bytes at {offset}, {length} long, are right (seed {seed})"
+    );
 }
 
 fn check_refused_reads(export: &dyn BlockExport) {
     let properties = export.properties();
-    for (offset, length) in bad_ranges(properties.size_bytes, u64::from(properties.block_size_bytes)) {
+    for (offset, length) in bad_ranges(
+        properties.size_bytes,
+        u64::from(properties.block_size_bytes),
+    ) {
         let what = format!("{length} bytes at {offset}");
         if let Ok(short) = u32::try_from(length) {
             expect_out_of_range(&what, export.read(offset, short));
@@ -334,7 +475,10 @@ fn expect_out_of_range<T>(what: &str, answer: Result<T, ExportError>) {
 }
 
 fn expect_read_only(what: &str, answer: Result<(), ExportError>) {
-    assert!(matches!(answer, Err(ExportError::ReadOnly)), "{what} is refused as read-only, not {answer:?}");
+    assert!(
+        matches!(answer, Err(ExportError::ReadOnly)),
+        "{what} is refused as read-only, not {answer:?}"
+    );
 }
 
 /// Numbers that are spread well and come again with the same seed (SplitMix64).
@@ -380,7 +524,11 @@ impl Random {
     fn range(&mut self, size: u64, block: u64) -> (u64, u64) {
         let blocks = size / block;
         let first = self.below(blocks);
-        let longest = if self.below(4) == 0 { blocks - first } else { (blocks - first).min(16) };
+        let longest = if self.below(4) == 0 {
+            blocks - first
+        } else {
+            (blocks - first).min(16)
+        };
         (first * block, (1 + self.below(longest)) * block)
     }
 }

@@ -5,7 +5,8 @@ use export::{BlockExport, Durability, MemoryDisk, contract};
 
 fn filled(content: &[u8]) -> MemoryDisk {
     let disk = MemoryDisk::new(content.len() as u64);
-    disk.write(0, &[Bytes::copy_from_slice(content)], Durability::Unstable).unwrap();
+    disk.write(0, &[Bytes::copy_from_slice(content)], Durability::Unstable)
+        .unwrap();
     disk
 }
 
@@ -42,7 +43,12 @@ impl BlockExport for Wrong {
         self.0.properties().check(offset, u64::from(length))?;
         self.0.read(offset.saturating_sub(512), length)
     }
-    fn write(&self, offset: u64, data: &[Bytes], durability: Durability) -> Result<(), export::ExportError> {
+    fn write(
+        &self,
+        offset: u64,
+        data: &[Bytes],
+        durability: Durability,
+    ) -> Result<(), export::ExportError> {
         self.0.write(offset, data, durability)
     }
     fn write_zeroes(
@@ -54,13 +60,23 @@ impl BlockExport for Wrong {
     ) -> Result<(), export::ExportError> {
         self.0.write_zeroes(offset, length, mode, durability)
     }
-    fn discard(&self, offset: u64, length: u64, durability: Durability) -> Result<(), export::ExportError> {
+    fn discard(
+        &self,
+        offset: u64,
+        length: u64,
+        durability: Durability,
+    ) -> Result<(), export::ExportError> {
         self.0.discard(offset, length, durability)
     }
     fn flush(&self) -> Result<(), export::ExportError> {
         self.0.flush()
     }
-    fn extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<export::Extent>, export::ExportError> {
+    fn extents(
+        &self,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> Result<Vec<export::Extent>, export::ExportError> {
         self.0.extents(offset, length, limit)
     }
 }
