@@ -1,3 +1,4 @@
 //! End to end: real clients and a real guest against the parts that are put together.
 
 mod guest;
+mod tidy;

@@ -4,6 +4,8 @@
 //! everything that is started is killed when its value is dropped. What waits, waits for an event with a generous
 //! limit; the limits only bound how long a broken run takes.
 
+#![forbid(unsafe_code)]
+
 mod disk;
 mod guest;
 mod need;
