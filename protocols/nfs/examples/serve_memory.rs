@@ -14,10 +14,16 @@ use nfs::{
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let address: SocketAddr = arguments.next().ok_or("usage: ADDRESS:PORT [MIB]")?.parse()?;
+    let address: SocketAddr = arguments
+        .next()
+        .ok_or("usage: ADDRESS:PORT [MIB]")?
+        .parse()?;
     let size_mib: u64 = arguments.next().as_deref().unwrap_or("64").parse()?;
     let tree = filled_tree(size_mib)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         if std::env::var_os("ENGINE").is_some_and(|engine| engine == "nfsserve") {
             return serve_by_nfsserve(tree, address).await;
@@ -36,8 +42,17 @@ async fn serve(
 ) -> Result<Server, Box<dyn std::error::Error>> {
     let directory = Arc::new(StaticDirectory::new());
     let addresses = AddressList::anybody();
-    let options = ExportOptions { squash: Squash::None, addresses, ..ExportOptions::default() };
-    directory.insert(Export { id: 1, path: "/".to_owned(), tree, options });
+    let options = ExportOptions {
+        squash: Squash::None,
+        addresses,
+        ..ExportOptions::default()
+    };
+    directory.insert(Export {
+        id: 1,
+        path: "/".to_owned(),
+        tree,
+        options,
+    });
     let config = ServerConfig {
         nfs: SocketAddr::new(address.ip(), 2049),
         mount: None,
@@ -69,10 +84,24 @@ async fn serve_by_nfsserve(
 /// A tree with `x/disk.img`, every block of it written.
 fn filled_tree(size_mib: u64) -> Result<Arc<MemoryTree>, export::ExportError> {
     let tree = Arc::new(MemoryTree::with_capacity((size_mib + 1024) << 20));
-    let caller = Caller { uid: 0, gid: 0, gids: Vec::new() };
+    let caller = Caller {
+        uid: 0,
+        gid: 0,
+        gids: Vec::new(),
+    };
     let attributes = SetAttributes::default();
-    let folder = tree.create_directory(&caller, tree.root(), b"x", &attributes)?.file;
-    let file = tree.create(&caller, folder, b"disk.img", CreateMode::Guarded, &attributes)?.file;
+    let folder = tree
+        .create_directory(&caller, tree.root(), b"x", &attributes)?
+        .file;
+    let file = tree
+        .create(
+            &caller,
+            folder,
+            b"disk.img",
+            CreateMode::Guarded,
+            &attributes,
+        )?
+        .file;
     for mib in 0..size_mib {
         let fill = u8::try_from(mib % 251).unwrap_or_default();
         let block = [Bytes::from(vec![fill; 1 << 20])];
@@ -81,7 +110,10 @@ fn filled_tree(size_mib: u64) -> Result<Arc<MemoryTree>, export::ExportError> {
     Ok(tree)
 }
 
-#[expect(clippy::print_stderr, reason = "an example tells its user that it is ready")]
+#[expect(
+    clippy::print_stderr,
+    reason = "an example tells its user that it is ready"
+)]
 fn eprintln_ready(address: SocketAddr) {
     eprintln!("serving nfs://{}/x/disk.img", address.ip());
 }

@@ -19,18 +19,27 @@ pub(crate) enum Credential<'a> {
 impl Credential<'_> {
     /// The caller as an export sees it.
     pub(crate) fn caller(&self, options: &ExportOptions) -> Caller {
-        let anonymous =
-            || Caller { uid: options.anonymous_uid, gid: options.anonymous_gid, gids: Vec::new() };
+        let anonymous = || Caller {
+            uid: options.anonymous_uid,
+            gid: options.anonymous_gid,
+            gids: Vec::new(),
+        };
         match (self, options.squash) {
             (Self::None, _) | (Self::Sys(_), Squash::All) => anonymous(),
-            (Self::Sys(auth), Squash::None) => {
-                Caller { uid: auth.uid, gid: auth.gid, gids: auth.groups().collect() }
-            }
+            (Self::Sys(auth), Squash::None) => Caller {
+                uid: auth.uid,
+                gid: auth.gid,
+                gids: auth.groups().collect(),
+            },
             (Self::Sys(auth), Squash::Root) if auth.uid == 0 => anonymous(),
             (Self::Sys(auth), Squash::Root) => {
                 let squashed = |gid| if gid == 0 { options.anonymous_gid } else { gid };
                 let gids = auth.groups().map(squashed).collect();
-                Caller { uid: auth.uid, gid: squashed(auth.gid), gids }
+                Caller {
+                    uid: auth.uid,
+                    gid: squashed(auth.gid),
+                    gids,
+                }
             }
         }
     }
@@ -70,7 +79,11 @@ impl Rights {
 
 /// Refuses unless `caller` has all of `wanted`.
 pub(crate) fn check(caller: &Caller, object: &Attributes, wanted: Rights) -> Result<(), Status> {
-    if Rights::of(caller, object).include(wanted) { Ok(()) } else { Err(Status::Access) }
+    if Rights::of(caller, object).include(wanted) {
+        Ok(())
+    } else {
+        Err(Status::Access)
+    }
 }
 
 /// Refuses to give content away. The owner may always read, because an open file stays open after a `chmod`; and what
@@ -100,9 +113,13 @@ pub(crate) fn check_change(
     }
     let owner = caller.uid == object.uid;
     let gives_away = change.uid.is_some_and(|uid| uid != object.uid);
-    let regroups = change.gid.is_some_and(|gid| gid != object.gid && !in_group(caller, gid));
+    let regroups = change
+        .gid
+        .is_some_and(|gid| gid != object.gid && !in_group(caller, gid));
     let sets_times = [change.accessed, change.modified];
-    let to_any = sets_times.iter().any(|time| matches!(time, Some(TimeChange::To(_))));
+    let to_any = sets_times
+        .iter()
+        .any(|time| matches!(time, Some(TimeChange::To(_))));
     let touches = sets_times.iter().any(Option::is_some);
     if gives_away || regroups {
         return Err(Status::Perm);
@@ -130,12 +147,7 @@ pub(crate) fn check_sticky(
 }
 
 /// Which of the `wanted` ACCESS3 bits `caller` has (RFC 1813, 3.3.4).
-pub(crate) fn granted(
-    caller: &Caller,
-    object: &Attributes,
-    read_only: bool,
-    wanted: u32,
-) -> u32 {
+pub(crate) fn granted(caller: &Caller, object: &Attributes, read_only: bool, wanted: u32) -> u32 {
     let rights = Rights::of(caller, object);
     let is_directory = object.kind == FileKind::Directory;
     let mut bits = 0;
@@ -143,7 +155,11 @@ pub(crate) fn granted(
         bits |= nfs3::ACCESS_READ;
     }
     if rights.include(Rights::SEARCH) {
-        bits |= if is_directory { nfs3::ACCESS_LOOKUP } else { nfs3::ACCESS_EXECUTE };
+        bits |= if is_directory {
+            nfs3::ACCESS_LOOKUP
+        } else {
+            nfs3::ACCESS_EXECUTE
+        };
     }
     if rights.include(Rights::WRITE) && !read_only {
         bits |= nfs3::ACCESS_MODIFY | nfs3::ACCESS_EXTEND;
@@ -169,11 +185,21 @@ mod tests {
     fn object(mode: u32) -> Attributes {
         let tree = MemoryTree::new();
         let attributes = tree.attributes(tree.root()).unwrap();
-        Attributes { mode, uid: 10, gid: 20, kind: FileKind::File, ..attributes }
+        Attributes {
+            mode,
+            uid: 10,
+            gid: 20,
+            kind: FileKind::File,
+            ..attributes
+        }
     }
 
     fn caller(uid: u32, gid: u32) -> Caller {
-        Caller { uid, gid, gids: vec![gid + 1] }
+        Caller {
+            uid,
+            gid,
+            gids: vec![gid + 1],
+        }
     }
 
     #[test]
@@ -181,23 +207,49 @@ mod tests {
         let file = object(0o640);
         assert_eq!(check(&caller(10, 1), &file, Rights::WRITE), Ok(()));
         assert_eq!(check(&caller(11, 20), &file, Rights::READ), Ok(()));
-        assert_eq!(check(&caller(11, 19), &file, Rights::READ), Ok(()), "a further group");
-        assert_eq!(check(&caller(11, 20), &file, Rights::WRITE), Err(Status::Access));
-        assert_eq!(check(&caller(11, 1), &file, Rights::READ), Err(Status::Access));
+        assert_eq!(
+            check(&caller(11, 19), &file, Rights::READ),
+            Ok(()),
+            "a further group"
+        );
+        assert_eq!(
+            check(&caller(11, 20), &file, Rights::WRITE),
+            Err(Status::Access)
+        );
+        assert_eq!(
+            check(&caller(11, 1), &file, Rights::READ),
+            Err(Status::Access)
+        );
         let odd = object(0o077);
-        assert_eq!(check(&caller(10, 1), &odd, Rights::READ), Err(Status::Access), "owner first");
+        assert_eq!(
+            check(&caller(10, 1), &odd, Rights::READ),
+            Err(Status::Access),
+            "owner first"
+        );
     }
 
     #[test]
     fn only_root_gives_files_away() {
         let file = object(0o666);
-        let to = |uid| SetAttributes { uid: Some(uid), ..SetAttributes::default() };
-        assert_eq!(check_change(&caller(10, 20), &file, &to(11)), Err(Status::Perm));
+        let to = |uid| SetAttributes {
+            uid: Some(uid),
+            ..SetAttributes::default()
+        };
+        assert_eq!(
+            check_change(&caller(10, 20), &file, &to(11)),
+            Err(Status::Perm)
+        );
         assert_eq!(check_change(&caller(10, 20), &file, &to(10)), Ok(()));
         assert_eq!(check_change(&caller(0, 0), &file, &to(11)), Ok(()));
-        let now = SetAttributes { modified: Some(TimeChange::Now), ..SetAttributes::default() };
+        let now = SetAttributes {
+            modified: Some(TimeChange::Now),
+            ..SetAttributes::default()
+        };
         assert_eq!(check_change(&caller(11, 1), &file, &now), Ok(()));
-        assert_eq!(check_change(&caller(11, 1), &object(0o600), &now), Err(Status::Access));
+        assert_eq!(
+            check_change(&caller(11, 1), &object(0o600), &now),
+            Err(Status::Access)
+        );
     }
 
     #[test]

@@ -20,14 +20,24 @@ pub struct BadAddress {
 impl AddressList {
     /// A list that admits everybody.
     pub fn anybody() -> Self {
-        Self { networks: vec![Network::everything(false), Network::everything(true)] }
+        Self {
+            networks: vec![Network::everything(false), Network::everything(true)],
+        }
     }
 
     /// A list that admits this machine only.
     pub fn loopback() -> Self {
-        let v4 = Network { address: IpAddr::from([127, 0, 0, 0]), prefix_bits: 8 };
-        let v6 = Network { address: IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16]), prefix_bits: 128 };
-        Self { networks: vec![v4, v6] }
+        let v4 = Network {
+            address: IpAddr::from([127, 0, 0, 0]),
+            prefix_bits: 8,
+        };
+        let v6 = Network {
+            address: IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16]),
+            prefix_bits: 128,
+        };
+        Self {
+            networks: vec![v4, v6],
+        }
     }
 
     /// Reads a list from texts such as `192.168.7.12`, `10.0.0.0/8`, `fd00::/8` and `*`.
@@ -66,19 +76,32 @@ struct Network {
 
 impl Network {
     fn everything(v6: bool) -> Self {
-        let address = if v6 { IpAddr::from([0_u16; 8]) } else { IpAddr::from([0_u8; 4]) };
-        Self { address, prefix_bits: 0 }
+        let address = if v6 {
+            IpAddr::from([0_u16; 8])
+        } else {
+            IpAddr::from([0_u8; 4])
+        };
+        Self {
+            address,
+            prefix_bits: 0,
+        }
     }
 
     fn contains(self, peer: IpAddr) -> bool {
         match (self.address, peer) {
             (IpAddr::V4(mine), IpAddr::V4(peer)) => {
                 let differ = u32::from(mine) ^ u32::from(peer);
-                differ.checked_shr(32 - u32::from(self.prefix_bits)).unwrap_or(0) == 0
+                differ
+                    .checked_shr(32 - u32::from(self.prefix_bits))
+                    .unwrap_or(0)
+                    == 0
             }
             (IpAddr::V6(mine), IpAddr::V6(peer)) => {
                 let differ = u128::from(mine) ^ u128::from(peer);
-                differ.checked_shr(128 - u32::from(self.prefix_bits)).unwrap_or(0) == 0
+                differ
+                    .checked_shr(128 - u32::from(self.prefix_bits))
+                    .unwrap_or(0)
+                    == 0
             }
             _ => false,
         }
@@ -93,7 +116,9 @@ impl FromStr for Network {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
-        let bad = || BadAddress { text: text.to_owned() };
+        let bad = || BadAddress {
+            text: text.to_owned(),
+        };
         let (address, prefix) = match text.trim().split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text.trim(), None),
@@ -106,7 +131,10 @@ impl FromStr for Network {
         if prefix_bits > Self::width(address) {
             return Err(bad());
         }
-        Ok(Self { address, prefix_bits })
+        Ok(Self {
+            address,
+            prefix_bits,
+        })
     }
 }
 
@@ -125,7 +153,11 @@ mod tests {
 
     fn check(list: &[&str], peer: &str, expected: bool) {
         let list = AddressList::parse(list).unwrap();
-        assert_eq!(list.admits(peer.parse().unwrap()), expected, "{list:?} {peer}");
+        assert_eq!(
+            list.admits(peer.parse().unwrap()),
+            expected,
+            "{list:?} {peer}"
+        );
     }
 
     #[test]
@@ -146,7 +178,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "host.example", "10.0.0.0/33", "10.0.0.0/", "::/129", "1.2.3"] {
+        for text in [
+            "",
+            "host.example",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "::/129",
+            "1.2.3",
+        ] {
             assert!(AddressList::parse([text]).is_err(), "{text}");
         }
     }

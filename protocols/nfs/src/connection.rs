@@ -26,7 +26,10 @@ pub(crate) struct Progress {
 impl Progress {
     /// A new connection owes its first record.
     pub(crate) fn new(now: u64) -> Self {
-        Self { record_since: AtomicU64::new(now), answers_since: AtomicU64::new(0) }
+        Self {
+            record_since: AtomicU64::new(now),
+            answers_since: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn is_stuck(&self, now: u64, record: u128, answers: u128) -> bool {
@@ -58,6 +61,7 @@ pub(crate) async fn serve(
         session,
         completions,
         backlog: VecDeque::new(),
+        records: 0,
         shared: Arc::clone(shared),
     };
     if let Err(error) = carrier.run(progress).await {
@@ -72,6 +76,8 @@ struct Carrier {
     completions: UnboundedReceiver<Completion>,
     /// Work for which the pool had no room.
     backlog: VecDeque<Slot>,
+    /// Records that the watch knows of.
+    records: u64,
     shared: Arc<Shared>,
 }
 
@@ -95,9 +101,12 @@ impl Carrier {
                 tokio::task::consume_budget().await;
                 continue;
             }
-            // A record that the server itself keeps waiting is not the peer's fault.
-            let owes = self.session.has_part() && self.session.wants_input();
-            Progress::note(&progress.record_since, owes, || self.shared.tick());
+            if self.records != self.session.records() {
+                self.records = self.session.records();
+                Progress::note(&progress.record_since, false, || 0);
+            }
+            let owed = self.session.is_owed();
+            Progress::note(&progress.record_since, owed, || self.shared.tick());
             if !self.wait().await? {
                 return Ok(());
             }
@@ -114,7 +123,9 @@ impl Carrier {
             (false, true) => None,
         };
         if !self.session.expects_answers() {
-            self.stream.ready(interest.unwrap_or(Interest::READABLE)).await?;
+            self.stream
+                .ready(interest.unwrap_or(Interest::READABLE))
+                .await?;
             return if reads { self.read() } else { Ok(true) };
         }
         let has_backlog = !self.backlog.is_empty();
@@ -156,7 +167,10 @@ impl Carrier {
         while !self.session.output().is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let filled = self.session.output().fill(&mut slices);
-            match self.stream.try_write_vectored(slices.get(..filled).unwrap_or_default()) {
+            match self
+                .stream
+                .try_write_vectored(slices.get(..filled).unwrap_or_default())
+            {
                 Ok(count) => {
                     any = true;
                     self.session.sent(count);

@@ -66,13 +66,26 @@ enum Entry<W> {
 
 impl<W> DuplicateCache<W> {
     pub(crate) fn new(limits: DuplicateLimits) -> Self {
-        let state = State { calls: HashMap::new(), order: VecDeque::new(), bytes: 0 };
-        Self { state: Mutex::new(state), checksums: RandomState::new(), limits }
+        let state = State {
+            calls: HashMap::new(),
+            order: VecDeque::new(),
+            bytes: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            checksums: RandomState::new(),
+            limits,
+        }
     }
 
     /// The key of a call; `body` is the whole call, which a client repeats byte by byte.
     pub(crate) fn key(&self, peer: IpAddr, xid: u32, procedure: u32, body: &[u8]) -> CallKey {
-        CallKey { peer, xid, procedure, checksum: self.checksums.hash_one(body) }
+        CallKey {
+            peer,
+            xid,
+            procedure,
+            checksum: self.checksums.hash_one(body),
+        }
     }
 
     /// Enters a call. After [`Verdict::Execute`] the caller must come back with `answered` or `abandoned`.
@@ -99,7 +112,9 @@ impl<W> DuplicateCache<W> {
         state.order.push_back(key);
         let before = state.calls.insert(key, Entry::Answered(answer));
         while state.order.len() > self.limits.answers || state.bytes > self.limits.bytes {
-            let Some(oldest) = state.order.pop_front() else { break };
+            let Some(oldest) = state.order.pop_front() else {
+                break;
+            };
             if let Some(Entry::Answered(answer)) = state.calls.remove(&oldest) {
                 state.bytes -= answer.len();
             }
@@ -118,7 +133,10 @@ impl<W> DuplicateCache<W> {
 
 impl Default for DuplicateLimits {
     fn default() -> Self {
-        Self { answers: 4096, bytes: 4 << 20 }
+        Self {
+            answers: 4096,
+            bytes: 4 << 20,
+        }
     }
 }
 
@@ -139,16 +157,26 @@ mod tests {
         assert_eq!(cache.answered(key, Bytes::from_static(b"done")), [2]);
         assert!(matches!(cache.enter(key, || 3), Verdict::Answer(answer) if answer == "done"));
         let other = cache.key(PEER, 1, 8, b"create b");
-        assert!(matches!(cache.enter(other, || 4), Verdict::Execute), "same xid, another call");
+        assert!(
+            matches!(cache.enter(other, || 4), Verdict::Execute),
+            "same xid, another call"
+        );
         cache.abandoned(other);
         assert!(matches!(cache.enter(other, || 4), Verdict::Execute));
     }
 
     #[test]
     fn the_oldest_answers_go_first() {
-        for limits in
-            [DuplicateLimits { answers: 2, bytes: 1000 }, DuplicateLimits { answers: 9, bytes: 8 }]
-        {
+        for limits in [
+            DuplicateLimits {
+                answers: 2,
+                bytes: 1000,
+            },
+            DuplicateLimits {
+                answers: 9,
+                bytes: 8,
+            },
+        ] {
             let cache = DuplicateCache::<u32>::new(limits);
             let keys = [1, 2, 3].map(|xid| cache.key(PEER, xid, 8, b"x"));
             for key in keys {

@@ -107,7 +107,10 @@ pub fn status(error: &ExportError) -> Status {
 impl From<ExportError> for Status {
     /// Maps like [`status`]; whoever calls this ends the error's travel, so what an operator must see is logged here.
     fn from(error: ExportError) -> Self {
-        if matches!(error, ExportError::Corrupt { .. } | ExportError::Storage { .. }) {
+        if matches!(
+            error,
+            ExportError::Corrupt { .. } | ExportError::Storage { .. }
+        ) {
             tracing::error!(%error, "an export failed a request");
         }
         status(&error)

@@ -134,17 +134,31 @@ impl StaticDirectory {
 
 impl ExportDirectory for StaticDirectory {
     fn list(&self, peer: IpAddr) -> Vec<Arc<Export>> {
-        self.exports.read().values().filter(|export| export.admits(peer)).cloned().collect()
+        self.exports
+            .read()
+            .values()
+            .filter(|export| export.admits(peer))
+            .cloned()
+            .collect()
     }
 
     fn resolve(&self, path: &str, _peer: IpAddr) -> Result<Arc<Export>, Refusal> {
         let exports = self.exports.read();
-        let above = exports.values().filter(|export| path_below(path, &export.path).is_some());
-        above.max_by_key(|export| export.path.len()).cloned().ok_or(Refusal::Unknown)
+        let above = exports
+            .values()
+            .filter(|export| path_below(path, &export.path).is_some());
+        above
+            .max_by_key(|export| export.path.len())
+            .cloned()
+            .ok_or(Refusal::Unknown)
     }
 
     fn by_id(&self, id: u64, _peer: IpAddr) -> Result<Arc<Export>, Refusal> {
-        self.exports.read().get(&id).cloned().ok_or(Refusal::Unknown)
+        self.exports
+            .read()
+            .get(&id)
+            .cloned()
+            .ok_or(Refusal::Unknown)
     }
 }
 
@@ -168,7 +182,12 @@ mod tests {
         for (id, path) in [(1, "/"), (2, "/vm"), (3, "/vm/deep")] {
             let tree = Arc::new(MemoryTree::new());
             let options = ExportOptions::default();
-            directory.insert(Export { id, path: path.to_owned(), tree, options });
+            directory.insert(Export {
+                id,
+                path: path.to_owned(),
+                tree,
+                options,
+            });
         }
         let peer = IpAddr::from([127, 0, 0, 1]);
         let find = |path: &str| directory.resolve(path, peer).map(|export| export.id);

@@ -22,16 +22,31 @@ pub fn fuzz_record(data: &[u8]) {
     let tree = small_tree();
     let root = tree.root();
     let directory = StaticDirectory::new();
-    let options = ExportOptions { squash: Squash::None, ..ExportOptions::default() };
-    directory.insert(Export { id: 1, path: "/".to_owned(), tree, options });
+    let options = ExportOptions {
+        squash: Squash::None,
+        ..ExportOptions::default()
+    };
+    directory.insert(Export {
+        id: 1,
+        path: "/".to_owned(),
+        tree,
+        options,
+    });
     let key = HandleKey::new([0; 32]);
-    let handle = key.seal(Target { export: 1, file: root });
+    let handle = key.seal(Target {
+        export: 1,
+        file: root,
+    });
     let parts = ServiceParts {
         key,
         write_verifier: [0; 8],
         duplicates: DuplicateLimits::default(),
         transfer_bytes: 1 << 16,
-        ports: Ports { nfs: 2049, mount: 2049, portmap: 111 },
+        ports: Ports {
+            nfs: 2049,
+            mount: 2049,
+            portmap: 111,
+        },
     };
     let service = Service::new(Arc::new(directory), Arc::new(Metrics::default()), parts);
     let service = Arc::new(service);
@@ -39,8 +54,8 @@ pub fn fuzz_record(data: &[u8]) {
     if let Some((first, rest)) = data.split_first() {
         feed(&service, &call_record(u32::from(*first), &handle, rest));
     }
-    drop(AuthSys::decode(data));
-    drop(Call::decode(&mut Reader::new(data)));
+    let _credential = AuthSys::decode(data);
+    let _call = Call::decode(&mut Reader::new(data));
 }
 
 /// A call of one of the programs, chosen by `choice`, with `arguments`.
@@ -54,7 +69,16 @@ fn call_record(choice: u32, handle: &[u8], arguments: &[u8]) -> Vec<u8> {
     let out = &mut Writer::new(&mut record);
     let (rpc_version, procedure) = (rpc::RPC_VERSION, choice % 32);
     let (flavor, credential) = (rpc::AUTH_NONE, &[][..]);
-    Call { xid: 7, rpc_version, program, version, procedure, flavor, credential }.encode(out);
+    Call {
+        xid: 7,
+        rpc_version,
+        program,
+        version,
+        procedure,
+        flavor,
+        credential,
+    }
+    .encode(out);
     if choice >= 192 {
         out.opaque(handle);
     }
@@ -68,11 +92,19 @@ fn call_record(choice: u32, handle: &[u8], arguments: &[u8]) -> Vec<u8> {
 
 fn feed(service: &Arc<Service>, bytes: &[u8]) {
     let (answers, mut completions) = tokio::sync::mpsc::unbounded_channel();
-    let window = Window { requests: 8, bytes: 1 << 20 };
+    let window = Window {
+        requests: 8,
+        bytes: 1 << 20,
+    };
     let budget = Arc::new(Budget::new(1 << 24));
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let mut session =
-        Session::new(Arc::clone(service), peer, window, Arc::clone(&budget), answers.clone());
+    let mut session = Session::new(
+        Arc::clone(service),
+        peer,
+        window,
+        Arc::clone(&budget),
+        answers.clone(),
+    );
     for part in bytes.chunks(PART) {
         let (input, _) = session.input();
         input.extend_from_slice(part);
@@ -101,12 +133,17 @@ fn feed(service: &Arc<Service>, bytes: &[u8]) {
 
 fn small_tree() -> Arc<MemoryTree> {
     let tree = Arc::new(MemoryTree::with_capacity(1 << 24));
-    let caller = Caller { uid: 0, gid: 0, gids: Vec::new() };
+    let caller = Caller {
+        uid: 0,
+        gid: 0,
+        gids: Vec::new(),
+    };
     let attributes = SetAttributes::default();
     let made = tree.create(&caller, tree.root(), b"a", CreateMode::Guarded, &attributes);
     let file = made.expect("an empty tree takes a file").file;
     let data = [Bytes::from(BytesMut::zeroed(1000))];
-    tree.write(file, 0, &data, Durability::Unstable).expect("a small write fits");
+    tree.write(file, 0, &data, Durability::Unstable)
+        .expect("a small write fits");
     tree
 }
 

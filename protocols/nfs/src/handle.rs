@@ -45,12 +45,18 @@ impl HandleKey {
             return Err(Status::BadHandle);
         }
         let file = FileId(u64::from_be_bytes(file));
-        Ok(Target { export: u64::from_be_bytes(*export), file })
+        Ok(Target {
+            export: u64::from_be_bytes(*export),
+            file,
+        })
     }
 
     fn mac(&self, body: &[u8]) -> [u8; MAC_BYTES] {
         let hash = blake3::keyed_hash(&self.0, body);
-        let (mac, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        let (mac, _) = hash
+            .as_bytes()
+            .split_first_chunk()
+            .expect("a hash has 32 bytes");
         *mac
     }
 }
@@ -79,13 +85,19 @@ const LAYOUT: u8 = 1;
 mod tests {
     use super::*;
 
-    const TARGET: Target = Target { export: 7, file: FileId(0x0123_4567_89ab_cdef) };
+    const TARGET: Target = Target {
+        export: 7,
+        file: FileId(0x0123_4567_89ab_cdef),
+    };
 
     #[test]
     fn a_handle_holds_with_the_same_key_only() {
         let handle = HandleKey::new([5; 32]).seal(TARGET);
         assert_eq!(HandleKey::new([5; 32]).open(&handle), Ok(TARGET));
-        assert_eq!(HandleKey::new([6; 32]).open(&handle), Err(Status::BadHandle));
+        assert_eq!(
+            HandleKey::new([6; 32]).open(&handle),
+            Err(Status::BadHandle)
+        );
     }
 
     #[test]

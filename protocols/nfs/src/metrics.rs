@@ -39,7 +39,9 @@ pub struct Counter(AtomicU64);
 impl Metrics {
     /// Requests of one NFS procedure.
     pub fn requests(&self, procedure: Procedure) -> u64 {
-        self.requests.get(procedure as usize).map_or(0, Counter::value)
+        self.requests
+            .get(procedure as usize)
+            .map_or(0, Counter::value)
     }
 
     /// Every counter with its name as in `/metrics`, without the label of the procedure.

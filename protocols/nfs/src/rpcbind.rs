@@ -88,7 +88,15 @@ async fn exchange_datagram(call: &[u8]) -> io::Result<Vec<u8>> {
 fn decode_bool(reply: &[u8]) -> Option<bool> {
     let mut reader = Reader::new(reply);
     let head = [(); 6].map(|()| reader.u32().unwrap_or(u32::MAX));
-    let accepted = head == [XID, rpc::MESSAGE_REPLY, 0, rpc::AUTH_NONE, 0, rpc::ACCEPT_SUCCESS];
+    let accepted = head
+        == [
+            XID,
+            rpc::MESSAGE_REPLY,
+            0,
+            rpc::AUTH_NONE,
+            0,
+            rpc::ACCEPT_SUCCESS,
+        ];
     if !accepted {
         return None;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use export::BlockingPool;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 
 use crate::connection::{self, Progress};
@@ -90,18 +90,18 @@ impl Server {
         exports: Arc<dyn ExportDirectory>,
         pool: Arc<BlockingPool>,
     ) -> Result<Self, ServerError> {
-        let (nfs_listener, nfs) = listen("nfs", config.nfs).await?;
+        let (nfs_listener, nfs) = listen("nfs", config.nfs)?;
         let mut listeners = vec![nfs_listener];
         let mut mount = nfs;
         if let Some(address) = config.mount {
-            let (listener, bound) = listen("mount", address).await?;
+            let (listener, bound) = listen("mount", address)?;
             listeners.push(listener);
             mount = bound;
         }
         let mut portmap = None;
         let mut datagrams = None;
         if let Portmap::BuiltIn(address) = config.portmap {
-            let (listener, bound) = listen("portmap", address).await?;
+            let (listener, bound) = listen("portmap", address)?;
             listeners.push(listener);
             portmap = Some(bound);
             let bind = UdpSocket::bind(bound).await;
@@ -112,10 +112,16 @@ impl Server {
             })?);
         }
         let portmap_port = portmap.map_or(0, |address| address.port());
-        let ports = Ports { nfs: nfs.port(), mount: mount.port(), portmap: portmap_port };
+        let ports = Ports {
+            nfs: nfs.port(),
+            mount: mount.port(),
+            portmap: portmap_port,
+        };
         let registered = config.portmap == Portmap::Rpcbind;
         if registered {
-            rpcbind::register(ports).await.map_err(|source| ServerError::Register { source })?;
+            rpcbind::register(ports)
+                .await
+                .map_err(|source| ServerError::Register { source })?;
         }
         let shared = Arc::new(Shared::new(&config, exports, pool, ports));
         let mut tasks = vec![tokio::spawn(watch(Arc::clone(&shared)))];
@@ -123,10 +129,21 @@ impl Server {
             tasks.push(tokio::spawn(accept(listener, Arc::clone(&shared))));
         }
         if let Some(socket) = datagrams {
-            tasks.push(tokio::spawn(answer_datagrams(socket, Arc::clone(&shared.service))));
+            tasks.push(tokio::spawn(answer_datagrams(
+                socket,
+                Arc::clone(&shared.service),
+            )));
         }
         tracing::info!(%nfs, %mount, ?portmap, "serving NFS");
-        Ok(Self { nfs, mount, portmap, ports, registered, shared, tasks })
+        Ok(Self {
+            nfs,
+            mount,
+            portmap,
+            ports,
+            registered,
+            shared,
+            tasks,
+        })
     }
 
     /// Where NFS listens.
@@ -161,10 +178,10 @@ impl Server {
             }
             tokio::time::sleep(STOP_STEP).await;
         }
-        if self.registered {
-            if let Err(error) = rpcbind::unregister(self.ports).await {
-                tracing::warn!(%error, "rpcbind keeps our ports");
-            }
+        if self.registered
+            && let Err(error) = rpcbind::unregister(self.ports).await
+        {
+            tracing::warn!(%error, "rpcbind keeps our ports");
         }
     }
 }
@@ -199,7 +216,10 @@ impl Default for Limits {
             transfer_bytes: 1 << 20,
             connections: 4096,
             connections_per_peer: 256,
-            window: Window { requests: 256, bytes: 16 << 20 },
+            window: Window {
+                requests: 256,
+                bytes: 16 << 20,
+            },
             window_bytes_together: 256 << 20,
             unfinished_record: Duration::from_secs(60),
             unread_answers: Duration::from_secs(120),
@@ -282,13 +302,23 @@ impl Shared {
         let (answers, completions) = tokio::sync::mpsc::unbounded_channel();
         let (service, budget) = (Arc::clone(&self.service), Arc::clone(&self.budget));
         let session = Session::new(service, peer, self.limits.window, budget, answers);
-        let place = Place { shared: Arc::clone(self), number };
+        let place = Place {
+            shared: Arc::clone(self),
+            number,
+        };
         let watched = Arc::clone(&progress);
         let task = tokio::spawn(async move {
             connection::serve(stream, session, completions, &place.shared, &watched).await;
         });
         let task = task.abort_handle();
-        peers.connections.insert(number, Connection { peer, progress, task });
+        peers.connections.insert(
+            number,
+            Connection {
+                peer,
+                progress,
+                task,
+            },
+        );
     }
 }
 
@@ -301,7 +331,9 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut peers = self.shared.peers.lock();
-        let Some(gone) = peers.connections.remove(&self.number) else { return };
+        let Some(gone) = peers.connections.remove(&self.number) else {
+            return;
+        };
         self.shared.service.metrics.connections.subtract(1);
         if let Some(count) = peers.per_peer.get_mut(&gone.peer) {
             *count -= 1;
@@ -312,12 +344,24 @@ impl Drop for Place {
     }
 }
 
-async fn listen(
+fn listen(
     service: &'static str,
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), ServerError> {
-    let failed = |source| ServerError::Listen { service, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let failed = |source| ServerError::Listen {
+        service,
+        address,
+        source,
+    };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    };
+    let socket = socket.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let listener = socket.listen(LISTEN_BACKLOG).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
@@ -358,7 +402,10 @@ async fn watch(shared: Arc<Shared>) {
     let mut timer = tokio::time::interval(TICK);
     loop {
         timer.tick().await;
-        let now = shared.ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let now = shared
+            .ticks
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+            + 1;
         for connection in shared.peers.lock().connections.values() {
             if connection.progress.is_stuck(now, record, answers) {
                 shared.service.metrics.timed_out.add(1);
@@ -371,9 +418,13 @@ async fn watch(shared: Arc<Shared>) {
 
 fn fresh_verifier() -> [u8; 8] {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()).to_be_bytes()
+    RandomState::new()
+        .hash_one(std::process::id())
+        .to_be_bytes()
 }
 
+/// Connections that may wait to be taken when many come at once; the system may allow fewer.
+const LISTEN_BACKLOG: u32 = 4096;
 const TICK: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 const STOP_STEP: Duration = Duration::from_millis(5);

@@ -62,6 +62,8 @@ pub(crate) struct Session {
     charged: usize,
     /// Calls that wait for the answer to their first copy.
     waiting: usize,
+    /// Records that came whole.
+    records: u64,
 }
 
 impl Session {
@@ -88,6 +90,7 @@ impl Session {
             in_flight_bytes: 0,
             charged: 0,
             waiting: 0,
+            records: 0,
         }
     }
 
@@ -98,12 +101,22 @@ impl Session {
             Some(mark) => (4 + split_mark(*mark).0).saturating_sub(self.input.len()),
             None => 0,
         };
-        let limit = if missing > INPUT_BYTES { missing } else { INPUT_BYTES };
+        let limit = if missing > INPUT_BYTES {
+            missing
+        } else {
+            INPUT_BYTES
+        };
         if missing > INPUT_BYTES {
             self.input_bytes = missing.max(self.input_bytes) + INPUT_BYTES;
-            self.input_bytes = self.input_bytes.min(self.service.record_max() + INPUT_BYTES);
+            self.input_bytes = self
+                .input_bytes
+                .min(self.service.record_max() + INPUT_BYTES);
         }
-        let wanted = if self.input.is_empty() { self.input_bytes } else { limit };
+        let wanted = if self.input.is_empty() {
+            self.input_bytes
+        } else {
+            limit
+        };
         self.input.reserve(wanted);
         (&mut self.input, limit)
     }
@@ -119,7 +132,10 @@ impl Session {
     /// Answers the records that have arrived, as far as the window allows.
     pub(crate) fn advance(&mut self) -> Result<(), Broken> {
         while self.wants_input() && self.output.bytes() < FLUSH_BYTES {
-            let Some(record) = self.next_record()? else { break };
+            let Some(record) = self.next_record()? else {
+                break;
+            };
+            self.records += 1;
             let tail = &mut self.output.tail;
             match self.service.call(self.peer, &record, &self.answers, tail) {
                 Outcome::Answered(data) => self.output.push(data),
@@ -182,9 +198,16 @@ impl Session {
         self.in_flight > 0 || self.waiting > 0
     }
 
-    /// Whether a record has begun and not ended.
-    pub(crate) fn has_part(&self) -> bool {
-        !self.input.is_empty() || !self.fragments.is_empty()
+    /// Whether the peer owes us something: the rest of a record, or its first one.
+    pub(crate) fn is_owed(&self) -> bool {
+        let has_part = !self.input.is_empty() || !self.fragments.is_empty();
+        // What the window keeps waiting is not the peer's fault.
+        (has_part || self.records == 0) && self.wants_input()
+    }
+
+    /// Records that came whole so far.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
     }
 
     /// Whether a whole record waits in the input.
@@ -195,7 +218,9 @@ impl Session {
 
     fn next_record(&mut self) -> Result<Option<Bytes>, Broken> {
         loop {
-            let Some(mark) = self.input.first_chunk() else { return Ok(None) };
+            let Some(mark) = self.input.first_chunk() else {
+                return Ok(None);
+            };
             let (length, last) = split_mark(*mark);
             let together = self.fragments.len().saturating_add(length);
             let endless = !last && (length == 0 || self.fragment_count >= FRAGMENTS_MAX);
@@ -235,7 +260,10 @@ impl Drop for Session {
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self {
+            limit,
+            used: AtomicUsize::new(0),
+        }
     }
 
     /// Bytes under way now.
@@ -318,7 +346,9 @@ impl Output {
     fn consume(&mut self, mut count: usize) {
         self.piece_bytes -= count;
         while count > 0 {
-            let Some(piece) = self.pieces.front_mut() else { return };
+            let Some(piece) = self.pieces.front_mut() else {
+                return;
+            };
             if piece.len() > count {
                 piece.advance(count);
                 return;

@@ -96,4 +96,3 @@ impl Request<'_> {
 
 /// What a call without payload takes of the window.
 pub(super) const SMALL_COST: usize = 1024;
-

@@ -52,17 +52,24 @@ impl Request<'_> {
         if at.caller.uid != 0 {
             access::check_write(&at.caller, &at.attributes()?)?;
         }
-        let end = offset.checked_add(payload.len() as u64).filter(|end| *end <= SIZE_MAX);
+        let end = offset
+            .checked_add(payload.len() as u64)
+            .filter(|end| *end <= SIZE_MAX);
         end.ok_or(Status::FileTooBig)?;
-        let payload = [self.record.slice_ref(payload.get(..count).unwrap_or_default())];
-        if stable == nfs3::UNSTABLE {
-            if let Some(result) = at.tree().try_write(at.file, offset, &payload) {
-                encode_written(self.service, &at, result?, count, out);
-                return Ok(Step::done());
-            }
+        let payload = [self
+            .record
+            .slice_ref(payload.get(..count).unwrap_or_default())];
+        if stable == nfs3::UNSTABLE
+            && let Some(result) = at.tree().try_write(at.file, offset, &payload)
+        {
+            encode_written(self.service, &at, result?, count, out);
+            return Ok(Step::done());
         }
-        let durability =
-            if stable == nfs3::UNSTABLE { Durability::Unstable } else { Durability::Stable };
+        let durability = if stable == nfs3::UNSTABLE {
+            Durability::Unstable
+        } else {
+            Durability::Stable
+        };
         Ok(Step::later(self.record.len(), move |service, out| {
             let written = write_all(&at, offset, &payload, durability)?;
             encode_written(service, &at, written, count, out);

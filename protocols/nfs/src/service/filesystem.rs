@@ -37,7 +37,15 @@ impl Request<'_> {
         out.put_u32(0);
         let out = &mut Writer::new(out);
         nfs3::encode_post(out, Some(&attributes), at.export.id);
-        for value in [transfer, transfer, MULTIPLE, transfer, transfer, MULTIPLE, LIST_PREFERRED] {
+        for value in [
+            transfer,
+            transfer,
+            MULTIPLE,
+            transfer,
+            transfer,
+            MULTIPLE,
+            LIST_PREFERRED,
+        ] {
             out.u32(value);
         }
         out.u64(SIZE_MAX);

@@ -34,7 +34,10 @@ impl Request<'_> {
         let verifier = self.arguments.array()?;
         let results = self.room()?;
         let at = self.locate(handle)?;
-        let room = Room { results, names: results };
+        let room = Room {
+            results,
+            names: results,
+        };
         self.list(&at, cookie, verifier, room, Form::Plain, out)
     }
 
@@ -46,7 +49,14 @@ impl Request<'_> {
         let names = self.room()?;
         let results = self.room()?;
         let at = self.locate(handle)?;
-        self.list(&at, cookie, verifier, Room { results, names }, Form::Plus, out)
+        self.list(
+            &at,
+            cookie,
+            verifier,
+            Room { results, names },
+            Form::Plus,
+            out,
+        )
     }
 
     fn room(&mut self) -> Result<usize, Fault> {
@@ -73,7 +83,14 @@ impl Request<'_> {
         out.put_u32(0);
         nfs3::encode_post(&mut Writer::new(out), Some(&directory), at.export.id);
         out.put_slice(&COOKIE_VERIFIER);
-        let mut page = Page { first, room, form, names: 0, entries: 0, out };
+        let mut page = Page {
+            first,
+            room,
+            form,
+            names: 0,
+            entries: 0,
+            out,
+        };
         let end = self.fill(at, &directory, cookie, &mut page)?;
         if page.entries == 0 && !end {
             return Err(Status::TooSmall.into());
@@ -130,7 +147,12 @@ impl Request<'_> {
             let parent = at.tree().lookup(at.file, b"..")?;
             (parent, at.tree().attributes(parent)?)
         };
-        let entry = DirectoryEntry { file, name: name.to_vec(), cookie, attributes };
+        let entry = DirectoryEntry {
+            file,
+            name: name.to_vec(),
+            cookie,
+            attributes,
+        };
         Ok(page.put(self, at, &entry))
     }
 }
@@ -152,7 +174,13 @@ impl Page<'_> {
     /// Writes an entry (`entry3` or `entryplus3`) if there is room for it and for the end of the list.
     fn put(&mut self, request: &Request<'_>, at: &Located, entry: &DirectoryEntry) -> bool {
         let name = 8 + 4 + entry.name.len().next_multiple_of(4) + 8;
-        let size = 4 + name + if self.form == Form::Plus { PLUS_BYTES } else { 0 };
+        let size = 4
+            + name
+            + if self.form == Form::Plus {
+                PLUS_BYTES
+            } else {
+                0
+            };
         // The status word is not counted: the limits speak of READDIR3resok.
         let used = self.out.len() - self.first - 4;
         if used + size + END_BYTES > self.room.results {
@@ -178,8 +206,16 @@ impl Page<'_> {
 
     /// How many entries may still fit, so that little is asked for in vain.
     fn estimate(&self) -> usize {
-        let left = self.room.results.saturating_sub(self.out.len() - self.first);
-        let each = 40 + if self.form == Form::Plus { PLUS_BYTES } else { 0 };
+        let left = self
+            .room
+            .results
+            .saturating_sub(self.out.len() - self.first);
+        let each = 40
+            + if self.form == Form::Plus {
+                PLUS_BYTES
+            } else {
+                0
+            };
         (left / each).clamp(1, BATCH_MAX)
     }
 }

@@ -116,7 +116,9 @@ impl Service {
 
     /// The longest record that makes sense.
     pub(crate) fn record_max(&self) -> usize {
-        usize::try_from(self.transfer_bytes).unwrap_or(usize::MAX).saturating_add(RECORD_SLACK)
+        usize::try_from(self.transfer_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_add(RECORD_SLACK)
     }
 
     /// Answers one record, with its mark, at the end of `out`.
@@ -185,7 +187,9 @@ impl Service {
         self.metrics.count(procedure);
         let mut once = None;
         if procedure.is_once_only() {
-            let key = self.duplicates.key(request.peer, call.xid, call.procedure, request.record);
+            let key = self
+                .duplicates
+                .key(request.peer, call.xid, call.procedure, request.record);
             match self.duplicates.enter(key, || answers.clone()) {
                 Verdict::Execute => once = Some(key),
                 Verdict::Answer(again) => {
@@ -210,7 +214,13 @@ impl Service {
             }
             Ok(Step::Later { cost, work }) => {
                 out.truncate(start);
-                Outcome::Deferred(Deferred { cost, xid: call.xid, procedure, once, work })
+                Outcome::Deferred(Deferred {
+                    cost,
+                    xid: call.xid,
+                    procedure,
+                    once,
+                    work,
+                })
             }
             Err(Fault::Refused(status)) => {
                 out.truncate(body);
@@ -235,7 +245,10 @@ impl Service {
     }
 
     fn change_lock(&self, export: u64, file: export::FileId) -> MutexGuard<'_, ()> {
-        let slot = self.changes.get(change_slot(export, file)).expect("a slot is in range");
+        let slot = self
+            .changes
+            .get(change_slot(export, file))
+            .expect("a slot is in range");
         slot.lock()
     }
 
@@ -275,10 +288,26 @@ impl Deferred {
         if let Some(key) = self.once {
             for waiter in service.duplicates.answered(key, head.clone()) {
                 let (head, data) = (head.clone(), Segments::new());
-                send(&waiter, Completion { head, data, cost: 0, own: false });
+                send(
+                    &waiter,
+                    Completion {
+                        head,
+                        data,
+                        cost: 0,
+                        own: false,
+                    },
+                );
             }
         }
-        send(answers, Completion { head, data, cost: self.cost, own: true });
+        send(
+            answers,
+            Completion {
+                head,
+                data,
+                cost: self.cost,
+                own: true,
+            },
+        );
     }
 }
 
@@ -363,13 +392,19 @@ fn change_slot(export: u64, file: export::FileId) -> usize {
 
 impl fmt::Debug for Service {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Service").field("ports", &self.ports).finish_non_exhaustive()
+        formatter
+            .debug_struct("Service")
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Deferred {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Deferred").field("procedure", &self.procedure).finish_non_exhaustive()
+        formatter
+            .debug_struct("Deferred")
+            .field("procedure", &self.procedure)
+            .finish_non_exhaustive()
     }
 }
 

@@ -23,7 +23,10 @@ pub(super) struct MountList {
 impl MountList {
     fn add(&self, peer: IpAddr, path: &str) {
         let mut mounts = self.mounts.lock();
-        if mounts.iter().any(|(who, what)| *who == peer && what == path) {
+        if mounts
+            .iter()
+            .any(|(who, what)| *who == peer && what == path)
+        {
             return;
         }
         if mounts.len() >= MOUNTS_MAX {
@@ -33,7 +36,9 @@ impl MountList {
     }
 
     fn remove(&self, peer: IpAddr, path: Option<&str>) {
-        self.mounts.lock().retain(|(who, what)| *who != peer || path.is_some_and(|path| path != what));
+        self.mounts
+            .lock()
+            .retain(|(who, what)| *who != peer || path.is_some_and(|path| path != what));
     }
 }
 
@@ -47,7 +52,9 @@ impl Service {
     ) -> Outcome {
         if !matches!(call.version, mount::VERSION | mount::VERSION_OLD) {
             let spoken = (mount::VERSION_OLD, mount::VERSION);
-            return answer(out, |out| rpc::encode_version_mismatch(out, call.xid, spoken));
+            return answer(out, |out| {
+                rpc::encode_version_mismatch(out, call.xid, spoken)
+            });
         }
         match call.procedure {
             mount::PROCEDURE_NULL => accept(out, call.xid, rpc::ACCEPT_SUCCESS),
@@ -56,7 +63,9 @@ impl Service {
                     return accept(out, call.xid, rpc::ACCEPT_GARBAGE_ARGUMENTS);
                 };
                 let result = self.mount_path(&path, peer);
-                success(out, call.xid, |out| encode_mounted(out, call.version, result))
+                success(out, call.xid, |out| {
+                    encode_mounted(out, call.version, result)
+                })
             }
             mount::PROCEDURE_DUMP => success(out, call.xid, |out| self.encode_mounts(out)),
             mount::PROCEDURE_UMNT => match decode_path(&mut arguments) {
@@ -77,10 +86,13 @@ impl Service {
 
     /// Finds the folder to mount: an export, or a folder inside one. QEMU asks for "" where it means "/".
     fn mount_path(&self, path: &str, peer: IpAddr) -> Result<Handle, u32> {
-        let export = self.exports.resolve(path, peer).map_err(|refusal| match refusal {
-            Refusal::Unknown => mount::NO_ENTRY,
-            Refusal::Denied => mount::ACCESS,
-        })?;
+        let export = self
+            .exports
+            .resolve(path, peer)
+            .map_err(|refusal| match refusal {
+                Refusal::Unknown => mount::NO_ENTRY,
+                Refusal::Denied => mount::ACCESS,
+            })?;
         if !export.admits(peer) {
             tracing::info!(%peer, path, "a mount was refused by the address list");
             return Err(mount::ACCESS);
@@ -90,7 +102,10 @@ impl Service {
         self.metrics.mounts.add(1);
         self.mounts.add(peer, path);
         tracing::info!(%peer, path, export = export.id, "mounted");
-        Ok(self.key.seal(Target { export: export.id, file }))
+        Ok(self.key.seal(Target {
+            export: export.id,
+            file,
+        }))
     }
 
     /// `mountlist` (RFC 1813, 5.2.2).
@@ -105,7 +120,12 @@ impl Service {
 
     /// `exports` (RFC 1813, 5.2.5).
     fn encode_exports(&self, out: &mut Writer<'_, BytesMut>, peer: IpAddr) {
-        for export in self.exports.list(peer).iter().filter(|export| export.admits(peer)) {
+        for export in self
+            .exports
+            .list(peer)
+            .iter()
+            .filter(|export| export.admits(peer))
+        {
             out.bool(true);
             out.opaque(export.path.as_bytes());
             for group in export.options.addresses.texts() {
@@ -125,10 +145,18 @@ fn walk(export: &Export, path: &str) -> Result<FileId, u32> {
         if name == ".." {
             return Err(mount::INVALID);
         }
-        file = tree.lookup(file, name.as_bytes()).map_err(|error| mount_status(&error))?;
+        file = tree
+            .lookup(file, name.as_bytes())
+            .map_err(|error| mount_status(&error))?;
     }
-    let attributes = tree.attributes(file).map_err(|error| mount_status(&error))?;
-    if attributes.kind == FileKind::Directory { Ok(file) } else { Err(mount::NOT_DIRECTORY) }
+    let attributes = tree
+        .attributes(file)
+        .map_err(|error| mount_status(&error))?;
+    if attributes.kind == FileKind::Directory {
+        Ok(file)
+    } else {
+        Err(mount::NOT_DIRECTORY)
+    }
 }
 
 fn mount_status(error: &ExportError) -> u32 {
@@ -163,11 +191,7 @@ fn encode_mounted(out: &mut Writer<'_, BytesMut>, version: u32, result: Result<H
     }
 }
 
-fn success(
-    out: &mut BytesMut,
-    xid: u32,
-    write: impl FnOnce(&mut Writer<'_, BytesMut>),
-) -> Outcome {
+fn success(out: &mut BytesMut, xid: u32, write: impl FnOnce(&mut Writer<'_, BytesMut>)) -> Outcome {
     answer(out, |out| {
         rpc::encode_accepted(out, xid, rpc::ACCEPT_SUCCESS);
         write(out);

@@ -23,7 +23,9 @@ impl Request<'_> {
                 if mode == CreateMode::Unchecked && attributes.size_bytes.is_some() {
                     check_cut(&at, &name)?;
                 }
-                Ok(at.tree().create(&at.caller, at.file, &name, mode, &attributes)?)
+                Ok(at
+                    .tree()
+                    .create(&at.caller, at.file, &name, mode, &attributes)?)
             })
         }))
     }
@@ -36,7 +38,9 @@ impl Request<'_> {
         let name = place.name.to_vec();
         Ok(Step::later(SMALL_COST, move |service, out| {
             make(service, &at, &attributes, out, || {
-                Ok(at.tree().create_directory(&at.caller, at.file, &name, &attributes)?)
+                Ok(at
+                    .tree()
+                    .create_directory(&at.caller, at.file, &name, &attributes)?)
             })
         }))
     }
@@ -105,13 +109,21 @@ impl Request<'_> {
         let (from, to) = (from.name.to_vec(), to.name.to_vec());
         Ok(Step::later(SMALL_COST, move |service, out| {
             let _one_step = service.change_locks(old.export.id, old.file, new.file);
-            let before = (old.attributes_if_any(old.file), new.attributes_if_any(new.file));
+            let before = (
+                old.attributes_if_any(old.file),
+                new.attributes_if_any(new.file),
+            );
             let result = check_leaving(&old, &from)
                 .and_then(|()| check_leaving(&new, &to))
                 .and_then(|()| {
-                    Ok(old.tree().rename(&old.caller, old.file, &from, new.file, &to)?)
+                    Ok(old
+                        .tree()
+                        .rename(&old.caller, old.file, &from, new.file, &to)?)
                 });
-            let after = (old.attributes_if_any(old.file), new.attributes_if_any(new.file));
+            let after = (
+                old.attributes_if_any(old.file),
+                new.attributes_if_any(new.file),
+            );
             encode_status(service, result.as_ref().err(), out);
             let out = &mut Writer::new(out);
             nfs3::encode_change(out, before.0.as_ref(), after.0.as_ref(), old.export.id);
@@ -181,7 +193,12 @@ fn change_entries(
     let result = change();
     let after = at.attributes_if_any(at.file);
     encode_status(service, result.as_ref().err(), out);
-    nfs3::encode_change(&mut Writer::new(out), before.as_ref(), after.as_ref(), at.export.id);
+    nfs3::encode_change(
+        &mut Writer::new(out),
+        before.as_ref(),
+        after.as_ref(),
+        at.export.id,
+    );
     Ok(Segments::new())
 }
 
@@ -193,22 +210,35 @@ fn encode_status(service: &Service, refused: Option<&Status>, out: &mut BytesMut
 /// `createhow3` (RFC 1813, 3.3.8).
 fn decode_create(arguments: &mut Reader<'_>) -> Result<(CreateMode, SetAttributes), Malformed> {
     match arguments.u32()? {
-        nfs3::CREATE_UNCHECKED => {
-            Ok((CreateMode::Unchecked, nfs3::decode_set_attributes(arguments)?))
-        }
+        nfs3::CREATE_UNCHECKED => Ok((
+            CreateMode::Unchecked,
+            nfs3::decode_set_attributes(arguments)?,
+        )),
         nfs3::CREATE_GUARDED => Ok((CreateMode::Guarded, nfs3::decode_set_attributes(arguments)?)),
-        nfs3::CREATE_EXCLUSIVE => {
-            Ok((CreateMode::Exclusive(arguments.array()?), SetAttributes::default()))
-        }
+        nfs3::CREATE_EXCLUSIVE => Ok((
+            CreateMode::Exclusive(arguments.array()?),
+            SetAttributes::default(),
+        )),
         _ => Err(Malformed),
     }
 }
 
 /// Refuses to make objects that belong to somebody else.
 fn check_owner(at: &Located, attributes: &SetAttributes) -> Result<(), Status> {
-    let Ok(directory) = at.attributes() else { return Ok(()) };
-    let own = Attributes { uid: at.caller.uid, gid: at.caller.gid, mode: 0o700, ..directory };
-    let change = SetAttributes { uid: attributes.uid, gid: attributes.gid, ..SetAttributes::default() };
+    let Ok(directory) = at.attributes() else {
+        return Ok(());
+    };
+    let own = Attributes {
+        uid: at.caller.uid,
+        gid: at.caller.gid,
+        mode: 0o700,
+        ..directory
+    };
+    let change = SetAttributes {
+        uid: attributes.uid,
+        gid: attributes.gid,
+        ..SetAttributes::default()
+    };
     access::check_change(&at.caller, &own, &change)
 }
 
@@ -227,7 +257,9 @@ fn check_leaving(at: &Located, name: &[u8]) -> Result<(), Status> {
     if at.caller.uid == 0 || matches!(name, b"." | b"..") {
         return Ok(());
     }
-    let Some(file) = find(at, name)? else { return Ok(()) };
+    let Some(file) = find(at, name)? else {
+        return Ok(());
+    };
     access::check_sticky(&at.caller, &at.attributes()?, &at.tree().attributes(file)?)
 }
 

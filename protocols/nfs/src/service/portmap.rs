@@ -22,7 +22,12 @@ impl Ports {
         let tcp = portmap::PROTOCOL_TCP;
         [
             (portmap::PROGRAM, portmap::VERSION, tcp, self.portmap),
-            (portmap::PROGRAM, portmap::VERSION, portmap::PROTOCOL_UDP, self.portmap),
+            (
+                portmap::PROGRAM,
+                portmap::VERSION,
+                portmap::PROTOCOL_UDP,
+                self.portmap,
+            ),
             (mount::PROGRAM, mount::VERSION, tcp, self.mount),
             (mount::PROGRAM, mount::VERSION_OLD, tcp, self.mount),
             (nfs3::PROGRAM, nfs3::VERSION, tcp, self.nfs),
@@ -38,7 +43,12 @@ impl Ports {
     }
 
     fn find(self, wanted: &Mapping) -> u32 {
-        let fits = |mapping: &Mapping| Mapping { port: wanted.port, ..*mapping } == *wanted;
+        let fits = |mapping: &Mapping| {
+            Mapping {
+                port: wanted.port,
+                ..*mapping
+            } == *wanted
+        };
         self.mappings().find(fits).map_or(0, |mapping| mapping.port)
     }
 }
@@ -57,9 +67,7 @@ impl Service {
         match call.procedure {
             portmap::PROCEDURE_NULL => accept(out, call.xid, rpc::ACCEPT_SUCCESS),
             // Our ports are not for others to change.
-            portmap::PROCEDURE_SET | portmap::PROCEDURE_UNSET => {
-                answer_number(out, call.xid, 0)
-            }
+            portmap::PROCEDURE_SET | portmap::PROCEDURE_UNSET => answer_number(out, call.xid, 0),
             portmap::PROCEDURE_GETPORT => match Mapping::decode(&mut arguments) {
                 Ok(wanted) => answer_number(out, call.xid, self.ports.find(&wanted)),
                 Err(_) => accept(out, call.xid, rpc::ACCEPT_GARBAGE_ARGUMENTS),

@@ -61,7 +61,13 @@ impl<'a> Request<'a> {
         record: &'a Bytes,
         arguments: Reader<'a>,
     ) -> Self {
-        Self { service, peer, credential, record, arguments }
+        Self {
+            service,
+            peer,
+            credential,
+            record,
+            arguments,
+        }
     }
 
     /// Does a procedure, or as much of it as does not wait.
@@ -107,7 +113,11 @@ impl<'a> Request<'a> {
             Err(Refusal::Unknown) => return Err(Status::Stale),
         };
         let caller = self.credential.caller(&export.options);
-        Ok(Located { export, file: target.file, caller })
+        Ok(Located {
+            export,
+            file: target.file,
+            caller,
+        })
     }
 
     /// Finds the folder of a place in which the caller wants to change entries.
@@ -152,7 +162,10 @@ impl Located {
     }
 
     pub(super) fn handle_of(&self, service: &Service, file: FileId) -> Handle {
-        service.key.seal(Target { export: self.export.id, file })
+        service.key.seal(Target {
+            export: self.export.id,
+            file,
+        })
     }
 }
 
@@ -161,7 +174,10 @@ impl Step {
         cost: usize,
         work: impl FnOnce(&Service, &mut BytesMut) -> Result<Segments, Status> + Send + 'static,
     ) -> Self {
-        Self::Later { cost, work: Box::new(work) }
+        Self::Later {
+            cost,
+            work: Box::new(work),
+        }
     }
 
     pub(super) fn done() -> Self {

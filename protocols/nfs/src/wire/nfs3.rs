@@ -124,7 +124,9 @@ pub(crate) fn encode_post<B: BufMut>(
     attributes: Option<&Attributes>,
     filesystem: u64,
 ) {
-    out.optional(attributes, |out, attributes| encode_attributes(out, attributes, filesystem));
+    out.optional(attributes, |out, attributes| {
+        encode_attributes(out, attributes, filesystem)
+    });
 }
 
 /// Writes `wcc_data` (RFC 1813, 2.6). `before` is left out where it was not taken in one step with the change.
@@ -181,7 +183,10 @@ pub(crate) fn decode_attributes(reader: &mut Reader<'_>) -> Result<DecodedAttrib
         modified,
         changed,
     };
-    Ok(DecodedAttributes { attributes, filesystem })
+    Ok(DecodedAttributes {
+        attributes,
+        filesystem,
+    })
 }
 
 /// Reads `wcc_data` and gives what comes after the change.
@@ -228,7 +233,10 @@ pub(crate) fn encode_set_attributes<B: BufMut>(out: &mut Writer<'_, B>, change: 
 
 pub(crate) fn decode_time(reader: &mut Reader<'_>) -> Result<Timestamp, Malformed> {
     let seconds = u64::from(reader.u32()?);
-    Ok(Timestamp { seconds, nanoseconds: reader.u32()?.min(999_999_999) })
+    Ok(Timestamp {
+        seconds,
+        nanoseconds: reader.u32()?.min(999_999_999),
+    })
 }
 
 /// Writes `nfstime3`; its seconds are 32 bits, so times after 2106 stop there.
@@ -256,12 +264,19 @@ pub(crate) struct Place<'a> {
 impl<'a> Place<'a> {
     pub(crate) fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         // A name of up to PATH_MAX bytes is understood, to be told that it is too long.
-        Ok(Self { directory: reader.opaque(HANDLE_MAX)?, name: reader.opaque(PATH_MAX)? })
+        Ok(Self {
+            directory: reader.opaque(HANDLE_MAX)?,
+            name: reader.opaque(PATH_MAX)?,
+        })
     }
 
     /// Refuses a name that no tree takes.
     pub(crate) fn check(&self) -> Result<(), Status> {
-        if self.name.len() > NAME_MAX { Err(Status::NameTooLong) } else { Ok(()) }
+        if self.name.len() > NAME_MAX {
+            Err(Status::NameTooLong)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -31,7 +31,15 @@ impl<'a> Call<'a> {
         let credential = reader.opaque(CREDENTIAL_MAX)?;
         let _verifier_flavor = reader.u32()?;
         let _verifier = reader.opaque(CREDENTIAL_MAX)?;
-        Ok(Self { xid, rpc_version, program, version, procedure, flavor, credential })
+        Ok(Self {
+            xid,
+            rpc_version,
+            program,
+            version,
+            procedure,
+            flavor,
+            credential,
+        })
     }
 
     pub(crate) fn encode<B: BufMut>(&self, out: &mut Writer<'_, B>) {
@@ -72,12 +80,20 @@ impl<'a> AuthSys<'a> {
         if count > GIDS_MAX || reader.rest().len() != count * 4 {
             return Err(Malformed);
         }
-        Ok(Self { uid, gid, gids: reader.rest() })
+        Ok(Self {
+            uid,
+            gid,
+            gids: reader.rest(),
+        })
     }
 
     /// The further groups as numbers.
     pub(crate) fn groups(&self) -> impl Iterator<Item = u32> + 'a {
-        self.gids.as_chunks().0.iter().map(|gid| u32::from_be_bytes(*gid))
+        self.gids
+            .as_chunks()
+            .0
+            .iter()
+            .map(|gid| u32::from_be_bytes(*gid))
     }
 }
 
@@ -101,7 +117,14 @@ pub(crate) fn encode_version_mismatch<B: BufMut>(
 
 /// Writes a `rejected_reply` for a call of another RPC version than 2.
 pub(crate) fn encode_rpc_mismatch<B: BufMut>(out: &mut Writer<'_, B>, xid: u32) {
-    for value in [xid, MESSAGE_REPLY, 1, REJECT_RPC_MISMATCH, RPC_VERSION, RPC_VERSION] {
+    for value in [
+        xid,
+        MESSAGE_REPLY,
+        1,
+        REJECT_RPC_MISMATCH,
+        RPC_VERSION,
+        RPC_VERSION,
+    ] {
         out.u32(value);
     }
 }

@@ -59,7 +59,11 @@ impl<'a> Reader<'a> {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Option<T>, Malformed> {
-        if self.bool()? { read(self).map(Some) } else { Ok(None) }
+        if self.bool()? {
+            read(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// All that is left.
@@ -68,8 +72,10 @@ impl<'a> Reader<'a> {
     }
 
     fn take_padded(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (padded, rest) =
-            self.rest.split_at_checked(length.next_multiple_of(4)).ok_or(Malformed)?;
+        let (padded, rest) = self
+            .rest
+            .split_at_checked(length.next_multiple_of(4))
+            .ok_or(Malformed)?;
         self.rest = rest;
         padded.get(..length).ok_or(Malformed)
     }
@@ -100,7 +106,10 @@ impl<'a, B: BufMut> Writer<'a, B> {
 
     /// Bytes whose length both sides know; a multiple of four.
     pub(crate) fn fixed(&mut self, bytes: &[u8]) {
-        debug_assert!(bytes.len().is_multiple_of(4), "fixed fields here need no padding");
+        debug_assert!(
+            bytes.len().is_multiple_of(4),
+            "fixed fields here need no padding"
+        );
         self.out.put_slice(bytes);
     }
 
@@ -153,10 +162,19 @@ mod tests {
 
     #[test]
     fn lying_lengths_are_refused() {
-        assert_eq!(Reader::new(&[0, 0, 0, 5, 1, 2, 3, 4]).opaque(64), Err(Malformed));
+        assert_eq!(
+            Reader::new(&[0, 0, 0, 5, 1, 2, 3, 4]).opaque(64),
+            Err(Malformed)
+        );
         assert_eq!(Reader::new(&[0xff; 8]).opaque(usize::MAX), Err(Malformed));
-        assert_eq!(Reader::new(&[0, 0, 0, 3, 1, 2, 3]).opaque(64), Err(Malformed));
-        assert_eq!(Reader::new(&[0, 0, 0, 4, 1, 2, 3, 4]).opaque(3), Err(Malformed));
+        assert_eq!(
+            Reader::new(&[0, 0, 0, 3, 1, 2, 3]).opaque(64),
+            Err(Malformed)
+        );
+        assert_eq!(
+            Reader::new(&[0, 0, 0, 4, 1, 2, 3, 4]).opaque(3),
+            Err(Malformed)
+        );
         assert_eq!(Reader::new(&[0, 0, 0, 2]).bool(), Err(Malformed));
         assert_eq!(Reader::new(&[0, 0, 0]).u32(), Err(Malformed));
     }
