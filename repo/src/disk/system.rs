@@ -1,0 +1,336 @@
+//! A folder of the system's own file systems.
+
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, Mode, OFlags};
+
+use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Space};
+
+/// A folder on this machine.
+#[derive(Debug)]
+pub struct SystemDisk {
+    root: PathBuf,
+    temporary_names: AtomicU64,
+}
+
+impl SystemDisk {
+    /// Uses the folder `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            temporary_names: AtomicU64::new(0),
+        }
+    }
+
+    fn full(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Writes `content` to a synced file with a name that nobody uses.
+    fn write_temporary(&self, full: &Path, content: &[u8]) -> Result<PathBuf, DiskError> {
+        let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id());
+        let temporary = full.with_file_name(name);
+        let written =
+            fs::write(&temporary, content).and_then(|()| File::open(&temporary)?.sync_all());
+        if let Err(error) = written {
+            drop(fs::remove_file(&temporary));
+            return Err(DiskError::new("write", full, error));
+        }
+        Ok(temporary)
+    }
+}
+
+impl Disk for SystemDisk {
+    fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
+        let full = self.full(path);
+        let error = |error| DiskError::new("create the folder", &full, error);
+        if full.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&full).map_err(error)?;
+        let parent = full.parent().unwrap_or(Path::new("/"));
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(error)
+    }
+
+    fn create(&self, path: &Path, caching: Caching) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        open_file("create", self.full(path), flags, caching)
+    }
+
+    fn open(
+        &self,
+        path: &Path,
+        access: Access,
+        caching: Caching,
+    ) -> Result<Arc<dyn DiskFile>, DiskError> {
+        let flags = match access {
+            Access::Read => OFlags::RDONLY,
+            Access::ReadWrite => OFlags::RDWR,
+        };
+        open_file("open", self.full(path), flags, caching)
+    }
+
+    fn publish(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
+        let full = self.full(path);
+        let temporary = self.write_temporary(&full, content)?;
+        let linked = fs::hard_link(&temporary, &full);
+        drop(fs::remove_file(&temporary));
+        linked.map_err(|error| DiskError::new("publish", &full, error))?;
+        sync_parent(&full)
+    }
+
+    fn replace(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
+        let full = self.full(path);
+        let temporary = self.write_temporary(&full, content)?;
+        rustix::fs::renameat(CWD, &temporary, CWD, &full)
+            .map_err(|error| DiskError::new("replace", &full, error))?;
+        sync_parent(&full)
+    }
+
+    fn read(&self, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
+        let full = self.full(path);
+        let error = |error| DiskError::new("read", &full, error);
+        let file = File::open(&full).map_err(error)?;
+        let mut content = Vec::new();
+        file.take(limit_bytes + 1)
+            .read_to_end(&mut content)
+            .map_err(error)?;
+        if content.len() as u64 > limit_bytes {
+            return Err(error(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("larger than {limit_bytes} bytes"),
+            )));
+        }
+        Ok(content)
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<DirectoryItem>, DiskError> {
+        let full = self.full(path);
+        let error = |error| DiskError::new("list", &full, error);
+        let mut items = Vec::new();
+        for entry in fs::read_dir(&full).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            let metadata = match entry.metadata() {
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(error)?,
+            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(TEMPORARY_PREFIX) {
+                continue;
+            }
+            let is_directory = metadata.is_dir();
+            let length_bytes = if is_directory { 0 } else { metadata.len() };
+            items.push(DirectoryItem {
+                name,
+                length_bytes,
+                is_directory,
+            });
+        }
+        items.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(items)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        let full = self.full(path);
+        fs::remove_file(&full).map_err(|error| DiskError::new("remove", &full, error))
+    }
+
+    fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
+        let full = self.full(path);
+        fs::remove_dir_all(&full).map_err(|error| DiskError::new("remove the folder", &full, error))
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
+        let full = self.full(path);
+        File::open(&full)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| DiskError::new("sync the folder", &full, error))
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn Send + Sync>, DiskError> {
+        let full = self.full(path);
+        let error = |error: rustix::io::Errno| DiskError::new("lock", &full, error);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&full, flags, Mode::from(0o600)).map_err(error)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(error)?;
+        Ok(Box::new(file))
+    }
+
+    fn space(&self) -> Result<Space, DiskError> {
+        let statistics = rustix::fs::statvfs(&self.root)
+            .map_err(|error| DiskError::new("measure", &self.root, error))?;
+        Ok(Space {
+            total_bytes: statistics.f_blocks * statistics.f_frsize,
+            available_bytes: statistics.f_bavail * statistics.f_frsize,
+        })
+    }
+
+    fn local_root(&self) -> Option<&Path> {
+        Some(&self.root)
+    }
+}
+
+#[derive(Debug)]
+struct SystemFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl DiskFile for SystemFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A direct read that goes on from an unaligned end of file.
+                Err(_) if done > 0 && !done.is_multiple_of(super::DIRECT_ALIGNMENT) => break,
+                Err(error) => return Err(DiskError::new("read", &self.path, error)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, mut offset: u64, slices: &[IoSlice<'_>]) -> Result<(), DiskError> {
+        let mut rest: Vec<IoSlice<'_>> = slices.to_vec();
+        let mut rest = rest.as_mut_slice();
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let batch = rest.get(..rest.len().min(VECTOR_MAX)).unwrap_or_default();
+            match rustix::io::pwritev(&self.file, batch, offset) {
+                Ok(0) => {
+                    return Err(DiskError::new(
+                        "write",
+                        &self.path,
+                        io::ErrorKind::WriteZero,
+                    ));
+                }
+                Ok(count) => {
+                    offset += count as u64;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(DiskError::new("write", &self.path, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        rustix::fs::fdatasync(&self.file).map_err(|error| DiskError::new("sync", &self.path, error))
+    }
+
+    fn start_writeback(&self, _offset: u64, _length: u64) {
+        // `sync_file_range` has no safe wrapper; the kernel's own flusher starts after a few seconds anyway.
+    }
+
+    fn length(&self) -> Result<u64, DiskError> {
+        self.file
+            .metadata()
+            .map(|metadata| metadata.len())
+            .map_err(|error| DiskError::new("measure", &self.path, error))
+    }
+
+    fn set_length(&self, length: u64) -> Result<(), DiskError> {
+        self.file
+            .set_len(length)
+            .map_err(|error| DiskError::new("set the length of", &self.path, error))
+    }
+
+    fn punch(&self, offset: u64, length: u64) {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if let Err(error) = rustix::fs::fallocate(&self.file, flags, offset, length) {
+            tracing::debug!(path = %self.path.display(), %error, "a range keeps its space");
+        }
+    }
+}
+
+fn open_file(
+    action: &'static str,
+    full: PathBuf,
+    flags: OFlags,
+    caching: Caching,
+) -> Result<Arc<dyn DiskFile>, DiskError> {
+    let flags = flags | OFlags::CLOEXEC;
+    let mode = Mode::from(0o600);
+    let opened = match caching {
+        Caching::Cached => rustix::fs::openat(CWD, &full, flags, mode),
+        Caching::Direct => match rustix::fs::openat(CWD, &full, flags | OFlags::DIRECT, mode) {
+            Err(rustix::io::Errno::INVAL) => {
+                // The file system cannot; with O_EXCL the refused call may have left the name behind.
+                rustix::fs::openat(CWD, &full, flags.difference(OFlags::EXCL), mode)
+            }
+            other => other,
+        },
+    };
+    let file = opened.map_err(|error| DiskError::new(action, &full, error))?;
+    Ok(Arc::new(SystemFile {
+        file: File::from(file),
+        path: full,
+    }))
+}
+
+fn sync_parent(full: &Path) -> Result<(), DiskError> {
+    let parent = full.parent().unwrap_or(Path::new("/"));
+    File::open(parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(|error| DiskError::new("sync the folder", parent, error))
+}
+
+/// Files that [`Disk::publish`] has not finished.
+const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// Slices that one system call takes (`IOV_MAX`).
+const VECTOR_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publish_refuses_a_taken_name_and_leaves_it_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path());
+        disk.publish(Path::new("a"), b"first").unwrap();
+        assert!(
+            disk.publish(Path::new("a"), b"second")
+                .unwrap_err()
+                .is_taken()
+        );
+        assert_eq!(disk.read(Path::new("a"), 100).unwrap(), b"first");
+        disk.replace(Path::new("a"), b"third").unwrap();
+        assert_eq!(disk.read(Path::new("a"), 100).unwrap(), b"third");
+        assert_eq!(disk.list(Path::new("")).unwrap().len(), 1);
+        assert!(disk.read(Path::new("a"), 4).is_err());
+    }
+
+    #[test]
+    fn a_lock_is_held_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path());
+        let held = disk.lock(Path::new("lock")).unwrap();
+        assert!(disk.lock(Path::new("lock")).is_err());
+        drop(held);
+        assert!(disk.lock(Path::new("lock")).is_ok());
+    }
+
+    #[test]
+    fn vectors_longer_than_the_system_takes_are_written_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path());
+        let file = disk.create(Path::new("long"), Caching::Cached).unwrap();
+        let bytes: Vec<u8> = (0..3000_u32).map(|number| (number % 251) as u8).collect();
+        let slices: Vec<IoSlice<'_>> = bytes.chunks(1).map(IoSlice::new).collect();
+        file.write_at(0, &slices).unwrap();
+        assert_eq!(disk.read(Path::new("long"), 10_000).unwrap(), bytes);
+    }
+}

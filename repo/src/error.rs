@@ -1,0 +1,214 @@
+//! Why the repository refused or failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::catalog::{PointName, WorkloadName};
+use crate::disk::DiskError;
+
+/// Who must act on an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Culprit {
+    /// Whoever called: the request makes no sense.
+    Caller,
+    /// The operator: configuration, rights, space.
+    Operator,
+    /// The storage: it failed, or what it gave back is damaged.
+    Storage,
+}
+
+/// A call on the repository that did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepoError {
+    /// A file or folder could not be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The folder holds no repository.
+    #[error("{} is no repository: it has no superblock; make one with `holdfast init`", path.display())]
+    NotARepository {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds one already.
+    #[error("{} is a repository already", path.display())]
+    AlreadyARepository {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder for a new repository has something in it.
+    #[error("{} is not empty: give an empty or new folder", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process has it open.
+    #[error("{} is in use by another process: stop that daemon first", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It was made by a newer version.
+    #[error("{what} has format version {found}, this program reads up to {known}: update holdfast")]
+    TooNew {
+        /// Which file.
+        what: String,
+        /// Its version.
+        found: u32,
+        /// The newest known version.
+        known: u32,
+    },
+    /// Stored bytes are not what was stored.
+    #[error("{what} is damaged: {detail}")]
+    Corrupt {
+        /// What is hurt, with its place.
+        what: String,
+        /// How that shows.
+        detail: String,
+    },
+    /// No pack holds this chunk any more.
+    #[error("chunk {id} is missing: no pack holds it")]
+    ChunkMissing {
+        /// The chunk.
+        id: String,
+    },
+    /// No such workload.
+    #[error("there is no workload {0}")]
+    NoSuchWorkload(WorkloadName),
+    /// No such restore point.
+    #[error("there is no restore point {0}")]
+    NoSuchPoint(PointName),
+    /// The point has no such disk.
+    #[error("restore point {point} has no disk {disk}: it has {count}, numbered from 0")]
+    NoSuchDisk {
+        /// The point.
+        point: PointName,
+        /// What was asked for.
+        disk: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The point has no such stream.
+    #[error("restore point {point} has no stream {name}")]
+    NoSuchStream {
+        /// The point.
+        point: PointName,
+        /// What was asked for.
+        name: String,
+    },
+    /// No such overlay.
+    #[error("there is no overlay {0}")]
+    NoSuchOverlay(Uuid),
+    /// The overlay takes no more writes.
+    #[error("overlay {0} takes no more writes: it is being sealed or was sealed")]
+    OverlaySealed(Uuid),
+    /// An earlier sync of the overlay failed, so what is on disk is not known.
+    #[error(
+        "overlay {0} takes no more writes since its storage failed; open it again once the storage is sound"
+    )]
+    OverlayPoisoned(Uuid),
+    /// The point is the ground of a recovery session.
+    #[error("restore point {point} is in use by overlay {overlay}: discard it first")]
+    PointInUse {
+        /// The point.
+        point: PointName,
+        /// Who uses it.
+        overlay: Uuid,
+    },
+    /// A name that is not allowed.
+    #[error("{name:?} is no valid {what}: {rule}")]
+    BadName {
+        /// What was given.
+        name: String,
+        /// What it was meant to name.
+        what: &'static str,
+        /// What is allowed.
+        rule: &'static str,
+    },
+    /// A range outside of the disk, not in 512-byte units, or out of order.
+    #[error(
+        "range of {length} bytes at {offset} does not fit a disk of {size_bytes} bytes: {rule}"
+    )]
+    BadRange {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+        /// The disk's size.
+        size_bytes: u64,
+        /// What is allowed.
+        rule: &'static str,
+    },
+    /// Something else about the request.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// An earlier sync failed, so what is on disk is not known.
+    #[error(
+        "the repository takes no more writes since an earlier sync failed; restart the daemon once the storage is sound"
+    )]
+    Poisoned,
+    /// Someone else took the next number first.
+    #[error("another backup of {0} was committed meanwhile: run this one again")]
+    Overtaken(WorkloadName),
+    /// The index failed.
+    #[error("the index failed to {action}")]
+    Index {
+        /// What was attempted.
+        action: &'static str,
+        /// How it failed.
+        #[source]
+        source: rocksdb::Error,
+    },
+    /// The file being backed up, or written to, failed.
+    #[error("cannot {action} at byte {offset} of the disk")]
+    Transfer {
+        /// What was attempted.
+        action: &'static str,
+        /// Where.
+        offset: u64,
+        /// How it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A worker thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// A caller stopped a long call.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl RepoError {
+    /// Who must act.
+    pub fn culprit(&self) -> Culprit {
+        match self {
+            Self::Disk(_) if self.is_full() => Culprit::Operator,
+            Self::Disk(_)
+            | Self::Corrupt { .. }
+            | Self::ChunkMissing { .. }
+            | Self::Poisoned
+            | Self::OverlayPoisoned(_)
+            | Self::Index { .. }
+            | Self::Thread(_)
+            | Self::Transfer { .. } => Culprit::Storage,
+            Self::NotARepository { .. }
+            | Self::AlreadyARepository { .. }
+            | Self::NotEmpty { .. }
+            | Self::InUse { .. }
+            | Self::TooNew { .. } => Culprit::Operator,
+            _ => Culprit::Caller,
+        }
+    }
+
+    /// Whether the cause is lack of space.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Disk(error) if error.is_full())
+    }
+
+    /// Whether stored bytes are damaged or gone.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::ChunkMissing { .. })
+    }
+}

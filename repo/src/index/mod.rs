@@ -1,0 +1,51 @@
+//! Where a chunk lies: a table that can be thrown away and is made again from the packs.
+//!
+//! `docs/formats/index.md` says what is kept. [`RocksIndex`] is the one in use, [`MemoryIndex`] serves tests.
+
+mod memory;
+mod pages;
+mod rocks;
+
+use std::fmt;
+
+pub(crate) use memory::MemoryIndex;
+pub(crate) use rocks::RocksIndex;
+
+use crate::chunk::ChunkId;
+use crate::error::RepoError;
+use crate::overlay::PageStore;
+pub(crate) use crate::pack::Place;
+
+/// Finds records by name. What it says is a hint: whoever reads checks.
+pub(crate) trait IndexStore: Send + Sync + fmt::Debug {
+    /// The place of each of `ids`, in order.
+    fn find(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>, RepoError>;
+
+    /// Remembers places; of two for one name the later one counts.
+    fn insert(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError>;
+
+    /// What is remembered of a pack whose records are all in the index. Never ahead of the records themselves.
+    fn coverage(&self, pack: u32) -> Result<Option<Coverage>, RepoError>;
+
+    /// Remembers that all records of a sealed pack are in the index.
+    fn set_coverage(&self, pack: u32, coverage: Coverage) -> Result<(), RepoError>;
+
+    /// About how many names are known.
+    fn entry_count(&self) -> u64;
+
+    /// Makes what was inserted last.
+    fn flush(&self) -> Result<(), RepoError>;
+}
+
+/// What the index remembers of a sealed pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Coverage {
+    /// The pack was sealed by a scan after a crash.
+    pub(crate) recovered: bool,
+}
+
+/// An index together with the room for overlay maps beside it.
+pub(crate) struct OpenedIndex {
+    pub(crate) index: std::sync::Arc<dyn IndexStore>,
+    pub(crate) pages: std::sync::Arc<dyn PageStore>,
+}

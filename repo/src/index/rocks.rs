@@ -1,0 +1,162 @@
+//! The index in RocksDB (`docs/formats/index.md`).
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options, WriteBatch,
+    WriteOptions,
+};
+
+use super::{Coverage, IndexStore, OpenedIndex, Place, pages::RocksPages};
+use crate::chunk::ChunkId;
+use crate::error::RepoError;
+
+/// Names to places in a log-structured tree: new data is all misses, and those a filter in memory answers.
+pub(crate) struct RocksIndex {
+    database: Arc<DB>,
+    unlogged: WriteOptions,
+}
+
+impl RocksIndex {
+    /// Opens the index in `folder`, or makes an empty one. One that cannot be opened is thrown away first: the packs
+    /// have all that it had.
+    pub(crate) fn open(folder: &Path, cache_bytes: usize) -> Result<OpenedIndex, RepoError> {
+        let database = match open_database(folder, cache_bytes) {
+            Ok(database) => database,
+            Err(error) => {
+                tracing::info!(folder = %folder.display(), %error, "the index cannot be opened and is made again");
+                DB::destroy(&Options::default(), folder).map_err(failed("be removed"))?;
+                open_database(folder, cache_bytes).map_err(failed("be made"))?
+            }
+        };
+        let database = Arc::new(database);
+        let mut unlogged = WriteOptions::default();
+        unlogged.disable_wal(true);
+        let pages = Arc::new(RocksPages::new(Arc::clone(&database)));
+        Ok(OpenedIndex {
+            index: Arc::new(Self { database, unlogged }),
+            pages,
+        })
+    }
+}
+
+impl IndexStore for RocksIndex {
+    fn find(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>, RepoError> {
+        let answers = self.database.multi_get(ids.iter().map(key));
+        let decode = |answer: Result<Option<Vec<u8>>, rocksdb::Error>| {
+            let value = answer.map_err(failed("find a chunk"))?;
+            Ok(value.and_then(|value| Place::from_bytes(&value)))
+        };
+        answers.into_iter().map(decode).collect()
+    }
+
+    fn insert(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError> {
+        let mut batch = WriteBatch::default();
+        for (id, place) in entries {
+            batch.put(key(id), place.to_bytes());
+        }
+        self.database
+            .write_opt(batch, &self.unlogged)
+            .map_err(failed("remember chunks"))
+    }
+
+    fn coverage(&self, pack: u32) -> Result<Option<Coverage>, RepoError> {
+        let value = self
+            .database
+            .get(coverage_key(pack))
+            .map_err(failed("find a pack"))?;
+        Ok(value.and_then(|value| match value.as_slice() {
+            [0] => Some(Coverage { recovered: false }),
+            [1] => Some(Coverage { recovered: true }),
+            _ => None,
+        }))
+    }
+
+    fn set_coverage(&self, pack: u32, coverage: Coverage) -> Result<(), RepoError> {
+        let value = [u8::from(coverage.recovered)];
+        self.database
+            .put_opt(coverage_key(pack), value, &self.unlogged)
+            .map_err(failed("remember a pack"))
+    }
+
+    fn entry_count(&self) -> u64 {
+        self.database
+            .property_int_value("rocksdb.estimate-num-keys")
+            .ok()
+            .flatten()
+            .unwrap_or(0)
+    }
+
+    fn flush(&self) -> Result<(), RepoError> {
+        self.database.flush().map_err(failed("be flushed"))
+    }
+}
+
+fn open_database(folder: &Path, cache_bytes: usize) -> Result<DB, rocksdb::Error> {
+    let cache = Cache::new_lru_cache(cache_bytes);
+    let options = base_options();
+    let families = [
+        ColumnFamilyDescriptor::new("default", table_options(&cache)),
+        ColumnFamilyDescriptor::new(RocksPages::FAMILY, table_options(&cache)),
+    ];
+    DB::open_cf_descriptors(&options, folder, families)
+}
+
+fn base_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    options.set_use_direct_reads(true);
+    options.set_use_direct_io_for_flush_and_compaction(true);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(512);
+    options.set_keep_log_file_num(2);
+    options
+}
+
+fn table_options(cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_ribbon_filter(10.0);
+    blocks.set_block_size(4096);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_data_block_index_type(rocksdb::DataBlockIndexType::BinaryAndHash);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(32 << 20);
+    options.set_max_write_buffer_number(3);
+    options.set_compression_type(DBCompressionType::None);
+    options
+}
+
+/// Half of a chunk's name: two chunks that share it by accident will not be met, and readers check the whole.
+fn key(id: &ChunkId) -> [u8; 16] {
+    let (head, _) = id
+        .as_bytes()
+        .split_first_chunk()
+        .expect("a name has 32 bytes");
+    *head
+}
+
+/// Shorter than any chunk's key.
+fn coverage_key(pack: u32) -> [u8; 5] {
+    let [a, b, c, d] = pack.to_be_bytes();
+    [b'p', a, b, c, d]
+}
+
+pub(super) fn failed(action: &'static str) -> impl Fn(rocksdb::Error) -> RepoError {
+    move |source| RepoError::Index { action, source }
+}
+
+impl fmt::Debug for RocksIndex {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RocksIndex")
+            .field("folder", &self.database.path())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,44 @@
+//! The repository engine: chunks, packs, index, images, streams, overlays and the catalog.
+//!
+//! Synchronous, and without a word about protocols. [`Repository`] is the way in: a [`Backup`] brings a restore
+//! point in and ends with one atomic step, an [`Image`] shows a disk of a point, an [`overlay::Overlay`] makes it
+//! writable, and sealing that overlay makes the next point. What is on disk is specified in `docs/formats/`.
+
+#![forbid(unsafe_code)]
+
+mod backup;
+mod catalog;
+mod chunk;
+pub mod clock;
+pub mod disk;
+mod error;
+mod image;
+mod index;
+pub mod overlay;
+mod pack;
+mod repository;
+mod store;
+mod stream;
+mod superblock;
+mod verify;
+
+pub use backup::{Backup, ImageBase, ImageSpec};
+pub use catalog::{ImageRecord, Point, PointKind, PointName, StreamRecord, WorkloadName};
+pub use chunk::{CHUNK_BYTES, ChunkId};
+pub use clock::UnixNanoseconds;
+pub use error::{Culprit, RepoError};
+pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};
+pub use overlay::{Overlay, OverlayRecord};
+pub use repository::{CreateOptions, OpenOptions, Repository, RepositoryStatistics};
+pub use store::StoreCounters;
+pub use stream::{StreamReader, StreamWriter};
+pub use verify::{Damage, VerifyProgress, VerifyReport, VerifyScope};
+
+/// Decoders as fuzz targets call them: any bytes in, no panic.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::catalog::fuzz_manifest;
+    pub use crate::image::fuzz_image_node;
+    pub use crate::pack::fuzz_pack;
+    pub use crate::stream::fuzz_stream_node;
+}

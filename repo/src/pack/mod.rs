@@ -1,0 +1,22 @@
+//! Packs: append-only files of many chunks, and the only place where chunks are.
+//!
+//! `docs/formats/pack.md` specifies the bytes. [`PackSet`] knows all packs of a repository, [`PackWriter`] appends to
+//! one, [`scan`] reads one without its table.
+
+mod format;
+mod reader;
+mod record;
+mod scan;
+mod set;
+mod table;
+mod writer;
+
+pub(crate) use format::{Place, RecordKind};
+pub(crate) use reader::PackReader;
+pub(crate) use record::Record;
+pub(crate) use scan::{PackFault, scan_pack};
+pub(crate) use set::{PackClass, PackSet};
+pub(crate) use writer::PackWriter;
+
+#[doc(hidden)]
+pub use scan::fuzz_pack;

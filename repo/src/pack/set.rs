@@ -1,0 +1,382 @@
+//! All packs of a repository.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use uuid::Uuid;
+use zerocopy::little_endian::{U32, U64};
+
+use super::format::{
+    PACK_BYTES_MAX, PACK_MAGIC, PACK_VERSION, PAGE_BYTES, PackHeader, Place, pack_path,
+    parse_pack_name,
+};
+use super::scan::scan_records;
+use super::table::{Ending, PackTable, TableOrigin, read_ending};
+use super::writer::{OpenPack, seal_recovered};
+use crate::chunk::ChunkId;
+use crate::clock::Clock;
+use crate::disk::{Access, Caching, Disk, DiskFile};
+use crate::error::RepoError;
+use crate::index::{Coverage, IndexStore};
+
+/// What a pack is for. Map nodes lie apart from chunks, so that a catalog of maps can be read without the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PackClass {
+    Chunks,
+    Nodes,
+}
+
+/// What is known of a pack without opening it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackSummary {
+    pub(crate) epoch: u32,
+    pub(crate) length_bytes: u64,
+    /// A scan after a crash sealed it: the index may tell of records that were lost.
+    pub(crate) recovered: bool,
+}
+
+/// All packs of a repository, the open ones among them.
+pub(crate) struct PackSet {
+    disk: Arc<dyn Disk>,
+    index: Arc<dyn IndexStore>,
+    clock: Arc<dyn Clock>,
+    repository: Uuid,
+    epoch: u32,
+    state: Mutex<SetState>,
+    tables: Cache<u32, Arc<PackTable>>,
+    poisoned: AtomicBool,
+}
+
+#[derive(Default)]
+struct SetState {
+    packs: BTreeMap<u32, PackSummary>,
+    last_number: u32,
+    /// Not sealed; in use by a writer or waiting for one.
+    open: Vec<Arc<OpenPack>>,
+    /// Those of `open` that no writer uses.
+    idle: Vec<Arc<OpenPack>>,
+}
+
+impl PackSet {
+    /// Lists the packs, seals those that a crash left open, and tells the index of every record it does not know.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        index: Arc<dyn IndexStore>,
+        clock: Arc<dyn Clock>,
+        repository: Uuid,
+        epoch: u32,
+    ) -> Result<Arc<Self>, RepoError> {
+        let set = Self {
+            disk,
+            index,
+            clock,
+            repository,
+            epoch,
+            state: Mutex::default(),
+            tables: Cache::new(TABLES_MAX),
+            poisoned: AtomicBool::new(false),
+        };
+        for (number, epoch, length_bytes) in set.list()? {
+            let recovered = set.adopt(number, epoch, length_bytes)?;
+            let mut state = set.state.lock();
+            state.packs.insert(
+                number,
+                PackSummary {
+                    epoch,
+                    length_bytes,
+                    recovered,
+                },
+            );
+            state.last_number = state.last_number.max(number);
+        }
+        Ok(Arc::new(set))
+    }
+
+    pub(crate) fn index(&self) -> &dyn IndexStore {
+        self.index.as_ref()
+    }
+
+    /// Makes everything appended so far, by anyone, durable.
+    pub(crate) fn sync_all(&self) -> Result<(), RepoError> {
+        self.check_sound()?;
+        let open = self.state.lock().open.clone();
+        for pack in open {
+            self.guard(pack.sync(self.index()))?;
+        }
+        Ok(())
+    }
+
+    /// Seals all open packs; for an orderly end.
+    pub(crate) fn close(&self) -> Result<(), RepoError> {
+        let open = self.state.lock().open.clone();
+        for pack in open {
+            if !pack.has_failed() {
+                self.seal(&pack)?;
+            }
+        }
+        self.index.flush()
+    }
+
+    pub(crate) fn check_sound(&self) -> Result<(), RepoError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            Err(RepoError::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// No more writes until the repository is opened again.
+    pub(crate) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn summary(&self, number: u32) -> Option<PackSummary> {
+        self.state.lock().packs.get(&number).copied()
+    }
+
+    pub(crate) fn summaries(&self) -> Vec<(u32, PackSummary)> {
+        self.state
+            .lock()
+            .packs
+            .iter()
+            .map(|(number, summary)| (*number, *summary))
+            .collect()
+    }
+
+    /// The name of a pack for a person.
+    pub(crate) fn describe(&self, number: u32) -> String {
+        let epoch = self
+            .summary(number)
+            .map_or(self.epoch, |summary| summary.epoch);
+        pack_path(number, epoch).display().to_string()
+    }
+
+    /// Whether a new backup may rely on the index saying that `id` is at `place`.
+    pub(crate) fn vouches_for(&self, place: Place, id: ChunkId) -> Result<bool, RepoError> {
+        match self.summary(place.pack) {
+            None => Ok(false),
+            Some(summary) if !summary.recovered => Ok(true),
+            Some(_) => Ok(self
+                .table(place.pack)?
+                .is_some_and(|table| table.holds(id, place.slot))),
+        }
+    }
+
+    /// The table of a sealed pack; `None` for one that has none (yet).
+    pub(crate) fn table(&self, number: u32) -> Result<Option<Arc<PackTable>>, RepoError> {
+        if let Some(table) = self.tables.get(&number) {
+            return Ok(Some(table));
+        }
+        let Some(summary) = self.summary(number) else {
+            return Ok(None);
+        };
+        let path = pack_path(number, summary.epoch);
+        let file = self.disk.open(&path, Access::Read, Caching::Direct)?;
+        let Ending::Sealed { table, .. } = read_ending(file.as_ref())? else {
+            return Ok(None);
+        };
+        let table = Arc::new(table);
+        self.tables.insert(number, Arc::clone(&table));
+        Ok(Some(table))
+    }
+
+    /// Gives a writer a pack to append to.
+    pub(super) fn open_pack(&self, class: PackClass) -> Result<Arc<OpenPack>, RepoError> {
+        let number = {
+            let mut state = self.state.lock();
+            if let Some(found) = state.idle.iter().position(|pack| pack.class == class) {
+                return Ok(state.idle.swap_remove(found));
+            }
+            state.last_number = state
+                .last_number
+                .checked_add(1)
+                .ok_or(RepoError::Refused("no pack numbers are left"))?;
+            state.last_number
+        };
+        let path = pack_path(number, self.epoch);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        self.disk.create_directory(folder)?;
+        let file = self.disk.create(&path, Caching::Direct)?;
+        self.disk.sync_directory(folder)?;
+        let header = self.header(number, class).encode();
+        let pack = Arc::new(OpenPack::new(number, class, file, &header));
+        let mut state = self.state.lock();
+        state.packs.insert(
+            number,
+            PackSummary {
+                epoch: self.epoch,
+                length_bytes: 0,
+                recovered: false,
+            },
+        );
+        state.open.push(Arc::clone(&pack));
+        Ok(pack)
+    }
+
+    /// Takes a pack back from a writer that ends.
+    pub(super) fn give_back(&self, pack: Arc<OpenPack>) {
+        if !pack.has_failed() {
+            self.state.lock().idle.push(pack);
+        }
+    }
+
+    /// Ends a pack with its table.
+    pub(super) fn seal(&self, pack: &Arc<OpenPack>) -> Result<(), RepoError> {
+        let length_bytes = self.guard(pack.seal(self.index()))?;
+        let mut state = self.state.lock();
+        state.open.retain(|open| open.number != pack.number);
+        state.idle.retain(|idle| idle.number != pack.number);
+        if let Some(summary) = state.packs.get_mut(&pack.number) {
+            summary.length_bytes = length_bytes;
+        }
+        Ok(())
+    }
+
+    /// After a failed sync nobody knows what is on the disk, so nothing more is written.
+    fn guard<T>(&self, result: Result<T, RepoError>) -> Result<T, RepoError> {
+        if result.as_ref().is_err_and(|error| !error.is_full()) {
+            self.poison();
+        }
+        result
+    }
+
+    fn header(&self, number: u32, class: PackClass) -> PackHeader {
+        PackHeader {
+            magic: PACK_MAGIC,
+            version: U32::new(PACK_VERSION),
+            number: U32::new(number),
+            epoch: U32::new(self.epoch),
+            class: match class {
+                PackClass::Chunks => 1,
+                PackClass::Nodes => 2,
+            },
+            reserved: [0; 3],
+            repository: *self.repository.as_bytes(),
+            created: U64::new(self.clock.now().0),
+            key_slot: U32::ZERO,
+            checksum: U32::ZERO,
+        }
+    }
+
+    /// Number, epoch and length of every pack file.
+    fn list(&self) -> Result<Vec<(u32, u32, u64)>, RepoError> {
+        let mut packs = Vec::new();
+        for folder in self.disk.list(Path::new("packs"))? {
+            if !folder.is_directory {
+                continue;
+            }
+            for item in self.disk.list(&Path::new("packs").join(&folder.name))? {
+                if let Some((number, epoch)) = parse_pack_name(&item.name) {
+                    packs.push((number, epoch, item.length_bytes));
+                }
+            }
+        }
+        packs.sort_unstable();
+        Ok(packs)
+    }
+
+    /// Makes sure that a pack is sealed and that the index knows its records. Says whether it was recovered.
+    fn adopt(&self, number: u32, epoch: u32, length_bytes: u64) -> Result<bool, RepoError> {
+        if let Some(coverage) = self.index.coverage(number)? {
+            return Ok(coverage.recovered);
+        }
+        let path = pack_path(number, epoch);
+        let file = self.disk.open(&path, Access::ReadWrite, Caching::Direct)?;
+        let (table, recovered) = match read_ending(file.as_ref())? {
+            Ending::Sealed { table, origin, .. } => (table, origin == TableOrigin::Recovery),
+            Ending::Open => (self.recover(file.as_ref(), number, length_bytes)?, true),
+            Ending::Damaged { table_offset } => {
+                (self.scan_table(file.as_ref(), number, table_offset)?, true)
+            }
+        };
+        tracing::info!(
+            pack = number,
+            records = table.len(),
+            recovered,
+            "indexed a pack"
+        );
+        let entries: Vec<_> = table
+            .iter()
+            .filter(|(id, _)| !id.is_zero())
+            .map(|(id, slot)| (id, Place { pack: number, slot }))
+            .collect();
+        for batch in entries.chunks(INDEX_BATCH) {
+            self.index.insert(batch)?;
+        }
+        self.index.set_coverage(number, Coverage { recovered })?;
+        Ok(recovered)
+    }
+
+    /// Seals a pack that has no table with what a scan finds.
+    fn recover(
+        &self,
+        file: &dyn DiskFile,
+        number: u32,
+        length_bytes: u64,
+    ) -> Result<PackTable, RepoError> {
+        let table = self.scan_table(file, number, length_bytes)?;
+        if length_bytes > PACK_BYTES_MAX * 2 - PAGE_BYTES as u64 {
+            return Err(RepoError::Corrupt {
+                what: self.describe(number),
+                detail: format!("{length_bytes} bytes are more than a pack may have"),
+            });
+        }
+        seal_recovered(file, &table)?;
+        tracing::info!(
+            pack = number,
+            records = table.len(),
+            "sealed a pack that was left open"
+        );
+        Ok(table)
+    }
+
+    /// What a table of the records before `end` would say.
+    fn scan_table(
+        &self,
+        file: &dyn DiskFile,
+        number: u32,
+        end: u64,
+    ) -> Result<PackTable, RepoError> {
+        let mut table = PackTable::default();
+        let strange_bytes = scan_records(file, number, PAGE_BYTES as u64, end, &mut |record| {
+            table.push(record.place, &record.header);
+            Ok(())
+        })?;
+        if strange_bytes > 0 {
+            tracing::info!(
+                pack = self.describe(number),
+                strange_bytes,
+                "bytes that are no records were stepped over"
+            );
+        }
+        Ok(table)
+    }
+
+    /// Bytes of all packs, the open ones as far as they are filled.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        let sealed: u64 = state.packs.values().map(|pack| pack.length_bytes).sum();
+        sealed + state.open.iter().map(|pack| pack.end()).sum::<u64>()
+    }
+}
+
+impl fmt::Debug for PackSet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PackSet")
+            .field("repository", &self.repository)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tables kept in memory; each has up to some hundred kilobytes.
+const TABLES_MAX: usize = 64;
+
+/// Entries given to the index at once.
+const INDEX_BATCH: usize = 4096;

@@ -1,0 +1,279 @@
+//! Appending to a pack.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::RecordKind;
+use super::format::{PACK_BYTES_MAX, PAGE_BYTES, Place, RECORD_HEAD_BYTES};
+use super::record::Record;
+use super::set::{PackClass, PackSet};
+use super::table::{PackTable, TableOrigin};
+use crate::chunk::{ChunkId, Codec};
+use crate::disk::{AlignedBuffer, DiskFile};
+use crate::error::RepoError;
+use crate::index::{Coverage, IndexStore};
+
+/// One caller's way to append records: a pack of its own at a time, so that what belongs together lies together.
+pub(crate) struct PackWriter {
+    set: Arc<PackSet>,
+    class: PackClass,
+    pack: Option<Arc<OpenPack>>,
+}
+
+impl PackWriter {
+    pub(crate) fn new(set: Arc<PackSet>, class: PackClass) -> Self {
+        Self {
+            set,
+            class,
+            pack: None,
+        }
+    }
+
+    /// Appends a record. It can be found through the index once its bytes have gone to the file, and is durable after
+    /// [`PackSet::sync_all`].
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<Place, RepoError> {
+        self.set.check_sound()?;
+        let pack = match self.pack.take() {
+            Some(pack) if pack.has_room(record.length()) => pack,
+            Some(full) => {
+                self.set.seal(&full)?;
+                self.set.open_pack(self.class)?
+            }
+            None => self.set.open_pack(self.class)?,
+        };
+        let place = pack.append(record, self.set.index());
+        self.pack = Some(pack);
+        place
+    }
+}
+
+impl Drop for PackWriter {
+    fn drop(&mut self) {
+        if let Some(pack) = self.pack.take() {
+            self.set.give_back(pack);
+        }
+    }
+}
+
+impl fmt::Debug for PackWriter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PackWriter")
+            .field("class", &self.class)
+            .field("pack", &self.pack)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pack that is not sealed yet.
+pub(super) struct OpenPack {
+    pub(super) number: u32,
+    pub(super) class: PackClass,
+    file: Arc<dyn DiskFile>,
+    state: Mutex<OpenState>,
+}
+
+struct OpenState {
+    buffer: AlignedBuffer,
+    /// Bytes in the buffer.
+    filled: usize,
+    /// Where in the file the buffer starts.
+    written: u64,
+    /// Up to where the file is durable.
+    synced: u64,
+    table: PackTable,
+    /// Records whose bytes are partly in the buffer.
+    unpublished: Vec<(ChunkId, Place, u64)>,
+    failed: bool,
+}
+
+impl OpenPack {
+    /// Takes a new file and starts it with `header`, one page.
+    pub(super) fn new(
+        number: u32,
+        class: PackClass,
+        file: Arc<dyn DiskFile>,
+        header: &[u8],
+    ) -> Self {
+        let mut buffer = AlignedBuffer::zeroed(BUFFER_BYTES);
+        if let Some(page) = buffer.get_mut(..header.len()) {
+            page.copy_from_slice(header);
+        }
+        let state = OpenState {
+            buffer,
+            filled: header.len(),
+            written: 0,
+            synced: 0,
+            table: PackTable::default(),
+            unpublished: Vec::new(),
+            failed: false,
+        };
+        Self {
+            number,
+            class,
+            file,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Whether a write failed, so that nothing may follow.
+    pub(super) fn has_failed(&self) -> bool {
+        self.state.lock().failed
+    }
+
+    /// How far it is filled.
+    pub(super) fn end(&self) -> u64 {
+        self.state.lock().end()
+    }
+
+    fn has_room(&self, record_length: usize) -> bool {
+        let state = self.state.lock();
+        !state.failed && state.end() + record_length as u64 <= PACK_BYTES_MAX
+    }
+
+    fn append(&self, record: &Record<'_>, index: &dyn IndexStore) -> Result<Place, RepoError> {
+        let mut state = self.state.lock();
+        let place = state.append(self, record)?;
+        let end = state.end();
+        state.table.push(place, &record.header);
+        state.unpublished.push((record.header.id, place, end));
+        state.publish(index)?;
+        Ok(place)
+    }
+
+    /// Makes all appended records durable.
+    pub(super) fn sync(&self, index: &dyn IndexStore) -> Result<(), RepoError> {
+        let target = {
+            let mut state = self.state.lock();
+            if state.synced == state.end() {
+                return Ok(());
+            }
+            state.pad(self)?;
+            state.write_out(self)?;
+            state.publish(index)?;
+            state.written
+        };
+        self.file.sync()?;
+        let mut state = self.state.lock();
+        state.synced = state.synced.max(target);
+        Ok(())
+    }
+
+    /// Ends the pack with its table. The records are durable before the table tells of them.
+    pub(super) fn seal(&self, index: &dyn IndexStore) -> Result<u64, RepoError> {
+        self.sync(index)?;
+        let state = self.state.lock();
+        let table = state.table.encode(state.written, TableOrigin::Writer);
+        write_aligned(self.file.as_ref(), state.written, &table)?;
+        self.file.sync()?;
+        index.set_coverage(self.number, Coverage { recovered: false })?;
+        Ok(state.written + table.len() as u64)
+    }
+}
+
+impl OpenState {
+    fn end(&self) -> u64 {
+        self.written + self.filled as u64
+    }
+
+    fn append(&mut self, pack: &OpenPack, record: &Record<'_>) -> Result<Place, RepoError> {
+        let offset = u32::try_from(self.end()).expect("a pack is smaller than 4 GiB");
+        let mut bytes = Vec::with_capacity(record.length());
+        record.encode(&mut bytes);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let room = self.buffer.len() - self.filled;
+            let (now, later) = rest.split_at(rest.len().min(room));
+            if let Some(target) = self.buffer.get_mut(self.filled..self.filled + now.len()) {
+                target.copy_from_slice(now);
+            }
+            self.filled += now.len();
+            rest = later;
+            if self.filled == self.buffer.len() {
+                self.write_out(pack)?;
+            }
+        }
+        Ok(Place::new(pack.number, offset, bytes.len()))
+    }
+
+    /// Fills the page with a record that holds nothing.
+    fn pad(&mut self, pack: &OpenPack) -> Result<(), RepoError> {
+        let used = self.filled % PAGE_BYTES;
+        if used == 0 {
+            return Ok(());
+        }
+        let payload = vec![0; PAGE_BYTES - used - RECORD_HEAD_BYTES];
+        let padding = Record::new(
+            RecordKind::Padding,
+            ChunkId::ZERO,
+            Codec::Raw,
+            payload.len(),
+            &payload,
+        );
+        self.append(pack, &padding).map(drop)
+    }
+
+    /// Writes the buffer, whole pages only, to the file.
+    fn write_out(&mut self, pack: &OpenPack) -> Result<(), RepoError> {
+        if self.failed {
+            return Err(RepoError::Refused(
+                "this pack takes no more records since a write to it failed",
+            ));
+        }
+        let bytes = self.buffer.get(..self.filled).unwrap_or_default();
+        if let Err(error) = pack.file.write_at(self.written, &[IoSlice::new(bytes)]) {
+            self.failed = true;
+            return Err(error.into());
+        }
+        self.written += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+
+    /// Tells the index of all records whose bytes are in the file.
+    fn publish(&mut self, index: &dyn IndexStore) -> Result<(), RepoError> {
+        let ready = self
+            .unpublished
+            .partition_point(|(_, _, end)| *end <= self.written);
+        if ready == 0 {
+            return Ok(());
+        }
+        let entries: Vec<_> = self
+            .unpublished
+            .drain(..ready)
+            .map(|(id, place, _)| (id, place))
+            .collect();
+        index.insert(&entries)
+    }
+}
+
+/// Ends a pack that a crash left open with a table of what a scan found, at the first free page.
+pub(super) fn seal_recovered(file: &dyn DiskFile, table: &PackTable) -> Result<(), RepoError> {
+    let end = file.length()?.next_multiple_of(PAGE_BYTES as u64);
+    file.sync()?;
+    write_aligned(file, end, &table.encode(end, TableOrigin::Recovery))?;
+    Ok(file.sync()?)
+}
+
+/// Writes whole pages from aligned memory.
+fn write_aligned(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> Result<(), RepoError> {
+    let mut buffer = AlignedBuffer::zeroed(bytes.len());
+    buffer.copy_from_slice(bytes);
+    Ok(file.write_at(offset, &[IoSlice::new(&buffer)])?)
+}
+
+impl fmt::Debug for OpenPack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("OpenPack")
+            .field("number", &self.number)
+            .field("class", &self.class)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much goes to the file at once.
+const BUFFER_BYTES: usize = 4 << 20;

@@ -1,0 +1,505 @@
+//! A repository: the way in to everything stored.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::backup::Backup;
+use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
+use crate::clock::{Clock, SystemClock};
+use crate::disk::{Disk, SystemDisk};
+use crate::error::RepoError;
+use crate::image::Image;
+use crate::index::{MemoryIndex, OpenedIndex, RocksIndex};
+use crate::overlay::{MemoryPages, Overlay, OverlayRecord, OverlaySettings, PageStore};
+use crate::pack::{PackReader, PackSet};
+use crate::store::{ChunkStore, StoreCounters};
+use crate::stream::StreamReader;
+use crate::superblock::Superblock;
+
+/// How a repository is made.
+#[derive(Debug, Clone, Default)]
+pub struct CreateOptions {}
+
+/// How a repository is opened. What is cached is bounded by these, whatever is stored.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Decompressed chunks kept in memory.
+    pub chunk_cache_bytes: u64,
+    /// Map nodes kept in memory.
+    pub node_cache_bytes: u64,
+    /// The index's block cache.
+    pub index_cache_bytes: u64,
+    /// Threads that hash and compress for each disk being backed up.
+    pub workers: usize,
+    /// How overlays keep their journal and map.
+    pub overlay: OverlaySettings,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            chunk_cache_bytes: 256 << 20,
+            node_cache_bytes: 64 << 20,
+            index_cache_bytes: 64 << 20,
+            workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            overlay: OverlaySettings::default(),
+        }
+    }
+}
+
+/// An open repository. Clones are the same one.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    superblock: Superblock,
+    catalog: Catalog,
+    store: Arc<ChunkStore>,
+    pages: Arc<dyn PageStore>,
+    options: OpenOptions,
+    overlays: Mutex<HashMap<Uuid, Weak<Overlay>>>,
+    _lock: Box<dyn Send + Sync>,
+}
+
+/// What a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RepositoryStatistics {
+    /// Workloads with at least one point.
+    pub workloads: u64,
+    /// Restore points.
+    pub points: u64,
+    /// Capacity of all disks of all points, as if each was whole.
+    pub logical_bytes: u64,
+    /// Pack files.
+    pub packs: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+    /// About how many records the index knows.
+    pub index_entries: u64,
+    /// Writable overlays.
+    pub overlays: u64,
+    /// Manifests that were found damaged when the repository was opened.
+    pub damaged_manifests: u64,
+    /// Space left on the storage.
+    pub free_bytes: u64,
+    /// All space of the storage.
+    pub total_bytes: u64,
+}
+
+impl Repository {
+    /// Makes an empty repository in `root`, a new or empty folder.
+    ///
+    /// # Errors
+    /// If the folder has something in it or cannot be written.
+    pub fn create(root: &Path, options: &CreateOptions) -> Result<(), RepoError> {
+        let disk = SystemDisk::new(root);
+        disk.create_directory(Path::new(""))?;
+        Self::create_on(&disk, root, &SystemClock, options)
+    }
+
+    /// Makes an empty repository on any disk; `root` is only named in errors.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn create_on(
+        disk: &dyn Disk,
+        root: &Path,
+        clock: &dyn Clock,
+        _: &CreateOptions,
+    ) -> Result<(), RepoError> {
+        let items = disk.list(Path::new(""))?;
+        if items.iter().any(|item| item.name == Superblock::PATH) {
+            return Err(RepoError::AlreadyARepository {
+                path: root.to_owned(),
+            });
+        }
+        // A try that was cut off before the superblock leaves these folders, empty.
+        if items
+            .iter()
+            .any(|item| !FOLDERS.contains(&item.name.as_str()) && item.name != "lost+found")
+        {
+            return Err(RepoError::NotEmpty {
+                path: root.to_owned(),
+            });
+        }
+        for folder in FOLDERS {
+            disk.create_directory(Path::new(folder))?;
+        }
+        Superblock {
+            repository: Uuid::new_v4(),
+            created: clock.now(),
+        }
+        .create(disk)
+    }
+
+    /// Opens the repository in `root` for reading and writing. A second process is refused.
+    ///
+    /// # Errors
+    /// If there is none, it is in use, it is too new, or its storage fails. Damaged packs and manifests do not keep it
+    /// from opening.
+    pub fn open(root: &Path, options: &OpenOptions) -> Result<Self, RepoError> {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk::new(root));
+        Superblock::open(disk.as_ref(), root)?;
+        let lock = take_lock(disk.as_ref(), root)?;
+        let cache = usize::try_from(options.index_cache_bytes).unwrap_or(usize::MAX);
+        let index = RocksIndex::open(&root.join("index"), cache)?;
+        Self::assemble(disk, root, Arc::new(SystemClock), index, lock, options)
+    }
+
+    /// Opens a repository on any disk, with an index in memory that is made from the packs.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        clock: Arc<dyn Clock>,
+        options: &OpenOptions,
+    ) -> Result<Self, RepoError> {
+        let lock = take_lock(disk.as_ref(), root)?;
+        let index = OpenedIndex {
+            index: Arc::new(MemoryIndex::default()),
+            pages: Arc::new(MemoryPages::new()),
+        };
+        Self::assemble(disk, root, clock, index, lock, options)
+    }
+
+    fn assemble(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        clock: Arc<dyn Clock>,
+        opened: OpenedIndex,
+        lock: Box<dyn Send + Sync>,
+        options: &OpenOptions,
+    ) -> Result<Self, RepoError> {
+        let superblock = Superblock::open(disk.as_ref(), root)?;
+        let repository = superblock.repository;
+        let OpenedIndex { index, pages } = opened;
+        let packs = PackSet::open(
+            Arc::clone(&disk),
+            Arc::clone(&index),
+            Arc::clone(&clock),
+            repository,
+            EPOCH,
+        )?;
+        let reader = PackReader::new(Arc::clone(&disk), Arc::clone(&packs));
+        let store = ChunkStore::new(
+            packs,
+            reader,
+            index,
+            options.chunk_cache_bytes,
+            options.node_cache_bytes,
+        );
+        let catalog = Catalog::open(Arc::clone(&disk), repository, EPOCH)?;
+        for error in catalog.damaged() {
+            tracing::error!(%error, "a restore point cannot be used");
+        }
+        crate::overlay::finish_discards(disk.as_ref(), pages.as_ref())?;
+        let inner = Inner {
+            root: root.to_owned(),
+            disk,
+            clock,
+            superblock,
+            catalog,
+            store: Arc::new(store),
+            pages,
+            options: options.clone(),
+            overlays: Mutex::default(),
+            _lock: lock,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Ends in good order: packs get their tables, so that the next opening has nothing to mend. Backups that are not
+    /// committed are lost.
+    ///
+    /// # Errors
+    /// If the storage fails. Nothing that was committed depends on it.
+    pub fn close(&self) -> Result<(), RepoError> {
+        self.inner.store.packs().close()?;
+        self.inner.pages.flush()
+    }
+
+    /// The repository's own name, for ever.
+    pub fn uuid(&self) -> Uuid {
+        self.inner.superblock.repository
+    }
+
+    /// When it was made.
+    pub fn created(&self) -> crate::UnixNanoseconds {
+        self.inner.superblock.created
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// All workloads that have a point, sorted.
+    pub fn workloads(&self) -> Vec<WorkloadName> {
+        self.inner.catalog.workloads()
+    }
+
+    /// All points, or those of one workload, by workload and number.
+    pub fn points(&self, workload: Option<&WorkloadName>) -> Vec<Arc<Point>> {
+        self.inner.catalog.points(workload)
+    }
+
+    /// A point by name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn point(&self, name: &PointName) -> Result<Arc<Point>, RepoError> {
+        self.inner.catalog.point(name)
+    }
+
+    /// The newest point of a workload.
+    pub fn latest(&self, workload: &WorkloadName) -> Option<Arc<Point>> {
+        self.inner.catalog.latest(workload)
+    }
+
+    /// Manifests that were found damaged when the repository was opened, as sentences.
+    pub fn damaged_manifests(&self) -> Vec<String> {
+        self.inner
+            .catalog
+            .damaged()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// Starts a backup of a workload, over its newest point.
+    ///
+    /// # Errors
+    /// If the repository takes no more writes.
+    pub fn begin(&self, workload: &WorkloadName, kind: PointKind) -> Result<Backup, RepoError> {
+        self.inner.store.packs().check_sound()?;
+        let parent = self.latest(workload);
+        Ok(Backup::new(self.clone(), workload.clone(), kind, parent))
+    }
+
+    /// A disk of a point. Nothing is read for it.
+    ///
+    /// # Errors
+    /// If the point has no such disk.
+    pub fn image(&self, point: &Point, disk: usize) -> Result<Image, RepoError> {
+        let record = point
+            .images
+            .get(disk)
+            .ok_or_else(|| RepoError::NoSuchDisk {
+                point: point.name.clone(),
+                disk,
+                count: point.images.len(),
+            })?;
+        Ok(Image::new(
+            Arc::clone(&self.inner.store),
+            record.size_bytes,
+            record.root,
+        ))
+    }
+
+    /// A stream of a point.
+    ///
+    /// # Errors
+    /// If the point has no such stream.
+    pub fn stream(&self, point: &Point, name: &str) -> Result<StreamReader, RepoError> {
+        let found = point.streams.iter().find(|stream| stream.name == name);
+        let record = found.ok_or_else(|| RepoError::NoSuchStream {
+            point: point.name.clone(),
+            name: name.to_owned(),
+        })?;
+        Ok(StreamReader::new(
+            &self.inner.store,
+            record.root,
+            record.depth,
+            record.size_bytes,
+        ))
+    }
+
+    /// Drops a restore point. The others are not touched; what only this one used is freed by a later collection.
+    ///
+    /// # Errors
+    /// If there is none of that name, an overlay stands on it, or the storage fails.
+    pub fn expire(&self, name: &PointName) -> Result<(), RepoError> {
+        // Held so that no overlay comes to stand on the point meanwhile.
+        let _overlays = self.inner.overlays.lock();
+        if let Some(user) = self
+            .overlays()?
+            .into_iter()
+            .find(|record| record.point == *name)
+        {
+            return Err(RepoError::PointInUse {
+                point: name.clone(),
+                overlay: user.id,
+            });
+        }
+        self.inner.catalog.expire(name)
+    }
+
+    /// Makes a writable overlay over a disk of a point. The point is not touched by it.
+    ///
+    /// # Errors
+    /// If the point has no such disk or the storage fails.
+    pub fn create_overlay(&self, point: &Point, disk: usize) -> Result<Arc<Overlay>, RepoError> {
+        let image = self.image(point, disk)?;
+        let mut overlays = self.inner.overlays.lock();
+        self.inner.catalog.point(&point.name)?;
+        let record = OverlayRecord {
+            id: Uuid::new_v4(),
+            point: point.name.clone(),
+            disk,
+            created: self.inner.clock.now(),
+            size_bytes: image.size_bytes(),
+        };
+        let id = record.id;
+        let overlay = Overlay::create(
+            Arc::clone(&self.inner.disk),
+            Arc::clone(&self.inner.clock),
+            Arc::clone(&self.inner.pages),
+            Arc::new(image),
+            self.inner.options.overlay.clone(),
+            record,
+        )?;
+        let overlay = Arc::new(overlay);
+        overlays.insert(id, Arc::downgrade(&overlay));
+        Ok(overlay)
+    }
+
+    /// An overlay that was made before: the one in use, or from its journal.
+    ///
+    /// # Errors
+    /// If there is none, its point is gone, or its journal is damaged.
+    pub fn open_overlay(&self, id: Uuid) -> Result<Arc<Overlay>, RepoError> {
+        let mut overlays = self.inner.overlays.lock();
+        if let Some(overlay) = overlays.get(&id).and_then(Weak::upgrade) {
+            return Ok(overlay);
+        }
+        let record = self
+            .overlays()?
+            .into_iter()
+            .find(|record| record.id == id)
+            .ok_or(RepoError::NoSuchOverlay(id))?;
+        let image = self.image(&*self.point(&record.point)?, record.disk)?;
+        let overlay = Overlay::open(
+            Arc::clone(&self.inner.disk),
+            Arc::clone(&self.inner.clock),
+            Arc::clone(&self.inner.pages),
+            Arc::new(image),
+            self.inner.options.overlay.clone(),
+            id,
+        )?;
+        let overlay = Arc::new(overlay);
+        overlays.insert(id, Arc::downgrade(&overlay));
+        Ok(overlay)
+    }
+
+    /// All overlays, in use or not.
+    ///
+    /// # Errors
+    /// If the storage fails.
+    pub fn overlays(&self) -> Result<Vec<OverlayRecord>, RepoError> {
+        crate::overlay::overlays(self.inner.disk.as_ref())
+    }
+
+    /// Drops an overlay and all that was written to it. Whoever still has it open gets errors.
+    ///
+    /// # Errors
+    /// If there is none or the storage fails.
+    pub fn discard_overlay(&self, id: Uuid) -> Result<(), RepoError> {
+        let mut overlays = self.inner.overlays.lock();
+        if let Some(overlay) = overlays.remove(&id).and_then(|overlay| overlay.upgrade()) {
+            overlay.freeze()?;
+        }
+        crate::overlay::discard(self.inner.disk.as_ref(), self.inner.pages.as_ref(), id)
+    }
+
+    /// What the repository holds.
+    ///
+    /// # Errors
+    /// If the storage cannot be asked.
+    pub fn statistics(&self) -> Result<RepositoryStatistics, RepoError> {
+        let points = self.points(None);
+        let packs = self.inner.store.packs().summaries();
+        let space = self.inner.disk.space()?;
+        let images = points.iter().flat_map(|point| &point.images);
+        Ok(RepositoryStatistics {
+            workloads: self.workloads().len() as u64,
+            points: points.len() as u64,
+            logical_bytes: images.fold(0, |sum, image| sum.saturating_add(image.size_bytes)),
+            packs: packs.len() as u64,
+            stored_bytes: self.inner.store.packs().stored_bytes(),
+            index_entries: self.inner.store.index().entry_count(),
+            overlays: self.overlays()?.len() as u64,
+            damaged_manifests: self.inner.catalog.damaged().len() as u64,
+            free_bytes: space.available_bytes,
+            total_bytes: space.total_bytes,
+        })
+    }
+
+    /// What was done since the repository was opened.
+    pub fn counters(&self) -> &StoreCounters {
+        self.inner.store.counters()
+    }
+
+    pub(crate) fn store(&self) -> &Arc<ChunkStore> {
+        &self.inner.store
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.inner.clock.as_ref()
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.inner.options.workers
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.packs().close() {
+            tracing::debug!(%error, "packs stay open and are mended when the repository is opened");
+        }
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Repository")
+            .field("root", &self.inner.root)
+            .finish_non_exhaustive()
+    }
+}
+
+fn take_lock(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Send + Sync>, RepoError> {
+    match disk.lock(Path::new("lock")) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(RepoError::InUse {
+                path: root.to_owned(),
+            })
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Writers of one folder follow each other under its lock; more at once will each get an epoch of their own.
+const EPOCH: u32 = 1;
+
+const FOLDERS: [&str; 3] = ["packs", "points", "overlays"];

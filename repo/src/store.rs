@@ -1,0 +1,234 @@
+//! Records by name: packs, index and caches put together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::chunk::{CHUNK_BYTES, ChunkId};
+use crate::error::RepoError;
+use crate::image::{ImageNode, Pointer};
+use crate::index::{IndexStore, Place};
+use crate::pack::{PackReader, PackSet};
+
+/// Finds, reads and proves records.
+pub(crate) struct ChunkStore {
+    packs: Arc<PackSet>,
+    reader: PackReader,
+    index: Arc<dyn IndexStore>,
+    chunks: Cache<ChunkId, Bytes, BytesWeight>,
+    nodes: Cache<ChunkId, Arc<ImageNode>>,
+    zero_chunk: Bytes,
+    counters: StoreCounters,
+}
+
+/// What a store has done since it was opened.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Chunks read from packs.
+    pub chunk_reads: AtomicU64,
+    /// Chunks answered from memory.
+    pub chunk_cache_hits: AtomicU64,
+    /// Hints that were out of date, answered through the index.
+    pub stale_hints: AtomicU64,
+    /// Bytes that backups brought.
+    pub ingested_bytes: AtomicU64,
+    /// Chunks that were new and stored.
+    pub stored_chunks: AtomicU64,
+    /// Bytes of packs they took.
+    pub stored_bytes: AtomicU64,
+    /// Chunks that were there already.
+    pub deduplicated_chunks: AtomicU64,
+}
+
+impl ChunkStore {
+    pub(crate) fn new(
+        packs: Arc<PackSet>,
+        reader: PackReader,
+        index: Arc<dyn IndexStore>,
+        chunk_cache_bytes: u64,
+        node_cache_bytes: u64,
+    ) -> Self {
+        let count =
+            |bytes: u64, each: usize| usize::try_from(bytes).unwrap_or(usize::MAX) / each + 8;
+        Self {
+            packs,
+            reader,
+            index,
+            chunks: Cache::with_weighter(
+                count(chunk_cache_bytes, CHUNK_BYTES),
+                chunk_cache_bytes,
+                BytesWeight,
+            ),
+            nodes: Cache::new(count(node_cache_bytes, ImageNode::MEMORY_BYTES)),
+            zero_chunk: Bytes::from_static(&[0; CHUNK_BYTES]),
+            counters: StoreCounters::default(),
+        }
+    }
+
+    pub(crate) fn packs(&self) -> &Arc<PackSet> {
+        &self.packs
+    }
+
+    pub(crate) fn counters(&self) -> &StoreCounters {
+        &self.counters
+    }
+
+    pub(crate) fn index(&self) -> &dyn IndexStore {
+        self.index.as_ref()
+    }
+
+    /// A whole chunk of zeroes.
+    pub(crate) fn zero_chunk(&self) -> Bytes {
+        self.zero_chunk.clone()
+    }
+
+    /// The chunk if memory has it.
+    pub(crate) fn cached_chunk(&self, id: ChunkId) -> Option<Bytes> {
+        if id.is_zero() {
+            return Some(self.zero_chunk());
+        }
+        let chunk = self.chunks.get(&id)?;
+        self.counters
+            .chunk_cache_hits
+            .fetch_add(1, Ordering::Relaxed);
+        Some(chunk)
+    }
+
+    /// The chunk named `id`, proven by its hash.
+    pub(crate) fn chunk(&self, id: ChunkId, hint: Place) -> Result<Bytes, RepoError> {
+        if let Some(chunk) = self.cached_chunk(id) {
+            return Ok(chunk);
+        }
+        let chunk = self.record(id, hint)?;
+        self.chunks.insert(id, chunk.clone());
+        Ok(chunk)
+    }
+
+    /// The chunk, without keeping it: for reads that will not come again.
+    pub(crate) fn chunk_once(&self, id: ChunkId, hint: Place) -> Result<Bytes, RepoError> {
+        match self.cached_chunk(id) {
+            Some(chunk) => Ok(chunk),
+            None => self.record(id, hint),
+        }
+    }
+
+    /// The map node if memory has it.
+    pub(crate) fn cached_node(&self, id: ChunkId) -> Option<Arc<ImageNode>> {
+        self.nodes.get(&id)
+    }
+
+    /// The map node named `id` at a level, proven by its name.
+    pub(crate) fn node(
+        &self,
+        id: ChunkId,
+        hint: Place,
+        level: u8,
+    ) -> Result<Arc<ImageNode>, RepoError> {
+        if let Some(node) = self.cached_node(id)
+            && node.level() == level
+        {
+            return Ok(node);
+        }
+        let raw = self.record(id, hint)?;
+        let node = ImageNode::decode(&raw, id, level).map_err(|detail| RepoError::Corrupt {
+            what: format!("map node {id}"),
+            detail: detail.to_owned(),
+        })?;
+        let node = Arc::new(node);
+        self.nodes.insert(id, Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// The stored bytes of the record named `id`. Chunks are proven here, nodes by their reader.
+    pub(crate) fn record(&self, id: ChunkId, hint: Place) -> Result<Bytes, RepoError> {
+        self.counters.chunk_reads.fetch_add(1, Ordering::Relaxed);
+        let first = match self.reader.read(hint, id) {
+            Ok(Some(raw)) => return Ok(raw),
+            Ok(None) => id.missing(),
+            Err(error) => error,
+        };
+        // The hint is stale or its record is hurt: the index may know another place.
+        match self.index.find(&[id])?.pop().flatten() {
+            Some(place) if place != hint => {
+                self.counters.stale_hints.fetch_add(1, Ordering::Relaxed);
+                self.reader.read(place, id)?.ok_or(first)
+            }
+            _ => Err(self.explain(first, id, hint)),
+        }
+    }
+
+    /// Where each of `ids` is stored for good, as far as a new backup may rely on it.
+    pub(crate) fn find(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>, RepoError> {
+        let mut places = self.index.find(ids)?;
+        for (place, id) in places.iter_mut().zip(ids) {
+            if let Some(found) = *place
+                && !self.packs.vouches_for(found, *id)?
+            {
+                *place = None;
+            }
+        }
+        Ok(places)
+    }
+
+    /// Consecutive chunks of an image, without keeping them.
+    pub(crate) fn read_run(&self, pointers: &[Pointer]) -> Result<Vec<Bytes>, RepoError> {
+        let wanted: Vec<_> = pointers
+            .iter()
+            .map(|pointer| (pointer.place, pointer.id))
+            .collect();
+        let mut found = self.reader.read_run(&wanted)?.into_iter();
+        let mut chunks = Vec::with_capacity(pointers.len());
+        for pointer in pointers {
+            let chunk = match found.next().flatten() {
+                Some(chunk) => chunk,
+                None => self.chunk_once(pointer.id, pointer.place)?,
+            };
+            chunks.push(chunk);
+        }
+        Ok(chunks)
+    }
+
+    pub(crate) fn reader(&self) -> &PackReader {
+        &self.reader
+    }
+
+    /// Says where a record that is not there should have been.
+    fn explain(&self, error: RepoError, id: ChunkId, hint: Place) -> RepoError {
+        match error {
+            RepoError::ChunkMissing { .. } if self.packs.summary(hint.pack).is_some() => {
+                RepoError::Corrupt {
+                    what: format!(
+                        "record {id} at byte {} of {}",
+                        hint.offset(),
+                        self.packs.describe(hint.pack)
+                    ),
+                    detail: "something else is there".to_owned(),
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+impl fmt::Debug for ChunkStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ChunkStore")
+            .field("packs", &self.packs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Weighs cached chunks by their length.
+#[derive(Debug, Clone)]
+struct BytesWeight;
+
+impl Weighter<ChunkId, Bytes> for BytesWeight {
+    fn weight(&self, _: &ChunkId, chunk: &Bytes) -> u64 {
+        chunk.len() as u64 + 128
+    }
+}

@@ -1,0 +1,11 @@
+//! Streams: bytes in order, kept under a name, cut where their content says.
+//!
+//! `docs/formats/image.md` specifies the map of a stream beside that of a disk.
+
+mod node;
+mod reader;
+mod writer;
+
+pub use node::fuzz_stream_node;
+pub use reader::StreamReader;
+pub use writer::StreamWriter;

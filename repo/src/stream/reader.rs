@@ -1,0 +1,111 @@
+//! Reading a stream.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::node::{StreamEntry, StreamNode};
+use crate::error::RepoError;
+use crate::image::Pointer;
+use crate::store::ChunkStore;
+
+/// Gives the bytes of one stream in order, each chunk proven.
+pub struct StreamReader {
+    store: Arc<ChunkStore>,
+    /// What is still to come: level and entry, the next one last.
+    ahead: Vec<(u8, StreamEntry)>,
+    chunk: Bytes,
+}
+
+impl StreamReader {
+    pub(crate) fn new(store: &Arc<ChunkStore>, root: Pointer, depth: u8, size_bytes: u64) -> Self {
+        let ahead = vec![(
+            depth,
+            StreamEntry {
+                pointer: root,
+                length_bytes: size_bytes,
+            },
+        )];
+        Self {
+            store: Arc::clone(store),
+            ahead,
+            chunk: Bytes::new(),
+        }
+    }
+
+    /// The next chunk, or nothing at the end.
+    ///
+    /// # Errors
+    /// If what is stored is hurt or gone.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, RepoError> {
+        while let Some((depth, entry)) = self.ahead.pop() {
+            let Some(level) = depth.checked_sub(1) else {
+                return self.read_chunk(&entry).map(Some);
+            };
+            let node = self.read_node(&entry, level)?;
+            self.ahead
+                .extend(node.entries.into_iter().rev().map(|entry| (level, entry)));
+        }
+        Ok(None)
+    }
+
+    fn read_node(&self, entry: &StreamEntry, level: u8) -> Result<StreamNode, RepoError> {
+        let raw = self.store.record(entry.pointer.id, entry.pointer.place)?;
+        let node = StreamNode::decode(&raw, entry.pointer.id, level);
+        node.and_then(|node| match node.length_bytes() == entry.length_bytes {
+            true => Ok(node),
+            false => Err("the lengths below do not add up"),
+        })
+        .map_err(|detail| self.corrupt(entry, detail))
+    }
+
+    fn read_chunk(&self, entry: &StreamEntry) -> Result<Bytes, RepoError> {
+        let length = usize::try_from(entry.length_bytes).unwrap_or(usize::MAX);
+        if entry.pointer.id.is_zero() {
+            return match length <= crate::chunk::RAW_LENGTH_MAX {
+                true => Ok(Bytes::from(vec![0; length])),
+                false => Err(self.corrupt(entry, "a chunk is longer than any can be")),
+            };
+        }
+        let chunk = self.store.record(entry.pointer.id, entry.pointer.place)?;
+        if chunk.len() == length {
+            Ok(chunk)
+        } else {
+            Err(self.corrupt(entry, "a chunk has another length"))
+        }
+    }
+
+    fn corrupt(&self, entry: &StreamEntry, detail: &str) -> RepoError {
+        RepoError::Corrupt {
+            what: format!("record {} of a stream", entry.pointer.id),
+            detail: detail.to_owned(),
+        }
+    }
+}
+
+impl io::Read for StreamReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.next_chunk().map_err(io::Error::other)? {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let now = self.chunk.split_to(self.chunk.len().min(out.len()));
+        if let Some(target) = out.get_mut(..now.len()) {
+            target.copy_from_slice(&now);
+        }
+        Ok(now.len())
+    }
+}
+
+impl fmt::Debug for StreamReader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("StreamReader")
+            .field("ahead", &self.ahead.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,7 @@
+//! The engine from outside: round trips, models, damage.
+
+mod damage;
+mod image;
+mod model;
+mod stream;
+mod support;

@@ -1,0 +1,82 @@
+//! What the tests share.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use repo::{Image, ImageBase, ImageSpec, OpenOptions, Point, PointKind, Repository, WorkloadName};
+use std::sync::Arc;
+
+pub(crate) fn workload() -> WorkloadName {
+    WorkloadName::parse("web").unwrap()
+}
+
+/// Small caches, so that tests reach what lies behind them.
+pub(crate) fn options() -> OpenOptions {
+    OpenOptions {
+        chunk_cache_bytes: 4 << 20,
+        node_cache_bytes: 1 << 20,
+        index_cache_bytes: 1 << 20,
+        workers: 2,
+        ..OpenOptions::default()
+    }
+}
+
+pub(crate) fn fresh(folder: &Path) -> Repository {
+    Repository::create(folder, &repo::CreateOptions::default()).unwrap();
+    Repository::open(folder, &options()).unwrap()
+}
+
+/// Bytes that do not compress and differ by seed.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3_fill(seed, &mut bytes);
+    bytes
+}
+
+fn blake3_fill(seed: u64, bytes: &mut [u8]) {
+    // A small generator (splitmix64): quick, and the same everywhere.
+    let mut state = seed;
+    for word in bytes.chunks_mut(8) {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mixed = (mixed ^ (mixed >> 31)).to_le_bytes();
+        word.copy_from_slice(&mixed[..word.len()]);
+    }
+}
+
+/// Backs up a disk that has `writes` over `base`.
+pub(crate) fn back_up(
+    repository: &Repository,
+    size: u64,
+    base: ImageBase,
+    writes: &[(u64, Vec<u8>)],
+) -> Arc<Point> {
+    let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
+    let spec = ImageSpec {
+        name: "disk-0".to_owned(),
+        size_bytes: size,
+        base,
+    };
+    let mut writer = backup.image(&spec).unwrap();
+    for (offset, bytes) in writes {
+        writer
+            .write(*offset, Bytes::copy_from_slice(bytes))
+            .unwrap();
+    }
+    backup.finish_image(writer).unwrap();
+    backup.commit().unwrap()
+}
+
+pub(crate) fn read(image: &Image, offset: u64, length: usize) -> Vec<u8> {
+    let mut pieces = Vec::new();
+    image
+        .read(offset, u32::try_from(length).unwrap(), &mut pieces)
+        .unwrap();
+    pieces.concat()
+}
+
+pub(crate) fn read_all(image: &Image) -> Vec<u8> {
+    read(image, 0, usize::try_from(image.size_bytes()).unwrap())
+}
