@@ -1,0 +1,301 @@
+//! Peers that mean harm: any bytes, half-open and reset connections, readers that do not read.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use export::{Durability, MemoryDisk};
+use nbd::client::Client;
+use nbd::wire::{
+    Command, CommandFlags, Dialect, GoRequest, MetaContextRequest, OptionHeader, OptionType,
+    Request,
+};
+use nbd::{Limits, fuzz};
+use proptest::prelude::*;
+
+use crate::support::{Fixture, Habit, filled, options};
+
+/// Messages that are almost right, with some bytes changed.
+fn almost(messages: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (
+        any::<u8>(),
+        prop::collection::vec(messages, 1..12),
+        changes,
+        prop::option::of(any::<prop::sample::Index>()),
+    )
+        .prop_map(|(control, messages, changes, cut)| {
+            let mut bytes = vec![control];
+            bytes.extend(messages.concat());
+            for (place, value) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = value;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()) + 1);
+            }
+            bytes
+        })
+}
+
+fn option_message() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop::sample::select(vec!["", "disk", "none"]);
+    let query = prop::sample::select(vec![
+        "base:",
+        "base:allocation",
+        "qemu:",
+        "qemu:allocation-depth",
+        "x",
+    ]);
+    (
+        0..13_u32,
+        name,
+        prop::collection::vec(query, 0..4),
+        any::<bool>(),
+    )
+        .prop_map(|(number, name, queries, empty)| {
+            let option = OptionType::from(number);
+            let mut data = Vec::new();
+            match option {
+                _ if empty => {}
+                OptionType::Info | OptionType::Go => {
+                    GoRequest {
+                        name: name.to_owned(),
+                        wants: vec![1.into(), 3.into()],
+                    }
+                    .encode(&mut data);
+                }
+                OptionType::ListMetaContext | OptionType::SetMetaContext => {
+                    let queries = queries.into_iter().map(str::to_owned).collect();
+                    MetaContextRequest {
+                        name: name.to_owned(),
+                        queries,
+                    }
+                    .encode(&mut data);
+                }
+                _ => data.extend_from_slice(name.as_bytes()),
+            }
+            let mut message = Vec::new();
+            OptionHeader {
+                option,
+                length: data.len() as u32,
+            }
+            .encode(&mut message);
+            message.extend(data);
+            message
+        })
+}
+
+fn request_message(dialect: Dialect) -> impl Strategy<Value = Vec<u8>> {
+    let edge = prop::sample::select(vec![
+        0_u64,
+        511,
+        512,
+        4096,
+        65536,
+        8 << 20,
+        (8 << 20) - 512,
+        32 << 20,
+    ]);
+    (0..9_u16, 0..64_u16, edge.clone(), edge).prop_map(move |(command, flags, offset, length)| {
+        let command = Command::from(command);
+        let request = Request {
+            flags: CommandFlags(flags),
+            command,
+            cookie: 1,
+            offset,
+            length,
+        };
+        let mut bytes = Vec::new();
+        request.encode(dialect, &mut bytes);
+        let payload = request.payload_length(dialect).min(100_000);
+        bytes.resize(bytes.len() + payload as usize, 0xaa);
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_leave_a_handshake_standing(data in prop::collection::vec(any::<u8>(), 0..600)) {
+        fuzz::fuzz_handshake(&data);
+    }
+
+    #[test]
+    fn almost_right_options_leave_a_handshake_standing(mut data in almost(option_message())) {
+        // The control byte, then the client flags, then the options.
+        data.splice(1..1, [0, 0, 0, 3]);
+        fuzz::fuzz_handshake(&data);
+    }
+
+    #[test]
+    fn any_bytes_leave_a_transmission_standing(data in prop::collection::vec(any::<u8>(), 0..600)) {
+        fuzz::fuzz_transmission(&data);
+    }
+
+    #[test]
+    fn almost_right_requests_leave_a_transmission_standing(mut data in almost(request_message(Dialect::Structured))) {
+        data[0] %= 2;
+        fuzz::fuzz_transmission(&data);
+    }
+
+    #[test]
+    fn almost_right_extended_requests_leave_a_transmission_standing(
+        mut data in almost(request_message(Dialect::Extended)),
+    ) {
+        data[0] = 2;
+        fuzz::fuzz_transmission(&data);
+    }
+}
+
+/// Closes without a goodbye, so that the other side sees a reset.
+fn reset(stream: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn thousands_of_reset_connections_do_no_harm() {
+    let fixture = Fixture::memory(1 << 20);
+    for round in 0..3000 {
+        let mut stream = TcpStream::connect(fixture.tcp()).unwrap();
+        match round % 4 {
+            0 => {}
+            1 => stream.write_all(b"\0\0\0\x03IHAVE").unwrap(),
+            2 => stream.write_all(&[0xff; 64]).unwrap(),
+            _ => stream.read_exact(&mut [0; 18]).unwrap(),
+        }
+        if round % 2 == 0 {
+            reset(&stream);
+        }
+    }
+    let mut client = Client::connect(&fixture.tcp_address(), "disk", &options()).unwrap();
+    client.write_at(0, &[1; 512], Durability::Unstable).unwrap();
+    client.disconnect().unwrap();
+}
+
+#[test]
+fn half_open_handshakes_end_and_make_room() {
+    let limits = Limits {
+        connections_per_peer: 50,
+        handshake_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let fixture = Fixture::with_limits(Arc::new(MemoryDisk::new(1 << 20)), limits);
+    let mut idle: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(fixture.tcp()).unwrap();
+            stream.read_exact(&mut [0; 18]).unwrap();
+            stream.write_all(b"\0\0\0\x03IHAVEOPT").unwrap();
+            stream
+        })
+        .collect();
+    // The next one is over the limit and is closed before a greeting.
+    let mut refused = TcpStream::connect(fixture.tcp()).unwrap();
+    assert_eq!(refused.read(&mut [0; 18]).unwrap(), 0, "closed at once");
+    // Unix sockets do not count as that peer.
+    fixture.client().disconnect().unwrap();
+    for stream in &mut idle {
+        assert_eq!(
+            stream.read(&mut [0; 1]).unwrap(),
+            0,
+            "closed by the timeout"
+        );
+    }
+    let client = loop {
+        // The slot comes back a moment after the socket is closed.
+        match Client::connect(&fixture.tcp_address(), "disk", &options()) {
+            Ok(client) => break client,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    client.disconnect().unwrap();
+}
+
+/// A connection that sends bytes of its own making.
+fn raw_connection(fixture: &Fixture) -> UnixStream {
+    let mut stream = UnixStream::connect(fixture.socket()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    stream.read_exact(&mut [0; 18]).unwrap();
+    let mut hello = 3_u32.to_be_bytes().to_vec();
+    OptionHeader {
+        option: OptionType::ExportName,
+        length: 4,
+    }
+    .encode(&mut hello);
+    hello.extend_from_slice(b"disk");
+    stream.write_all(&hello).unwrap();
+    stream.read_exact(&mut [0; 10]).unwrap();
+    stream
+}
+
+#[test]
+fn a_peer_that_does_not_read_holds_little_and_delays_nobody() {
+    const READS: usize = 64;
+    let export = Arc::new(Habit::quick(filled(&vec![9; 4 << 20])));
+    let limits = Limits {
+        in_flight_bytes: 4 << 20,
+        ..Limits::default()
+    };
+    let fixture = Fixture::with_limits(Arc::clone(&export) as _, limits);
+    let mut lazy = raw_connection(&fixture);
+    let mut requests = Vec::new();
+    for cookie in 0..READS as u64 {
+        let flags = CommandFlags::default();
+        Request {
+            flags,
+            command: Command::Read,
+            cookie,
+            offset: 0,
+            length: 1 << 20,
+        }
+        .encode(Dialect::Simple, &mut requests);
+    }
+    lazy.write_all(&requests).unwrap();
+    let mut other = fixture.client();
+    for _ in 0..200 {
+        other.write_at(0, &[9; 4096], Durability::Unstable).unwrap();
+        other.flush().unwrap();
+    }
+    let done = export.quick_reads.load(Ordering::SeqCst);
+    assert!(
+        done <= 6,
+        "{done} reads of 1 MiB were done for a peer that may hold 4 MiB"
+    );
+    for cookie in 0..READS as u64 {
+        let mut reply = vec![0; 16 + (1 << 20)];
+        lazy.read_exact(&mut reply).unwrap();
+        assert!(reply[8..16] == cookie.to_be_bytes() && reply[16..].iter().all(|&byte| byte == 9));
+    }
+}
+
+#[test]
+fn a_payload_that_never_comes_holds_nothing_up() {
+    let fixture = Fixture::memory(64 << 20);
+    let mut stuck: Vec<UnixStream> = (0..20).map(|_| raw_connection(&fixture)).collect();
+    for stream in &mut stuck {
+        let mut bytes = Vec::new();
+        let flags = CommandFlags::default();
+        Request {
+            flags,
+            command: Command::Write,
+            cookie: 1,
+            offset: 0,
+            length: 32 << 20,
+        }
+        .encode(Dialect::Simple, &mut bytes);
+        bytes.extend_from_slice(&[1; 1000]);
+        stream.write_all(&bytes).unwrap();
+    }
+    let mut client = fixture.client();
+    client.write_at(0, &[2; 4096], Durability::Stable).unwrap();
+    drop(stuck);
+    let mut seen = [0; 4096];
+    client.read_at(0, &mut seen).unwrap();
+    assert_eq!(seen, [2; 4096], "half a write is no write");
+}
