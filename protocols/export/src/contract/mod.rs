@@ -3,3 +3,4 @@
 //! They panic with a sentence that names what does not hold and, where numbers were drawn, the seed.
 
 pub mod block;
+pub mod file;

@@ -2,3 +2,4 @@
 #![cfg(feature = "contract")]
 
 mod memory_disk;
+mod memory_tree;
