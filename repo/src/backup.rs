@@ -119,9 +119,8 @@ impl Backup {
         self.take_name(name)?;
         overlay.freeze()?;
         let record = overlay.record();
-        let below = self
-            .repository
-            .image(&*self.repository.point(&record.point)?, record.disk)?;
+        let point = self.repository.point(&record.point)?;
+        let below = self.repository.image(&point, record.disk)?;
         let size_bytes = below.size_bytes();
         let base = Base { image: Some(below) };
         let workers = self.repository.workers();

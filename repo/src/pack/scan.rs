@@ -158,7 +158,7 @@ pub fn fuzz_pack(bytes: &[u8]) {
     if let Some((table, end)) = bytes.split_last_chunk::<TRAILER_BYTES>()
         && let Some(trailer) = PackTrailer::decode(end)
     {
-        drop(PackTable::stored_length(&trailer, bytes.len() as u64));
+        drop(PackTable::stored_length(&trailer, bytes.len() as u64).map(Vec::<u8>::with_capacity));
         drop(PackTable::decode(&trailer, table));
     }
     let disk = SimulatedDisk::new();

@@ -147,7 +147,7 @@ fn a_lost_pack_is_an_error_and_what_it_held_is_stored_again() {
     let repository = Repository::open(folder.path(), &options()).unwrap();
     assert!(!damages(&repository).is_empty());
     let image = repository
-        .image(&*repository.latest(&workload()).unwrap(), 0)
+        .image(&repository.latest(&workload()).unwrap(), 0)
         .unwrap();
     assert!(
         image

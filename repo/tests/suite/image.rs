@@ -27,7 +27,7 @@ fn what_was_backed_up_reads_back_after_reopening() {
     drop(repository);
     let repository = Repository::open(folder.path(), &options()).unwrap();
     let image = repository
-        .image(&*repository.latest(&workload()).unwrap(), 0)
+        .image(&repository.latest(&workload()).unwrap(), 0)
         .unwrap();
     assert_eq!(read(&image, 512, data.len()), data);
     assert_eq!(read(&image, 0, 512), vec![0; 512]);
@@ -78,7 +78,7 @@ fn an_increment_stores_what_changed_and_shares_the_rest() {
     );
     assert_eq!(third.images[0].root_id, second.images[0].root_id);
     let first = repository
-        .image(&*repository.point(&"web@1".parse().unwrap()).unwrap(), 0)
+        .image(&repository.point(&"web@1".parse().unwrap()).unwrap(), 0)
         .unwrap();
     let changes = image.changes_since(&first, 0, size, 10).unwrap();
     assert_eq!(

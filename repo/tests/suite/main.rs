@@ -1,7 +1,19 @@
-//! The engine from outside: round trips, models, damage.
+//! The engine from outside: round trips, models, crashes, damage.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+mod crash;
 mod damage;
 mod image;
 mod model;
+mod overlay_crash;
+mod overlay_damage;
+mod overlay_model;
+mod overlay_rig;
+mod overlay_threads;
 mod stream;
 mod support;

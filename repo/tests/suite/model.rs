@@ -126,7 +126,7 @@ impl Model {
         assert_eq!(names, self.points.keys().cloned().collect::<Vec<_>>());
         for (name, disk) in &self.points {
             let image = repository
-                .image(&*repository.point(name).unwrap(), 0)
+                .image(&repository.point(name).unwrap(), 0)
                 .unwrap();
             assert!(read_all(&image) == *disk, "{name} differs");
             let mut rebuilt = vec![0; disk.len()];

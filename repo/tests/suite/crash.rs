@@ -1,0 +1,266 @@
+//! The store is stopped at every call that changes something: what was acknowledged is whole, the rest not visible.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use repo::clock::{ManualClock, UnixNanoseconds};
+use repo::disk::{Disk, Effect, Fault, Operation, SimulatedDisk};
+use repo::{ImageBase, ImageSpec, PointKind, PointName, RepoError, Repository, VerifyScope};
+
+use crate::support::{noise, options, read_all, workload};
+
+const SIZE: usize = 640 * 1024 + 512;
+
+/// What the scenario was told, and may therefore rely on.
+#[derive(Debug, Default, Clone)]
+struct Acknowledged {
+    created: bool,
+    points: Vec<(PointName, Vec<u8>)>,
+    /// The step that was not answered: its point may be there, whole, or not.
+    pending: Option<Vec<u8>>,
+    expiring: Option<PointName>,
+}
+
+fn open(disk: &SimulatedDisk) -> Result<Repository, RepoError> {
+    let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
+    Repository::open_on(
+        Arc::new(disk.clone()),
+        Path::new("simulated"),
+        clock,
+        &options(),
+    )
+}
+
+/// Backups of three kinds, an expiry and a reopening, until something fails.
+fn scenario(disk: &SimulatedDisk, told: &mut Acknowledged) -> Result<(), RepoError> {
+    let clock = ManualClock::new(UnixNanoseconds(1_000));
+    Repository::create_on(
+        disk,
+        Path::new("simulated"),
+        &clock,
+        &repo::CreateOptions::default(),
+    )?;
+    told.created = true;
+    let repository = open(disk)?;
+    let mut content = noise(1, SIZE);
+    back_up(&repository, told, &content, &[(0, content.clone())])?;
+    let change = noise(2, 1024);
+    content[200_704..][..1024].copy_from_slice(&change);
+    back_up(&repository, told, &content, &[(200_704, change)])?;
+    repository.close()?;
+    drop(repository);
+    let repository = open(disk)?;
+    content[..65_536].fill(0);
+    back_up(&repository, told, &content, &[(0, vec![0; 65_536])])?;
+    let first = told.points[0].0.clone();
+    told.expiring = Some(first.clone());
+    repository.expire(&first)?;
+    told.expiring = None;
+    told.points.remove(0);
+    seal(&repository, told, &mut content)?;
+    // What would be done when the last clone is dropped, where nobody hears of errors.
+    repository.close()
+}
+
+fn back_up(
+    repository: &Repository,
+    told: &mut Acknowledged,
+    content: &[u8],
+    writes: &[(u64, Vec<u8>)],
+) -> Result<(), RepoError> {
+    told.pending = Some(content.to_vec());
+    let mut backup = repository.begin(&workload(), PointKind::Incremental)?;
+    let spec = ImageSpec {
+        name: "disk-0".to_owned(),
+        size_bytes: SIZE as u64,
+        base: ImageBase::Parent,
+    };
+    let mut writer = backup.image(&spec)?;
+    for (offset, bytes) in writes {
+        writer.write(*offset, Bytes::copy_from_slice(bytes))?;
+    }
+    backup.finish_image(writer)?;
+    let point = backup.commit()?;
+    told.pending = None;
+    told.points.push((point.name.clone(), content.to_vec()));
+    Ok(())
+}
+
+/// Writes to an overlay over the newest point and makes it the next one.
+fn seal(
+    repository: &Repository,
+    told: &mut Acknowledged,
+    content: &mut [u8],
+) -> Result<(), RepoError> {
+    let point = repository.latest(&workload()).unwrap();
+    let overlay = repository.create_overlay(&point, 0)?;
+    let bytes = noise(3, 8192);
+    overlay.write(65_536 - 4096, &[Bytes::from(bytes.clone())], false)?;
+    overlay.discard(300 * 1024, 128 * 1024, false)?;
+    content[65_536 - 4096..][..8192].copy_from_slice(&bytes);
+    content[300 * 1024..][..128 * 1024].fill(0);
+    told.pending = Some(content.to_vec());
+    let mut backup = repository.begin(&workload(), PointKind::Sealed)?;
+    backup.seal_overlay(&overlay, "disk-0")?;
+    let sealed = backup.commit()?;
+    told.pending = None;
+    told.points.push((sealed.name.clone(), content.to_vec()));
+    repository.discard_overlay(overlay.id())
+}
+
+/// The disk after the end holds what was acknowledged, and nothing half.
+fn check(disk: &SimulatedDisk, told: &Acknowledged, place: &str) {
+    let repository = match open(disk) {
+        Ok(repository) => repository,
+        Err(RepoError::NotARepository { .. } | RepoError::Disk(_)) if !told.created => return,
+        Err(error) => panic!("{place}: the repository does not open: {error}"),
+    };
+    for (name, content) in &told.points {
+        if told.expiring.as_ref() == Some(name) {
+            continue;
+        }
+        let point = repository
+            .point(name)
+            .unwrap_or_else(|error| panic!("{place}: {name} was acknowledged: {error}"));
+        let found = read_all(&repository.image(&point, 0).unwrap());
+        assert!(found == *content, "{place}: {name} is not what it was");
+    }
+    for point in repository.points(None) {
+        let known = told.points.iter().any(|(name, _)| *name == point.name);
+        let found = read_all(&repository.image(&point, 0).unwrap());
+        let pending = told
+            .pending
+            .as_ref()
+            .is_some_and(|pending| *pending == found);
+        assert!(
+            known || pending,
+            "{place}: {} was never acknowledged and is not whole",
+            point.name
+        );
+    }
+    let report = repository
+        .verify(&VerifyScope::All, &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    let hurt: Vec<_> = report
+        .damaged
+        .iter()
+        .filter(|damage| damage.point.is_some())
+        .collect();
+    assert!(hurt.is_empty(), "{place}: {hurt:?}");
+    // Life goes on: what a crash left behind must not mislead the next backup.
+    let last = told
+        .points
+        .last()
+        .map_or_else(|| noise(1, SIZE), |(_, content)| content.clone());
+    let mut more = Acknowledged::default();
+    back_up(&repository, &mut more, &last, &[(0, last.clone())]).unwrap();
+    back_up(
+        &repository,
+        &mut more,
+        &noise(1, SIZE),
+        &[(0, noise(1, SIZE))],
+    )
+    .unwrap();
+    repository.close().unwrap();
+    drop(repository);
+    let repository = open(disk).unwrap();
+    for (name, content) in &more.points {
+        let image = repository
+            .image(&repository.point(name).unwrap(), 0)
+            .unwrap();
+        assert!(
+            read_all(&image) == *content,
+            "{place}: {name}, made after the crash, is wrong"
+        );
+    }
+}
+
+fn operations_of_scenario() -> u64 {
+    let disk = SimulatedDisk::new();
+    scenario(&disk, &mut Acknowledged::default()).unwrap();
+    disk.operations()
+}
+
+#[test]
+fn acknowledged_points_survive_a_stop_at_every_call() {
+    let operations = operations_of_scenario();
+    assert!(operations > 40, "{operations}");
+    for at in 0..operations {
+        for effect in [Effect::Nothing, Effect::Half, Effect::Whole] {
+            let disk = SimulatedDisk::new();
+            disk.inject(Fault::StopAt {
+                operation: at,
+                effect,
+            });
+            let mut told = Acknowledged::default();
+            assert!(
+                scenario(&disk, &mut told).is_err(),
+                "{at}: the world stopped and nobody noticed"
+            );
+            check(
+                &disk.fork().kill(),
+                &told,
+                &format!("killed at {at} ({effect:?})"),
+            );
+            for seed in 0..2 {
+                check(
+                    &disk.fork().crash(seed),
+                    &told,
+                    &format!("power failed at {at} ({effect:?}), seed {seed}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_or_sync_is_an_error_and_hurts_nothing() {
+    for operation in [
+        Operation::Write,
+        Operation::Sync,
+        Operation::Create,
+        Operation::Publish,
+    ] {
+        for nth in 0..60 {
+            let disk = SimulatedDisk::new();
+            disk.inject(Fault::Fail { operation, nth });
+            let mut told = Acknowledged::default();
+            let ended = scenario(&disk, &mut told);
+            disk.clear_faults();
+            for seed in 0..2 {
+                check(
+                    &disk.fork().crash(seed),
+                    &told,
+                    &format!("{operation:?} {nth} failed, seed {seed}"),
+                );
+            }
+            if ended.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clean_error_and_room_is_enough_to_go_on() {
+    let whole = {
+        let disk = SimulatedDisk::new();
+        scenario(&disk, &mut Acknowledged::default()).unwrap();
+        disk.list(Path::new("packs/01")).unwrap()[0].length_bytes
+    };
+    for step in 0..40 {
+        let disk = SimulatedDisk::new();
+        disk.inject(Fault::FullAfter {
+            bytes: whole * 2 * step / 40,
+        });
+        let mut told = Acknowledged::default();
+        if let Err(error) = scenario(&disk, &mut told) {
+            assert!(error.is_full(), "step {step}: {error}");
+        }
+        disk.clear_faults();
+        check(&disk.fork().kill(), &told, &format!("full at step {step}"));
+    }
+}
