@@ -1,5 +1,7 @@
 //! Overlays through power failure, the end of the process, full and failing disks.
 
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -24,9 +26,20 @@ struct Expected {
 
 impl Expected {
     fn new(rig: &Rig) -> Self {
-        let now: Vec<Vec<u8>> = Model::new(&rig.ground).bytes.chunks(512).map(<[u8]>::to_vec).collect();
-        let possible = now.iter().map(|sector| BTreeSet::from([sector.clone()])).collect();
-        Self { possible, doubtful: vec![BTreeSet::new(); now.len()], now }
+        let now: Vec<Vec<u8>> = Model::new(&rig.ground)
+            .bytes
+            .chunks(512)
+            .map(<[u8]>::to_vec)
+            .collect();
+        let possible = now
+            .iter()
+            .map(|sector| BTreeSet::from([sector.clone()]))
+            .collect();
+        Self {
+            possible,
+            doubtful: vec![BTreeSet::new(); now.len()],
+            now,
+        }
     }
 
     /// A call that puts these bytes there began; it may take effect from now on.
@@ -53,7 +66,10 @@ impl Expected {
     fn check_after_kill(&self, overlay: &Overlay, what: &str) -> Vec<Vec<u8>> {
         let found = sectors(overlay);
         for (at, sector) in found.iter().enumerate() {
-            assert!(*sector == self.now[at] || self.doubtful[at].contains(sector), "{what}: sector {at} after a kill");
+            assert!(
+                *sector == self.now[at] || self.doubtful[at].contains(sector),
+                "{what}: sector {at} after a kill"
+            );
         }
         found
     }
@@ -61,14 +77,21 @@ impl Expected {
     fn check_after_crash(&self, overlay: &Overlay, what: &str) -> Vec<Vec<u8>> {
         let found = sectors(overlay);
         for (at, sector) in found.iter().enumerate() {
-            assert!(self.possible[at].contains(sector), "{what}: sector {at} after power failure");
+            assert!(
+                self.possible[at].contains(sector),
+                "{what}: sector {at} after power failure"
+            );
         }
         found
     }
 }
 
 fn sectors(overlay: &Overlay) -> Vec<Vec<u8>> {
-    read(overlay, 0, SIZE_BYTES as usize).unwrap().chunks(512).map(<[u8]>::to_vec).collect()
+    read(overlay, 0, SIZE_BYTES as usize)
+        .unwrap()
+        .chunks(512)
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// A scenario with everything in it; stops at the first error.
@@ -106,7 +129,10 @@ fn scenario(rig: &Rig, expected: &mut Expected) -> Result<(), RepoError> {
 }
 
 fn tight() -> OverlaySettings {
-    OverlaySettings { unsynced_bytes_max: 30_000, ..small_settings() }
+    OverlaySettings {
+        unsynced_bytes_max: 30_000,
+        ..small_settings()
+    }
 }
 
 /// Opens what a stop left, checks it, goes on with it, and checks again after another end.
@@ -114,7 +140,10 @@ fn check_end(rig: &Rig, expected: &Expected, power_failed: bool, what: &str) {
     let overlay = match rig.open() {
         Ok(overlay) => overlay,
         Err(RepoError::NoSuchOverlay(_)) => {
-            assert!(expected.possible.iter().all(|possible| possible.len() == 1), "{what}: the overlay is gone");
+            assert!(
+                expected.possible.iter().all(|possible| possible.len() == 1),
+                "{what}: the overlay is gone"
+            );
             repo::overlay::finish_discards(&rig.disk, &*rig.pages).unwrap();
             if let Ok(left) = rig.disk.list("overlays".as_ref()) {
                 assert!(left.is_empty(), "{what}: {left:?}");
@@ -127,7 +156,9 @@ fn check_end(rig: &Rig, expected: &Expected, power_failed: bool, what: &str) {
         true => expected.check_after_crash(&overlay, what),
         false => expected.check_after_kill(&overlay, what),
     };
-    overlay.write(512 * 77, &pieces(&tagged(9999, 2)), false).unwrap();
+    overlay
+        .write(512 * 77, &pieces(&tagged(9999, 2)), false)
+        .unwrap();
     overlay.flush().unwrap();
     for (at, sector) in (77..79).zip(tagged(9999, 2).chunks(512)) {
         found[at] = sector.to_vec();
@@ -135,7 +166,10 @@ fn check_end(rig: &Rig, expected: &Expected, power_failed: bool, what: &str) {
     assert!(sectors(&overlay) == found, "{what}: going on");
     drop(overlay);
     let again = rig.crash(what.len() as u64);
-    assert!(sectors(&again.open().unwrap()) == found, "{what}: opened again");
+    assert!(
+        sectors(&again.open().unwrap()) == found,
+        "{what}: opened again"
+    );
 }
 
 #[test]
@@ -155,12 +189,23 @@ fn whatever_call_is_the_last_nothing_answered_is_lost() {
                 stops += 1;
             }
             let what = format!("stopped at {operation} {effect:?}");
-            let forked = Rig { disk: rig.disk.fork(), ..rig.clone() };
+            let forked = Rig {
+                disk: rig.disk.fork(),
+                ..rig.clone()
+            };
             check_end(&forked.kill(operation), &expected, false, &what);
             for seed in 0..6 {
-                let forked = Rig { disk: rig.disk.fork(), ..rig.clone() };
+                let forked = Rig {
+                    disk: rig.disk.fork(),
+                    ..rig.clone()
+                };
                 let seed = operation * 100 + seed;
-                check_end(&forked.crash(seed), &expected, true, &format!("{what} seed {seed}"));
+                check_end(
+                    &forked.crash(seed),
+                    &expected,
+                    true,
+                    &format!("{what} seed {seed}"),
+                );
             }
         }
     }
@@ -185,13 +230,20 @@ fn a_torn_tail_is_cut_at_any_byte() {
     let path = format!("overlays/{ID}/journal.00000001");
     let path = path.as_ref();
     let before = rig.disk.read(path, 1 << 20).unwrap().len();
-    overlay.write(512 * 2, &pieces(&tagged(2, 2)), false).unwrap();
-    overlay.write(512 * 6, &pieces(&tagged(3, 4)), false).unwrap();
+    overlay
+        .write(512 * 2, &pieces(&tagged(2, 2)), false)
+        .unwrap();
+    overlay
+        .write(512 * 6, &pieces(&tagged(3, 4)), false)
+        .unwrap();
     let all = rig.disk.read(path, 1 << 20).unwrap();
     let second = before + 64 + 1024;
     assert_eq!(all.len(), second + 64 + 2048);
     for length in before..=all.len() {
-        let cut = Rig { disk: rig.disk.fork(), ..rig.clone() };
+        let cut = Rig {
+            disk: rig.disk.fork(),
+            ..rig.clone()
+        };
         cut.disk.replace(path, &all[..length]).unwrap();
         let overlay = cut.open().unwrap();
         let mut model = Model::new(&rig.ground);
@@ -202,10 +254,16 @@ fn a_torn_tail_is_cut_at_any_byte() {
         if length == all.len() {
             model.put(6, &tagged(3, 4));
         }
-        assert!(read(&overlay, 0, SIZE_BYTES as usize).unwrap() == model.bytes, "cut at {length}");
+        assert!(
+            read(&overlay, 0, SIZE_BYTES as usize).unwrap() == model.bytes,
+            "cut at {length}"
+        );
     }
     for length in 128..before - 64 {
-        let cut = Rig { disk: rig.disk.fork(), ..rig.clone() };
+        let cut = Rig {
+            disk: rig.disk.fork(),
+            ..rig.clone()
+        };
         cut.disk.replace(path, &all[..length]).unwrap();
         // Only if nothing at all is left that tells of the flush can the loss not be noticed.
         let opened = cut.open();
@@ -222,7 +280,9 @@ fn a_journal_shorter_than_its_checkpoint_is_reported() {
     drop(overlay);
     let path = format!("overlays/{ID}/journal.00000001");
     let all = rig.disk.read(path.as_ref(), 1 << 20).unwrap();
-    rig.disk.replace(path.as_ref(), &all[..all.len() - 200]).unwrap();
+    rig.disk
+        .replace(path.as_ref(), &all[..all.len() - 200])
+        .unwrap();
     assert!(rig.open().unwrap_err().is_corrupt());
     rig.disk.remove(path.as_ref()).unwrap();
     assert!(rig.open().unwrap_err().is_corrupt());
@@ -250,8 +310,19 @@ fn a_full_disk_is_a_clean_error_and_writes_go_on_when_there_is_room() {
         assert_eq!(failed > 0, room < 80_000, "{room}");
         overlay.flush().unwrap();
         expected.flushed();
-        let forked = Rig { disk: rig.disk.fork(), ..rig.clone() };
-        check_end(&forked.crash(room), &Expected { possible: widen(&expected), ..Expected::new(&rig) }, true, "full");
+        let forked = Rig {
+            disk: rig.disk.fork(),
+            ..rig.clone()
+        };
+        check_end(
+            &forked.crash(room),
+            &Expected {
+                possible: widen(&expected),
+                ..Expected::new(&rig)
+            },
+            true,
+            "full",
+        );
         rig.disk.clear_faults();
         let bytes = tagged(77, 8);
         overlay.write(0, &pieces(&bytes), true).unwrap();
@@ -266,7 +337,9 @@ fn a_full_disk_is_a_clean_error_and_writes_go_on_when_there_is_room() {
 /// A write that failed may show or not, even after a flush.
 fn widen(expected: &Expected) -> Vec<BTreeSet<Vec<u8>>> {
     let pairs = expected.possible.iter().zip(&expected.doubtful);
-    pairs.map(|(possible, doubtful)| possible.union(doubtful).cloned().collect()).collect()
+    pairs
+        .map(|(possible, doubtful)| possible.union(doubtful).cloned().collect())
+        .collect()
 }
 
 #[test]
@@ -274,10 +347,17 @@ fn a_failed_write_never_comes_back_over_a_later_one() {
     for nth in 0..6 {
         let rig = Rig::new(SIZE_BYTES, OverlaySettings::default());
         let overlay = rig.create().unwrap();
-        rig.disk.inject(Fault::FullAfter { bytes: 10_000 + nth * 8_300 });
+        rig.disk.inject(Fault::FullAfter {
+            bytes: 10_000 + nth * 8_300,
+        });
         // Crosses chunks, so that whole records of it may be on disk.
         let large = tagged(1, 300);
-        assert!(overlay.write(0, &pieces(&large), false).unwrap_err().is_full());
+        assert!(
+            overlay
+                .write(0, &pieces(&large), false)
+                .unwrap_err()
+                .is_full()
+        );
         rig.disk.clear_faults();
         let bytes = tagged(2, 8);
         for sector in [0, 128, 256] {
@@ -299,10 +379,19 @@ fn after_a_failed_sync_no_write_is_taken_and_reads_go_on() {
     let overlay = rig.create().unwrap();
     let bytes = tagged(1, 8);
     overlay.write(0, &pieces(&bytes), false).unwrap();
-    rig.disk.inject(Fault::Fail { operation: Operation::Sync, nth: 0 });
+    rig.disk.inject(Fault::Fail {
+        operation: Operation::Sync,
+        nth: 0,
+    });
     assert!(overlay.flush().is_err());
-    assert!(matches!(overlay.flush(), Err(RepoError::OverlayPoisoned(_))), "a sync is not tried again");
-    assert!(matches!(overlay.write(0, &pieces(&bytes), false), Err(RepoError::OverlayPoisoned(_))));
+    assert!(
+        matches!(overlay.flush(), Err(RepoError::OverlayPoisoned(_))),
+        "a sync is not tried again"
+    );
+    assert!(matches!(
+        overlay.write(0, &pieces(&bytes), false),
+        Err(RepoError::OverlayPoisoned(_))
+    ));
     assert!(overlay.try_write(0, &pieces(&bytes)).unwrap().is_err());
     assert_eq!(read(&overlay, 0, 4096).unwrap(), bytes);
 }
@@ -313,7 +402,9 @@ fn a_discard_that_was_begun_is_finished() {
         let rig = Rig::new(SIZE_BYTES, small_settings());
         let overlay = rig.create().unwrap();
         for tag in 0..20 {
-            overlay.write(tag * 4096, &pieces(&tagged(tag, 8)), tag % 4 == 0).unwrap();
+            overlay
+                .write(tag * 4096, &pieces(&tagged(tag, 8)), tag % 4 == 0)
+                .unwrap();
         }
         rig
     };
@@ -321,7 +412,10 @@ fn a_discard_that_was_begun_is_finished() {
     let before = whole.disk.operations();
     repo::overlay::discard(&whole.disk, &*whole.pages, ID).unwrap();
     assert!(matches!(whole.open(), Err(RepoError::NoSuchOverlay(_))));
-    assert!(matches!(repo::overlay::discard(&whole.disk, &*whole.pages, ID), Err(RepoError::NoSuchOverlay(_))));
+    assert!(matches!(
+        repo::overlay::discard(&whole.disk, &*whole.pages, ID),
+        Err(RepoError::NoSuchOverlay(_))
+    ));
     let mut kept = 0;
     for operation in before..whole.disk.operations() {
         for effect in [Effect::Nothing, Effect::Whole] {
@@ -329,7 +423,11 @@ fn a_discard_that_was_begun_is_finished() {
             rig.disk.inject(Fault::StopAt { operation, effect });
             assert!(repo::overlay::discard(&rig.disk, &*rig.pages, ID).is_err());
             for seed in 0..8 {
-                let rig = Rig { disk: rig.disk.fork(), ..rig.clone() }.crash(seed);
+                let rig = Rig {
+                    disk: rig.disk.fork(),
+                    ..rig.clone()
+                }
+                .crash(seed);
                 repo::overlay::finish_discards(&rig.disk, &*rig.pages).unwrap();
                 if rig.disk.list("overlays".as_ref()).unwrap().is_empty() {
                     continue;
@@ -344,7 +442,13 @@ fn a_discard_that_was_begun_is_finished() {
 
 #[test]
 fn time_does_not_run_backwards_and_survives_reopening() {
-    let rig = Rig::new(SIZE_BYTES, OverlaySettings { blocks: Arc::new(BlockCache::new(0)), ..tight() });
+    let rig = Rig::new(
+        SIZE_BYTES,
+        OverlaySettings {
+            blocks: Arc::new(BlockCache::new(0)),
+            ..tight()
+        },
+    );
     let overlay = rig.create().unwrap();
     rig.clock.advance(5_000);
     overlay.write(0, &pieces(&tagged(1, 1)), true).unwrap();

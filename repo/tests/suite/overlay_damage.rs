@@ -1,5 +1,7 @@
 //! Bits that turn over, and hostile bytes.
 
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -11,7 +13,11 @@ use crate::overlay_rig::{ID, Model, Rig, pieces, read, small_settings, tagged};
 const SIZE_BYTES: u64 = 3 * 65536;
 
 fn settings() -> OverlaySettings {
-    OverlaySettings { segment_bytes: 6_000, blocks: Arc::new(BlockCache::new(0)), ..small_settings() }
+    OverlaySettings {
+        segment_bytes: 6_000,
+        blocks: Arc::new(BlockCache::new(0)),
+        ..small_settings()
+    }
 }
 
 /// A small journal of three segments, all of it flushed.
@@ -19,9 +25,18 @@ fn prepare() -> (Rig, Model) {
     let rig = Rig::new(SIZE_BYTES, settings());
     let overlay = rig.create().unwrap();
     let mut model = Model::new(&rig.ground);
-    for (tag, sector, sectors) in [(1, 3, 9), (2, 8, 1), (3, 126, 5), (4, 200, 3), (5, 4, 2), (6, 260, 8)] {
+    for (tag, sector, sectors) in [
+        (1, 3, 9),
+        (2, 8, 1),
+        (3, 126, 5),
+        (4, 200, 3),
+        (5, 4, 2),
+        (6, 260, 8),
+    ] {
         let bytes = tagged(tag, sectors);
-        overlay.write(sector as u64 * 512, &pieces(&bytes), tag == 3).unwrap();
+        overlay
+            .write(sector as u64 * 512, &pieces(&bytes), tag == 3)
+            .unwrap();
         model.put(sector, &bytes);
     }
     overlay.discard(512 * 201, 512, false).unwrap();
@@ -42,7 +57,10 @@ fn is_reported(rig: &Rig, model: &Model, what: &str) -> bool {
     let mut reported = false;
     for start in (0..model.bytes.len()).step_by(2048) {
         match read(&overlay, start as u64, 2048) {
-            Ok(bytes) => assert!(bytes == model.bytes[start..start + 2048], "{what}: wrong bytes at {start}"),
+            Ok(bytes) => assert!(
+                bytes == model.bytes[start..start + 2048],
+                "{what}: wrong bytes at {start}"
+            ),
             Err(error) => {
                 assert!(error.is_corrupt(), "{what}: {error}");
                 reported = true;
@@ -70,7 +88,11 @@ fn a_flipped_bit_is_reported_or_harmless() {
                 if byte > 300 && byte % 512 > 70 && byte % 41 != 0 {
                     continue;
                 }
-                let forked = Rig { disk: rig.disk.fork(), pages: Arc::new(rig.pages.crash(u64::MAX)), ..rig.clone() };
+                let forked = Rig {
+                    disk: rig.disk.fork(),
+                    pages: Arc::new(rig.pages.crash(u64::MAX)),
+                    ..rig.clone()
+                };
                 assert!(forked.disk.flip_bit(path.as_ref(), byte, (byte % 8) as u8));
                 match is_reported(&forked, &model, &format!("{path} byte {byte}")) {
                     true => reported += 1,
@@ -80,7 +102,10 @@ fn a_flipped_bit_is_reported_or_harmless() {
         }
         // Without a checkpoint only what was written over, and the final note of the last sync, does not matter.
         assert!(reported > 300, "{reported} reported, {harmless} harmless");
-        assert!(with_checkpoint || harmless < reported / 3, "{reported} reported, {harmless} harmless");
+        assert!(
+            with_checkpoint || harmless < reported / 3,
+            "{reported} reported, {harmless} harmless"
+        );
     }
 }
 
@@ -88,16 +113,36 @@ fn a_flipped_bit_is_reported_or_harmless() {
 fn a_lost_segment_is_reported() {
     let (rig, model) = prepare();
     let folder = format!("overlays/{ID}");
-    let names: Vec<String> = rig.disk.list(folder.as_ref()).unwrap().into_iter().map(|item| item.name).collect();
-    let (last, others) = names.iter().filter(|name| name.starts_with("journal")).collect::<Vec<_>>().split_last().map(|(last, others)| ((*last).clone(), others.to_vec())).unwrap();
+    let names: Vec<String> = rig
+        .disk
+        .list(folder.as_ref())
+        .unwrap()
+        .into_iter()
+        .map(|item| item.name)
+        .collect();
+    let (last, others) = names
+        .iter()
+        .filter(|name| name.starts_with("journal"))
+        .collect::<Vec<_>>()
+        .split_last()
+        .map(|(last, others)| ((*last).clone(), others.to_vec()))
+        .unwrap();
     for name in others {
-        let forked = Rig { disk: rig.disk.fork(), ..rig.clone() };
-        forked.disk.remove(format!("{folder}/{name}").as_ref()).unwrap();
+        let forked = Rig {
+            disk: rig.disk.fork(),
+            ..rig.clone()
+        };
+        forked
+            .disk
+            .remove(format!("{folder}/{name}").as_ref())
+            .unwrap();
         assert!(is_reported(&forked, &model, name));
     }
     // The last one is known to be missing through the checkpoint.
     rig.open().unwrap().checkpoint().unwrap();
-    rig.disk.remove(format!("{folder}/{last}").as_ref()).unwrap();
+    rig.disk
+        .remove(format!("{folder}/{last}").as_ref())
+        .unwrap();
     assert!(is_reported(&rig, &model, &last));
 }
 
@@ -107,14 +152,28 @@ fn damaged_pages_are_made_again_from_the_journal() {
     let (rig, model) = prepare();
     rig.open().unwrap().checkpoint().unwrap();
     let checkpoint = rig.pages.checkpoint(ID).unwrap().unwrap();
-    for (number, key) in [PageKey(0), PageKey(2), PageKey(1 << 56)].into_iter().enumerate() {
+    for (number, key) in [PageKey(0), PageKey(2), PageKey(1 << 56)]
+        .into_iter()
+        .enumerate()
+    {
         let page = rig.pages.get(ID, key).unwrap().unwrap();
-        let forked = Rig { pages: Arc::new(rig.pages.crash(u64::MAX)), disk: rig.disk.fork(), ..rig.clone() };
+        let forked = Rig {
+            pages: Arc::new(rig.pages.crash(u64::MAX)),
+            disk: rig.disk.fork(),
+            ..rig.clone()
+        };
         let mut damaged = page.clone();
         damaged[3] ^= 16;
-        forked.pages.put(ID, &[(key, &damaged)], &checkpoint).unwrap();
+        forked
+            .pages
+            .put(ID, &[(key, &damaged)], &checkpoint)
+            .unwrap();
         is_reported(&forked, &model, &format!("page {number}"));
-        assert!(!is_reported(&forked, &model, &format!("page {number}, opened again")));
+        assert!(!is_reported(
+            &forked,
+            &model,
+            &format!("page {number}, opened again")
+        ));
         let mut damaged = checkpoint.clone();
         damaged[7] ^= 1;
         forked.pages.put(ID, &[(key, &page)], &damaged).unwrap();
@@ -127,7 +186,12 @@ fn an_overlay_of_a_newer_version_is_refused_by_name() {
     let (rig, _) = prepare();
     let path = format!("overlays/{ID}/overlay.json");
     let text = String::from_utf8(rig.disk.read(path.as_ref(), 1 << 20).unwrap()).unwrap();
-    rig.disk.replace(path.as_ref(), text.replacen("overlay 1 ", "overlay 2 ", 1).as_bytes()).unwrap();
+    rig.disk
+        .replace(
+            path.as_ref(),
+            text.replacen("overlay 1 ", "overlay 2 ", 1).as_bytes(),
+        )
+        .unwrap();
     let error = rig.open().unwrap_err().to_string();
     assert!(error.contains("version 2"), "{error}");
 }

@@ -1,12 +1,16 @@
 //! Overlays against a plain vector, with the tightest memory and without.
 
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use repo::CHUNK_BYTES;
 use repo::disk::Disk;
-use repo::overlay::{BlockCache, Overlay, OverlayExtent, OverlaySettings, OverlayState, TouchedRange};
+use repo::overlay::{
+    BlockCache, Overlay, OverlayExtent, OverlaySettings, OverlayState, TouchedRange,
+};
+use repo::{CHUNK_BYTES, ChunkSource as _};
 
 use crate::overlay_rig::{Ground, Model, Rig, pieces, read, small_settings, tagged};
 
@@ -16,20 +20,40 @@ const SECTORS: usize = (SIZE_BYTES / 512) as usize + 1;
 
 #[derive(Debug, Clone)]
 enum Operation {
-    Write { sector: usize, sectors: usize, stable: bool },
-    TryWrite { sector: usize, sectors: usize },
-    Zeroes { sector: usize, sectors: usize, keep: bool },
-    Discard { sector: usize, sectors: usize },
+    Write {
+        sector: usize,
+        sectors: usize,
+        stable: bool,
+    },
+    TryWrite {
+        sector: usize,
+        sectors: usize,
+    },
+    Zeroes {
+        sector: usize,
+        sectors: usize,
+        keep: bool,
+    },
+    Discard {
+        sector: usize,
+        sectors: usize,
+    },
     Flush,
     Checkpoint,
     Reopen,
-    Kill { seed: u64 },
+    Kill {
+        seed: u64,
+    },
 }
 
 fn range() -> impl Strategy<Value = (usize, usize)> {
     let length = prop_oneof![4 => 1..20_usize, 2 => Just(8), 1 => Just(128), 1 => 1..SECTORS];
     (0..SECTORS, length).prop_map(|(sector, sectors)| {
-        let sector = if sectors == 128 { sector / 128 * 128 } else { sector };
+        let sector = if sectors == 128 {
+            sector / 128 * 128
+        } else {
+            sector
+        };
         (sector, sectors.min(SECTORS - sector))
     })
 }
@@ -54,9 +78,15 @@ fn run(operations: Vec<Operation>, settings: OverlaySettings) {
     for (tag, operation) in (1..).zip(operations) {
         rig.clock.advance(1);
         match operation {
-            Operation::Write { sector, sectors, stable } => {
+            Operation::Write {
+                sector,
+                sectors,
+                stable,
+            } => {
                 let bytes = tagged(tag, sectors);
-                overlay.write(sector as u64 * 512, &pieces(&bytes), stable).unwrap();
+                overlay
+                    .write(sector as u64 * 512, &pieces(&bytes), stable)
+                    .unwrap();
                 model.put(sector, &bytes);
             }
             Operation::TryWrite { sector, sectors } => {
@@ -66,12 +96,28 @@ fn run(operations: Vec<Operation>, settings: OverlaySettings) {
                     model.put(sector, &bytes);
                 }
             }
-            Operation::Zeroes { sector, sectors, keep } => {
-                overlay.write_zeroes(sector as u64 * 512, sectors as u64 * 512, keep, false).unwrap();
-                model.fill(sector, sectors, if keep { OverlayState::Zero } else { OverlayState::Hole });
+            Operation::Zeroes {
+                sector,
+                sectors,
+                keep,
+            } => {
+                overlay
+                    .write_zeroes(sector as u64 * 512, sectors as u64 * 512, keep, false)
+                    .unwrap();
+                model.fill(
+                    sector,
+                    sectors,
+                    if keep {
+                        OverlayState::Zero
+                    } else {
+                        OverlayState::Hole
+                    },
+                );
             }
             Operation::Discard { sector, sectors } => {
-                overlay.discard(sector as u64 * 512, sectors as u64 * 512, false).unwrap();
+                overlay
+                    .discard(sector as u64 * 512, sectors as u64 * 512, false)
+                    .unwrap();
                 model.fill(sector, sectors, OverlayState::Hole);
             }
             Operation::Flush => overlay.flush().unwrap(),
@@ -95,26 +141,48 @@ fn check(overlay: &Overlay, model: &Model, ground: &Ground) {
     for (offset, step) in [(0, model.bytes.len()), (512 * 3, 65536), (512, 4096)] {
         for start in (offset..model.bytes.len()).step_by(step) {
             let end = (start + step).min(model.bytes.len());
-            assert!(read(overlay, start as u64, end - start).unwrap() == model.bytes[start..end], "{start}..{end}");
+            assert!(
+                read(overlay, start as u64, end - start).unwrap() == model.bytes[start..end],
+                "{start}..{end}"
+            );
         }
     }
     let length = model.bytes.len() as u64;
     let changes = overlay.changes(0, length, usize::MAX).unwrap();
-    assert!(changes.windows(2).all(|pair| pair[0].1 != pair[1].1), "equal neighbours are merged");
-    let changed: Vec<bool> = changes.iter().flat_map(|(length, changed)| vec![*changed; *length as usize / 512]).collect();
-    assert_eq!(changed, model.own.iter().map(Option::is_some).collect::<Vec<_>>());
+    assert!(
+        changes.windows(2).all(|pair| pair[0].1 != pair[1].1),
+        "equal neighbours are merged"
+    );
+    let changed: Vec<bool> = changes
+        .iter()
+        .flat_map(|(length, changed)| vec![*changed; *length as usize / 512])
+        .collect();
+    assert_eq!(
+        changed,
+        model.own.iter().map(Option::is_some).collect::<Vec<_>>()
+    );
     let below = |sector: usize| match (sector / 128) % 3 {
         2 => OverlayState::Hole,
         _ => OverlayState::Data,
     };
-    let expected: Vec<(OverlayState, bool)> =
-        model.own.iter().enumerate().map(|(sector, own)| own.map_or((below(sector), false), |own| (own, true))).collect();
+    let expected: Vec<(OverlayState, bool)> = model
+        .own
+        .iter()
+        .enumerate()
+        .map(|(sector, own)| own.map_or((below(sector), false), |own| (own, true)))
+        .collect();
     let extents = overlay.extents(0, length, usize::MAX).unwrap();
-    let flat = |extent: &OverlayExtent| vec![(extent.state, extent.own); extent.length as usize / 512];
+    let flat =
+        |extent: &OverlayExtent| vec![(extent.state, extent.own); extent.length as usize / 512];
     assert_eq!(extents.iter().flat_map(flat).collect::<Vec<_>>(), expected);
     let some = overlay.extents(0, length, 2).unwrap();
     assert_eq!(some, extents[..extents.len().min(2)]);
-    let live = model.own.iter().filter(|own| **own == Some(OverlayState::Data)).count() as u64 * 512;
+    let live = model
+        .own
+        .iter()
+        .filter(|own| **own == Some(OverlayState::Data))
+        .count() as u64
+        * 512;
     assert_eq!(overlay.statistics().live_bytes, live);
     check_touched(overlay, model, ground);
 }
@@ -138,9 +206,18 @@ fn check_touched(overlay: &Overlay, model: &Model, ground: &Ground) {
     }
     let mut padded = model.bytes.clone();
     padded.resize(padded.len().next_multiple_of(CHUNK_BYTES), 0);
-    assert_eq!(ground.size_bytes.div_ceil(CHUNK_BYTES as u64), padded.len() as u64 / CHUNK_BYTES as u64);
+    assert_eq!(
+        ground.size_bytes().div_ceil(CHUNK_BYTES as u64),
+        padded.len() as u64 / CHUNK_BYTES as u64
+    );
     for (index, content) in padded.chunks(CHUNK_BYTES).enumerate() {
-        let own = model.own.chunks(128).nth(index).unwrap().iter().any(Option::is_some);
+        let own = model
+            .own
+            .chunks(128)
+            .nth(index)
+            .unwrap()
+            .iter()
+            .any(Option::is_some);
         match touched.get(&(index as u64)) {
             Some(merged) => assert!(own && merged == content, "chunk {index}"),
             None => assert!(!own, "chunk {index} was touched"),
@@ -164,19 +241,36 @@ proptest! {
 
 #[test]
 fn many_writes_spill_and_come_back() {
-    let settings = OverlaySettings { blocks: Arc::new(BlockCache::new(0)), ..small_settings() };
+    let settings = OverlaySettings {
+        blocks: Arc::new(BlockCache::new(0)),
+        ..small_settings()
+    };
     let rig = Rig::new(64 << 20, settings);
     let mut model = Model::new(&rig.ground);
     let overlay = rig.create().unwrap();
-    let mut place = 7_usize;
+    let mut state = 7_u64;
     for tag in 0..3_000 {
-        place = (place * 7919 + 13) % (model.own.len() - 8);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let place = (state >> 33) as usize % (model.own.len() - 8);
         let bytes = tagged(tag, 1 + place % 8);
-        overlay.write(place as u64 * 512, &pieces(&bytes), false).unwrap();
+        overlay
+            .write(place as u64 * 512, &pieces(&bytes), false)
+            .unwrap();
         model.put(place, &bytes);
-        assert!(overlay.statistics().map_bytes < 40_000, "{:?}", overlay.statistics());
+        assert!(
+            overlay.statistics().map_bytes < 40_000,
+            "{:?}",
+            overlay.statistics()
+        );
     }
-    assert!(rig.pages.page_count(overlay.id()) > 500);
+    overlay.checkpoint().unwrap();
+    assert!(
+        rig.pages.page_count(overlay.id()) > 900,
+        "{}",
+        rig.pages.page_count(overlay.id())
+    );
     check(&overlay, &model, &rig.ground);
     drop(overlay);
     // With the pages, with old pages, and with none.
@@ -203,11 +297,20 @@ fn overlays_of_one_point_do_not_see_each_other() {
     let overlays = [open(1), open(2), open(3)];
     for round in 0..50 {
         for (number, overlay) in (0..).zip(&overlays) {
-            overlay.write(round % 7 * 4096, &pieces(&tagged(number * 1000 + round, 16)), false).unwrap();
+            overlay
+                .write(
+                    round % 7 * 4096,
+                    &pieces(&tagged(number * 1000 + round, 16)),
+                    false,
+                )
+                .unwrap();
         }
     }
     for (number, overlay) in (0..).zip(&overlays) {
-        assert_eq!(read(overlay, 0, 8192).unwrap()[..4096], tagged(number * 1000 + 49, 16)[..4096]);
+        assert_eq!(
+            read(overlay, 0, 8192).unwrap()[..4096],
+            tagged(number * 1000 + 49, 16)[..4096]
+        );
         overlay.checkpoint().unwrap();
     }
     assert_eq!(repo::overlay::overlays(&rig.disk).unwrap().len(), 3);
@@ -227,13 +330,28 @@ fn hot_data_is_answered_from_memory_and_the_rest_is_not() {
     assert!(overlay.read_cached(4096 + 512, 1024, &mut out));
     assert_eq!(out[0], tagged(1, 8));
     assert_eq!(out[1], tagged(1, 8)[512..1536]);
-    assert!(overlay.read_cached(65536, 4096, &mut out), "the point's, in memory");
-    assert!(!overlay.read_cached(4 * 65536, 4096, &mut out), "the point's, not in memory");
+    assert!(
+        overlay.read_cached(65536, 4096, &mut out),
+        "the point's, in memory"
+    );
+    assert!(
+        !overlay.read_cached(4 * 65536, 4096, &mut out),
+        "the point's, not in memory"
+    );
     assert_eq!(out.len(), 3);
     drop(overlay);
-    let rig = Rig { settings: OverlaySettings { blocks: Arc::new(BlockCache::new(1 << 20)), ..rig.settings.clone() }, ..rig };
+    let rig = Rig {
+        settings: OverlaySettings {
+            blocks: Arc::new(BlockCache::new(1 << 20)),
+            ..rig.settings.clone()
+        },
+        ..rig
+    };
     let overlay = rig.open().unwrap();
-    assert!(!overlay.read_cached(4096, 4096, &mut out), "not yet read since it was opened");
+    assert!(
+        !overlay.read_cached(4096, 4096, &mut out),
+        "not yet read since it was opened"
+    );
     read(&overlay, 4096, 4096).unwrap();
     assert!(overlay.read_cached(4096, 4096, &mut out));
 }
@@ -242,14 +360,24 @@ fn hot_data_is_answered_from_memory_and_the_rest_is_not() {
 fn ranges_that_do_not_fit_are_refused() {
     let rig = Rig::new(1 << 20, OverlaySettings::default());
     let overlay = rig.create().unwrap();
-    for (offset, length) in [(1, 512), (0, 511), (1 << 20, 512), (u64::MAX - 511, 512), ((1 << 20) - 512, 1024)] {
+    for (offset, length) in [
+        (1, 512),
+        (0, 511),
+        (1 << 20, 512),
+        (u64::MAX - 511, 512),
+        ((1 << 20) - 512, 1024),
+    ] {
         let bytes = vec![bytes::Bytes::from(vec![0; length as usize])];
         assert!(overlay.write(offset, &bytes, false).is_err());
         assert!(overlay.try_write(offset, &bytes).unwrap().is_err());
         assert!(overlay.discard(offset, length, false).is_err());
         assert!(overlay.write_zeroes(offset, length, true, false).is_err());
         assert!(overlay.extents(offset, length, 10).is_err());
-        assert!(overlay.read(offset, length as u32, &mut Vec::new()).is_err());
+        assert!(
+            overlay
+                .read(offset, length as u32, &mut Vec::new())
+                .is_err()
+        );
         assert!(!overlay.read_cached(offset, length as u32, &mut Vec::new()));
     }
     assert_eq!(overlay.statistics().records, 0);
@@ -262,8 +390,15 @@ fn a_frozen_overlay_takes_no_writes_until_it_is_thawed() {
     let bytes = pieces(&tagged(1, 1));
     overlay.write(0, &bytes, false).unwrap();
     overlay.freeze().unwrap();
-    assert_eq!(overlay.statistics().unsynced_bytes, 64, "only the note of the sync itself");
-    assert!(matches!(overlay.write(0, &bytes, false), Err(repo::RepoError::OverlaySealed(_))));
+    assert_eq!(
+        overlay.statistics().unsynced_bytes,
+        64,
+        "only the note of the sync itself"
+    );
+    assert!(matches!(
+        overlay.write(0, &bytes, false),
+        Err(repo::RepoError::OverlaySealed(_))
+    ));
     assert!(overlay.try_write(0, &bytes).unwrap().is_err());
     assert!(overlay.discard(0, 512, false).is_err());
     overlay.flush().unwrap();

@@ -1,5 +1,7 @@
 //! Many threads on one overlay, on a real disk.
 
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -16,13 +18,34 @@ const ROUNDS: u64 = 150;
 const OWN_SECTORS: usize = 300;
 const SIZE_BYTES: u64 = ((THREADS * OWN_SECTORS + 16) * 512) as u64;
 
-fn open(folder: &std::path::Path, pages: &Arc<MemoryPages>, settings: &OverlaySettings, create: bool) -> Overlay {
+fn open(
+    folder: &std::path::Path,
+    pages: &Arc<MemoryPages>,
+    settings: &OverlaySettings,
+    create: bool,
+) -> Overlay {
     let rig = Rig::new(SIZE_BYTES, settings.clone());
     let disk = Arc::new(SystemDisk::new(folder));
     let (clock, pages) = (Arc::new(SystemClock), pages.clone());
     match create {
-        true => Overlay::create(disk, clock, pages, rig.ground.clone(), settings.clone(), rig.record()).unwrap(),
-        false => Overlay::open(disk, clock, pages, rig.ground.clone(), settings.clone(), rig.record().id).unwrap(),
+        true => Overlay::create(
+            disk,
+            clock,
+            pages,
+            rig.ground.clone(),
+            settings.clone(),
+            rig.record(),
+        )
+        .unwrap(),
+        false => Overlay::open(
+            disk,
+            clock,
+            pages,
+            rig.ground.clone(),
+            settings.clone(),
+            rig.record().id,
+        )
+        .unwrap(),
     }
 }
 
@@ -41,7 +64,12 @@ fn run(settings: &OverlaySettings) {
     assert!(statistics.flushes > 0 && statistics.flushes <= ROUNDS * THREADS as u64);
     drop(overlay);
     check(&open(folder.path(), &pages, settings, false));
-    check(&open(folder.path(), &Arc::new(MemoryPages::new()), settings, false));
+    check(&open(
+        folder.path(),
+        &Arc::new(MemoryPages::new()),
+        settings,
+        false,
+    ));
 }
 
 /// Writes to its own part, reads back what it wrote last, and now and then to the part for all.
@@ -61,12 +89,23 @@ fn writer(overlay: &Overlay, thread: usize) {
             *place = (tag << 16) | at as u64;
         }
         let common = ((THREADS * OWN_SECTORS) * 512) as u64;
-        overlay.write(common, &[Bytes::from(tagged(tag, 16))], false).unwrap();
+        overlay
+            .write(common, &[Bytes::from(tagged(tag, 16))], false)
+            .unwrap();
         if round % 10 == 0 {
             overlay.flush().unwrap();
         }
-        let found = read(overlay, ((thread * OWN_SECTORS) * 512) as u64, OWN_SECTORS * 512).unwrap();
-        for (sector, expected) in found.chunks(512).zip(&model).filter(|(_, expected)| **expected != 0) {
+        let found = read(
+            overlay,
+            ((thread * OWN_SECTORS) * 512) as u64,
+            OWN_SECTORS * 512,
+        )
+        .unwrap();
+        for (sector, expected) in found
+            .chunks(512)
+            .zip(&model)
+            .filter(|(_, expected)| **expected != 0)
+        {
             assert_eq!(sector, expected.to_le_bytes().repeat(64));
         }
     }
@@ -89,7 +128,12 @@ fn threads_see_their_own_writes_with_memory() {
 
 #[test]
 fn threads_see_their_own_writes_with_hardly_any_memory() {
-    run(&OverlaySettings { segment_bytes: 200_000, checkpoint_bytes: 100_000, unsynced_bytes_max: 300_000, ..small_settings() });
+    run(&OverlaySettings {
+        segment_bytes: 200_000,
+        checkpoint_bytes: 100_000,
+        unsynced_bytes_max: 300_000,
+        ..small_settings()
+    });
 }
 
 #[test]
@@ -109,7 +153,10 @@ fn a_flush_that_returned_covers_every_write_answered_before_it() {
                             return;
                         }
                         let bytes = Bytes::from(tagged(round, 1));
-                        if overlay.write((thread * 512) as u64, &[bytes], round % 5 == 0).is_err() {
+                        if overlay
+                            .write((thread * 512) as u64, &[bytes], round % 5 == 0)
+                            .is_err()
+                        {
                             return;
                         }
                         answered.store(round, Ordering::SeqCst);
@@ -118,7 +165,10 @@ fn a_flush_that_returned_covers_every_write_answered_before_it() {
             }
             let mut promised = Vec::new();
             for _ in 0..20 {
-                promised = answered.iter().map(|round| round.load(Ordering::SeqCst)).collect();
+                promised = answered
+                    .iter()
+                    .map(|round| round.load(Ordering::SeqCst))
+                    .collect();
                 overlay.flush().unwrap();
             }
             let after = rig.crash(seed);
@@ -127,10 +177,17 @@ fn a_flush_that_returned_covers_every_write_answered_before_it() {
         });
         let (promised, after) = promised;
         let overlay = after.open().unwrap();
-        for (thread, promised) in promised.into_iter().enumerate().filter(|(_, promised)| *promised > 0) {
+        for (thread, promised) in promised
+            .into_iter()
+            .enumerate()
+            .filter(|(_, promised)| *promised > 0)
+        {
             let sector = read(&overlay, (thread * 512) as u64, 512).unwrap();
             let found = u64::from_le_bytes(sector[..8].try_into().unwrap()) >> 16;
-            assert!(found >= promised, "seed {seed}: thread {thread} found {found}, was promised {promised}");
+            assert!(
+                found >= promised,
+                "seed {seed}: thread {thread} found {found}, was promised {promised}"
+            );
             assert_eq!(sector, tagged(found, 1));
         }
     }

@@ -1,0 +1,472 @@
+//! The layouts of `docs/formats/overlay.md`.
+
+use bytes::Bytes;
+use crc32c::{crc32c, crc32c_append};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Unit of every offset and length of a disk.
+pub(crate) const SECTOR_BYTES: u64 = 512;
+
+/// Bytes of payload under one check.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+
+/// Sectors under one check.
+pub(crate) const BLOCK_SECTORS: u32 = 8;
+
+/// Bytes at the start of each segment before the first record.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = size_of::<SegmentLayout>();
+
+/// Bytes of a record before its table of checks.
+pub(crate) const RECORD_HEADER_BYTES: usize = size_of::<RecordLayout>();
+
+/// Where records may start.
+pub(crate) const RECORD_ALIGNMENT: u64 = 64;
+
+/// Most bytes of payload in one record: a record stays within one chunk of the disk.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = crate::CHUNK_BYTES;
+
+/// Bytes of header and checks of the largest record.
+pub(crate) const HEAD_BYTES_MAX: usize = 2 * RECORD_HEADER_BYTES;
+
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct SegmentLayout {
+    magic: [u8; 8],
+    version: U32,
+    number: U32,
+    overlay: [u8; 16],
+    salt: [u8; 16],
+    first_sequence: U64,
+    previous_end: U64,
+    created: U64,
+    reserved: [u8; 52],
+    check: U32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RecordLayout {
+    magic: [u8; 4],
+    kind: u8,
+    flags: u8,
+    key_epoch: U16,
+    sequence: U64,
+    time: U64,
+    offset: U64,
+    length: U64,
+    durable: U64,
+    first_check: U32,
+    reserved: [u8; 8],
+    check: U32,
+}
+
+const _: () = assert!(SEGMENT_HEADER_BYTES == 128);
+const _: () = assert!(RECORD_HEADER_BYTES == 64);
+const _: () =
+    assert!((PAYLOAD_BYTES_MAX / BLOCK_BYTES - 1) * 4 <= HEAD_BYTES_MAX - RECORD_HEADER_BYTES);
+
+/// What the head of a segment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) number: u32,
+    pub(crate) overlay: [u8; 16],
+    /// Random; makes records of this segment recognisable.
+    pub(crate) salt: [u8; 16],
+    pub(crate) first_sequence: u64,
+    /// Where the records of the segment before end, all of them durable.
+    pub(crate) previous_end: u64,
+    pub(crate) created: u64,
+}
+
+/// Why the head of a segment cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SegmentError {
+    /// The bytes are not those written.
+    Damaged,
+    /// Made by a newer version.
+    Version(u32),
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut layout = SegmentLayout {
+            magic: SEGMENT_MAGIC,
+            version: U32::new(FORMAT_VERSION),
+            number: U32::new(self.number),
+            overlay: self.overlay,
+            salt: self.salt,
+            first_sequence: U64::new(self.first_sequence),
+            previous_end: U64::new(self.previous_end),
+            created: U64::new(self.created),
+            reserved: [0; 52],
+            check: U32::ZERO,
+        };
+        layout.check = U32::new(check_of_start(layout.as_bytes()));
+        layout.as_bytes().to_vec()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, SegmentError> {
+        let (layout, _) =
+            SegmentLayout::ref_from_prefix(bytes).map_err(|_| SegmentError::Damaged)?;
+        if layout.magic != SEGMENT_MAGIC || layout.check.get() != check_of_start(layout.as_bytes())
+        {
+            return Err(SegmentError::Damaged);
+        }
+        if layout.version.get() != FORMAT_VERSION {
+            return Err(SegmentError::Version(layout.version.get()));
+        }
+        Ok(Self {
+            number: layout.number.get(),
+            overlay: layout.overlay,
+            salt: layout.salt,
+            first_sequence: layout.first_sequence.get(),
+            previous_end: layout.previous_end.get(),
+            created: layout.created.get(),
+        })
+    }
+
+    /// Where the check of every record of this segment starts from.
+    pub(crate) fn seed(&self) -> u32 {
+        crc32c_append(crc32c(&self.salt), &self.number.to_le_bytes())
+    }
+}
+
+/// What a record does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    /// Puts its payload on the disk.
+    Write,
+    /// Makes a range read as zeroes; its space is kept or not.
+    Zeroes { keep_allocated: bool },
+    /// Says that a range is not needed; it reads as zeroes.
+    Discard,
+    /// A flush was asked for; everything before it belongs to what that flush promised.
+    Flush,
+    /// Only says what is durable.
+    Mark,
+}
+
+/// What a record says, without its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) kind: RecordKind,
+    /// Further records of the same call follow.
+    pub(crate) more: bool,
+    pub(crate) sequence: u64,
+    pub(crate) time: u64,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    /// The newest record known to be durable when this one was written.
+    pub(crate) durable: u64,
+    /// One check for each block of payload.
+    pub(crate) checks: Vec<u32>,
+}
+
+/// What was found where a record should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A whole head.
+    Record(Record),
+    /// Bytes that were never written as the head of a record at this place.
+    Nothing,
+    /// A whole head of a kind that this version does not know.
+    Unknown,
+}
+
+impl Record {
+    /// Bytes of header and checks.
+    pub(crate) fn head_bytes(&self) -> usize {
+        head_bytes(self.payload_bytes())
+    }
+
+    /// Bytes of payload.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match self.kind {
+            RecordKind::Write => usize::try_from(self.length).unwrap_or(usize::MAX),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of all of it.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        (self.head_bytes() as u64 + self.payload_bytes() as u64).next_multiple_of(RECORD_ALIGNMENT)
+    }
+
+    /// Appends header and checks for a record that will lie at `position` of a segment with this seed.
+    pub(crate) fn encode_head(&self, seed: u32, position: u64, out: &mut Vec<u8>) {
+        let (kind, flags) = self.kind.encode();
+        let mut checks = self.checks.iter().copied();
+        let mut layout = RecordLayout {
+            magic: RECORD_MAGIC,
+            kind,
+            flags: flags | if self.more { FLAG_MORE } else { 0 },
+            key_epoch: U16::ZERO,
+            sequence: U64::new(self.sequence),
+            time: U64::new(self.time),
+            offset: U64::new(self.offset),
+            length: U64::new(self.length),
+            durable: U64::new(self.durable),
+            first_check: U32::new(checks.next().unwrap_or(0)),
+            reserved: [0; 8],
+            check: U32::ZERO,
+        };
+        let mut table = [0; HEAD_BYTES_MAX - RECORD_HEADER_BYTES];
+        for (place, check) in table.chunks_exact_mut(4).zip(checks) {
+            place.copy_from_slice(&check.to_le_bytes());
+        }
+        let table = table
+            .get(..self.head_bytes() - RECORD_HEADER_BYTES)
+            .unwrap_or_default();
+        layout.check = U32::new(record_check(seed, position, &layout, table));
+        out.extend_from_slice(layout.as_bytes());
+        out.extend_from_slice(table);
+    }
+
+    /// Reads the head at the start of `bytes`, which lie at `position`.
+    pub(crate) fn decode_head(bytes: &[u8], seed: u32, position: u64) -> Found {
+        let Ok((layout, rest)) = RecordLayout::ref_from_prefix(bytes) else {
+            return Found::Nothing;
+        };
+        if layout.magic != RECORD_MAGIC {
+            return Found::Nothing;
+        }
+        let length = layout.length.get();
+        let payload = match layout.kind {
+            KIND_WRITE if length > PAYLOAD_BYTES_MAX as u64 => return Found::Nothing,
+            KIND_WRITE => usize::try_from(length).unwrap_or(0),
+            _ => 0,
+        };
+        let Some(table) = rest.get(..head_bytes(payload) - RECORD_HEADER_BYTES) else {
+            return Found::Nothing;
+        };
+        if layout.check.get() != record_check(seed, position, layout, table) {
+            return Found::Nothing;
+        }
+        let Some(kind) = RecordKind::decode(layout.kind, layout.flags & !FLAG_MORE) else {
+            return Found::Unknown;
+        };
+        let later = table
+            .chunks_exact(4)
+            .filter_map(|check| check.try_into().ok().map(u32::from_le_bytes));
+        let blocks = payload.div_ceil(BLOCK_BYTES);
+        let checks = std::iter::once(layout.first_check.get())
+            .chain(later)
+            .take(blocks)
+            .collect();
+        let record = Self {
+            kind,
+            more: layout.flags & FLAG_MORE != 0,
+            sequence: layout.sequence.get(),
+            time: layout.time.get(),
+            offset: layout.offset.get(),
+            length,
+            durable: layout.durable.get(),
+            checks,
+        };
+        if layout.key_epoch.get() != 0 {
+            Found::Unknown
+        } else {
+            Found::Record(record)
+        }
+    }
+
+    /// Whether the range makes sense on a disk of this size.
+    pub(crate) fn fits(&self, size_bytes: u64) -> bool {
+        let aligned = (self.offset | self.length).is_multiple_of(SECTOR_BYTES);
+        let within = self
+            .offset
+            .checked_add(self.length)
+            .is_some_and(|end| end <= size_bytes);
+        let chunk = crate::CHUNK_BYTES as u64;
+        match self.kind {
+            RecordKind::Flush | RecordKind::Mark => true,
+            RecordKind::Zeroes { .. } | RecordKind::Discard => aligned && within && self.length > 0,
+            RecordKind::Write => {
+                aligned && within && self.length > 0 && self.offset % chunk + self.length <= chunk
+            }
+        }
+    }
+}
+
+impl RecordKind {
+    fn encode(self) -> (u8, u8) {
+        match self {
+            Self::Write => (KIND_WRITE, 0),
+            Self::Zeroes {
+                keep_allocated: false,
+            } => (2, 0),
+            Self::Zeroes {
+                keep_allocated: true,
+            } => (2, FLAG_KEEP_ALLOCATED),
+            Self::Discard => (3, 0),
+            Self::Flush => (4, 0),
+            Self::Mark => (5, 0),
+        }
+    }
+
+    fn decode(kind: u8, flags: u8) -> Option<Self> {
+        match (kind, flags) {
+            (KIND_WRITE, 0) => Some(Self::Write),
+            (2, 0) => Some(Self::Zeroes {
+                keep_allocated: false,
+            }),
+            (2, FLAG_KEEP_ALLOCATED) => Some(Self::Zeroes {
+                keep_allocated: true,
+            }),
+            (3, 0) => Some(Self::Discard),
+            (4, 0) => Some(Self::Flush),
+            (5, 0) => Some(Self::Mark),
+            _ => None,
+        }
+    }
+}
+
+/// One check for each block of a payload that lies in several pieces.
+pub(crate) fn block_checks(payload: &[Bytes]) -> Vec<u32> {
+    let total: usize = payload.iter().map(Bytes::len).sum();
+    let mut checks = Vec::with_capacity(total.div_ceil(BLOCK_BYTES));
+    let (mut check, mut filled) = (0, 0);
+    for piece in payload {
+        let mut rest: &[u8] = piece;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - filled));
+            check = crc32c_append(check, now);
+            filled += now.len();
+            rest = later;
+            if filled == BLOCK_BYTES {
+                checks.push(check);
+                (check, filled) = (0, 0);
+            }
+        }
+    }
+    if filled > 0 {
+        checks.push(check);
+    }
+    checks
+}
+
+/// Whether the blocks of `bytes` have these checks, one each.
+pub(crate) fn blocks_match(bytes: &[u8], checks: &[u32]) -> bool {
+    let mut blocks = bytes.chunks(BLOCK_BYTES);
+    blocks.len() == checks.len()
+        && checks
+            .iter()
+            .all(|check| blocks.next().is_some_and(|block| crc32c(block) == *check))
+}
+
+/// Bytes of header and checks before a payload of this length.
+pub(crate) fn head_bytes(payload_bytes: usize) -> usize {
+    if payload_bytes > BLOCK_BYTES {
+        HEAD_BYTES_MAX
+    } else {
+        RECORD_HEADER_BYTES
+    }
+}
+
+fn record_check(seed: u32, position: u64, layout: &RecordLayout, table: &[u8]) -> u32 {
+    let start = layout
+        .as_bytes()
+        .get(..RECORD_HEADER_BYTES - 4)
+        .unwrap_or_default();
+    crc32c_append(
+        crc32c_append(crc32c_append(seed, &position.to_le_bytes()), start),
+        table,
+    )
+}
+
+fn check_of_start(bytes: &[u8]) -> u32 {
+    crc32c(bytes.get(..SEGMENT_HEADER_BYTES - 4).unwrap_or_default())
+}
+
+pub(crate) const RECORD_MAGIC: [u8; 4] = *b"HFJr";
+const SEGMENT_MAGIC: [u8; 8] = *b"HFJOURNL";
+
+const KIND_WRITE: u8 = 1;
+
+const FLAG_MORE: u8 = 1;
+const FLAG_KEEP_ALLOCATED: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(payload_bytes: usize) -> Record {
+        let payload = Bytes::from(vec![7; payload_bytes]);
+        Record {
+            kind: RecordKind::Write,
+            more: true,
+            sequence: 9,
+            time: 8,
+            offset: 65536,
+            length: payload_bytes as u64,
+            durable: 3,
+            checks: block_checks(&[payload]),
+        }
+    }
+
+    #[test]
+    fn heads_come_back_and_every_bit_counts() {
+        for payload in [512, 4096, 4608, 65536] {
+            let record = record(payload);
+            let mut bytes = Vec::new();
+            record.encode_head(77, 128, &mut bytes);
+            assert_eq!(bytes.len(), record.head_bytes());
+            assert_eq!(
+                Record::decode_head(&bytes, 77, 128),
+                Found::Record(record.clone())
+            );
+            assert_eq!(
+                Record::decode_head(&bytes, 77, 192),
+                Found::Nothing,
+                "another place"
+            );
+            assert_eq!(
+                Record::decode_head(&bytes, 78, 128),
+                Found::Nothing,
+                "another segment"
+            );
+            for bit in 0..bytes.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(
+                    Record::decode_head(&damaged, 77, 128),
+                    Found::Nothing,
+                    "bit {bit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn checks_do_not_depend_on_the_pieces() {
+        let bytes: Vec<u8> = (0..10_000_u32).map(|number| (number % 253) as u8).collect();
+        let whole = block_checks(&[Bytes::from(bytes.clone())]);
+        let pieces: Vec<Bytes> = bytes.chunks(1000).map(Bytes::copy_from_slice).collect();
+        assert_eq!(block_checks(&pieces), whole);
+        assert!(blocks_match(&bytes, &whole));
+        assert!(!blocks_match(&bytes[..9999], &whole));
+        assert!(!blocks_match(&bytes[..8192], &whole));
+    }
+
+    #[test]
+    fn segment_headers_come_back_and_every_bit_counts() {
+        let header = SegmentHeader {
+            number: 3,
+            overlay: [1; 16],
+            salt: [2; 16],
+            first_sequence: 4,
+            previous_end: 5,
+            created: 6,
+        };
+        let bytes = header.encode();
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&damaged).is_err(), "bit {bit}");
+        }
+    }
+}

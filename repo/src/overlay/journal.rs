@@ -1,0 +1,436 @@
+//! The writing end of a journal: records go in one after the other, flushes share a sync.
+//!
+//! Invariants: a record's bytes are with the kernel before its sequence number is told to anyone; what
+//! [`Journal::durable`] says was synced; after a failed sync nothing more is written. A segment is only appended to by
+//! the [`Journal`] that made it, and not after a write to it failed, so bytes behind its end can never be mistaken
+//! for records.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use uuid::Uuid;
+
+use super::format::{Record, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::segments::Segments;
+use crate::clock::Clock;
+use crate::disk::DiskFile;
+use crate::error::RepoError;
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    overlay: Uuid,
+    pub(super) segments: Segments,
+    clock: Arc<dyn Clock>,
+    segment_bytes: u64,
+    tail: Mutex<Tail>,
+    group: Mutex<Group>,
+    /// Told whenever a sync has ended.
+    synced: Condvar,
+    /// The newest record that changes the disk.
+    written: AtomicU64,
+    /// The newest record known to be on stable storage.
+    durable: AtomicU64,
+    appended_bytes: AtomicU64,
+    durable_bytes: AtomicU64,
+    syncs: AtomicU64,
+    frozen: AtomicBool,
+    poisoned: AtomicBool,
+}
+
+/// Where the next record goes.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// The segment being written, or none if the next record starts a new one.
+    file: Option<Arc<dyn DiskFile>>,
+    number: u32,
+    seed: u32,
+    /// What the last record said of durability.
+    stated: u64,
+    pub(super) position: Position,
+}
+
+/// A place between two records, and the sums of all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Position {
+    pub(super) segment: u32,
+    pub(super) end: u64,
+    /// Of the record before it.
+    pub(super) sequence: u64,
+    /// Of the record before it.
+    pub(super) time: u64,
+    pub(super) totals: Totals,
+}
+
+/// Sums over records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Totals {
+    pub(super) records: u64,
+    pub(super) flushes: u64,
+    /// Payload.
+    pub(super) written_bytes: u64,
+    /// Records with their heads.
+    pub(super) journal_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// Somebody is at work on a sync.
+    led: bool,
+}
+
+/// A record to be.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) kind: RecordKind,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) checks: Vec<u32>,
+    pub(super) payload: Vec<Bytes>,
+}
+
+/// Where a record's payload came to lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    pub(super) segment: u32,
+    pub(super) position: u64,
+}
+
+/// Why a sync is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SyncReason {
+    /// The guest asked; that is part of the disk's history.
+    Flush,
+    /// We want it.
+    Own,
+}
+
+impl Draft {
+    pub(super) fn bare(kind: RecordKind) -> Self {
+        Self {
+            kind,
+            offset: 0,
+            length: 0,
+            checks: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    fn record(self: &Draft, more: bool, position: &Position, time: u64, durable: u64) -> Record {
+        Record {
+            kind: self.kind,
+            more,
+            sequence: position.sequence + 1,
+            time,
+            offset: self.offset,
+            length: self.length,
+            durable,
+            checks: self.checks.clone(),
+        }
+    }
+}
+
+impl Journal {
+    /// Goes on after `position`, up to which everything is durable, in a new segment.
+    pub(super) fn resume(
+        overlay: Uuid,
+        segments: Segments,
+        clock: Arc<dyn Clock>,
+        segment_bytes: u64,
+        position: Position,
+    ) -> Self {
+        let tail = Tail {
+            file: None,
+            number: position.segment,
+            seed: 0,
+            stated: 0,
+            position,
+        };
+        let bytes = position.totals.journal_bytes;
+        Self {
+            overlay,
+            segments,
+            clock,
+            segment_bytes,
+            tail: Mutex::new(tail),
+            group: Mutex::default(),
+            synced: Condvar::new(),
+            written: AtomicU64::new(position.sequence),
+            durable: AtomicU64::new(position.sequence),
+            appended_bytes: AtomicU64::new(bytes),
+            durable_bytes: AtomicU64::new(bytes),
+            syncs: AtomicU64::new(0),
+            frozen: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes the first segment of a new journal.
+    pub(super) fn create(
+        overlay: Uuid,
+        segments: Segments,
+        clock: Arc<dyn Clock>,
+        segment_bytes: u64,
+    ) -> Result<Self, RepoError> {
+        let journal = Self::resume(overlay, segments, clock, segment_bytes, Position::default());
+        journal.start_segment(&mut journal.tail.lock())?;
+        Ok(journal)
+    }
+
+    /// Holds back all other writers.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock()
+    }
+
+    /// Holds back all other writers if none is at work and the next `bytes` need no new segment.
+    pub(super) fn try_lock(&self, bytes: u64) -> Option<MutexGuard<'_, Tail>> {
+        let tail = self.tail.try_lock()?;
+        (tail.file.is_some() && tail.position.end + bytes <= self.segment_bytes).then_some(tail)
+    }
+
+    /// Refuses if no writes are taken any more.
+    pub(super) fn check_open(&self) -> Result<(), RepoError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(RepoError::OverlayPoisoned(self.overlay));
+        }
+        if self.frozen.load(Ordering::Acquire) {
+            return Err(RepoError::OverlaySealed(self.overlay));
+        }
+        Ok(())
+    }
+
+    /// Appends the records of one call. When it returns, the kernel has all of them.
+    pub(super) fn append(
+        &self,
+        tail: &mut Tail,
+        drafts: &[Draft],
+    ) -> Result<Vec<Placed>, RepoError> {
+        self.check_poison()?;
+        let total: u64 = drafts.iter().map(Draft::total_bytes).sum();
+        let full = tail.position.end + total > self.segment_bytes
+            && tail.position.end > SEGMENT_HEADER_BYTES as u64;
+        if tail.file.is_none() || full {
+            self.start_segment(tail)?;
+        }
+        let time = self.clock.now().0.max(tail.position.time);
+        let durable = self.durable.load(Ordering::Acquire);
+        let mut after = tail.position;
+        let mut heads = Vec::with_capacity(drafts.len() * super::format::HEAD_BYTES_MAX);
+        let mut lengths = Vec::with_capacity(drafts.len());
+        let mut placed = Vec::with_capacity(drafts.len());
+        for (number, draft) in drafts.iter().enumerate() {
+            let record = draft.record(number + 1 < drafts.len(), &after, time, durable);
+            record.encode_head(tail.seed, after.end, &mut heads);
+            lengths.push(record.head_bytes());
+            placed.push(Placed {
+                segment: after.segment,
+                position: after.end + record.head_bytes() as u64,
+            });
+            after.pass(&record);
+        }
+        let mut slices = Vec::with_capacity(drafts.len() * 2);
+        let mut rest = heads.as_slice();
+        for (draft, length) in drafts.iter().zip(lengths) {
+            let (head, others) = rest.split_at(length);
+            rest = others;
+            slices.push(IoSlice::new(head));
+            slices.extend(draft.payload.iter().map(|piece| IoSlice::new(piece)));
+        }
+        let Some(file) = &tail.file else {
+            return Err(RepoError::OverlayPoisoned(self.overlay));
+        };
+        if let Err(error) = file.write_at(tail.position.end, &slices) {
+            // Part of it may be there. Nothing is ever put behind it in this segment.
+            tail.file = None;
+            return Err(error.into());
+        }
+        tail.position = after;
+        tail.stated = durable;
+        self.appended_bytes
+            .store(after.totals.journal_bytes, Ordering::Release);
+        if drafts.iter().any(|draft| draft.kind.changes_disk()) {
+            self.written.store(after.sequence, Ordering::Release);
+        }
+        Ok(placed)
+    }
+
+    /// Returns when everything answered before the call is on stable storage. Calls that come while a sync is under
+    /// way share the next one.
+    pub(super) fn sync(&self, reason: SyncReason) -> Result<(), RepoError> {
+        self.sync_to(self.written.load(Ordering::Acquire), reason)
+    }
+
+    /// Returns when the record numbered `target` and all before it are on stable storage.
+    pub(super) fn sync_to(&self, target: u64, reason: SyncReason) -> Result<(), RepoError> {
+        let mut group = self.group.lock();
+        loop {
+            if self.durable.load(Ordering::Acquire) >= target {
+                return Ok(());
+            }
+            self.check_poison()?;
+            if !group.led {
+                break;
+            }
+            self.synced.wait(&mut group);
+        }
+        group.led = true;
+        drop(group);
+        let _leading = Leading(self);
+        self.lead(reason)
+    }
+
+    /// Takes no more writes; all that were answered are durable when it returns.
+    pub(super) fn freeze(&self) -> Result<(), RepoError> {
+        {
+            // Whoever got past `check_open` has the tail; after this nobody does.
+            let _tail = self.tail.lock();
+            self.frozen.store(true, Ordering::Release);
+        }
+        self.sync(SyncReason::Flush)
+    }
+
+    /// Takes writes again.
+    pub(super) fn thaw(&self) {
+        self.frozen.store(false, Ordering::Release);
+    }
+
+    /// Takes no more writes until the overlay is opened again.
+    pub(super) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    /// Bytes of records that a power failure may take.
+    pub(super) fn unsynced_bytes(&self) -> u64 {
+        self.appended_bytes
+            .load(Ordering::Acquire)
+            .saturating_sub(self.durable_bytes.load(Ordering::Acquire))
+    }
+
+    /// Syncs so far.
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    fn check_poison(&self) -> Result<(), RepoError> {
+        match self.poisoned.load(Ordering::Acquire) {
+            true => Err(RepoError::OverlayPoisoned(self.overlay)),
+            false => Ok(()),
+        }
+    }
+
+    /// Does one sync for everyone who waits.
+    fn lead(&self, reason: SyncReason) -> Result<(), RepoError> {
+        let mut tail = self.tail.lock();
+        if reason == SyncReason::Flush {
+            match self.append(&mut tail, &[Draft::bare(RecordKind::Flush)]) {
+                Ok(_) => {}
+                // What was answered can be made safe without the record.
+                Err(error) if error.is_full() => {
+                    tracing::debug!(%error, "no room for the record of a flush")
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let covered = tail.position;
+        let file = match &tail.file {
+            Some(file) => Arc::clone(file),
+            None => self.segments.open(tail.number)?,
+        };
+        drop(tail);
+        self.sync_file(&*file, &covered)?;
+        let mut tail = self.tail.lock();
+        // Says on disk that the sync was a success, so that a later open tells damage from a torn end. Not for the
+        // price of a new segment: its header says the same.
+        let mark = Draft::bare(RecordKind::Mark);
+        let room = tail.position.end + mark.total_bytes() <= self.segment_bytes;
+        if tail.file.is_some()
+            && room
+            && tail.stated < covered.sequence
+            && let Err(error) = self.append(&mut tail, &[mark])
+        {
+            tracing::debug!(%error, "a sync could not be noted in the journal");
+        }
+        Ok(())
+    }
+
+    fn sync_file(&self, file: &dyn DiskFile, covered: &Position) -> Result<(), RepoError> {
+        if let Err(error) = file.sync() {
+            self.poison();
+            tracing::error!(overlay = %self.overlay, %error, "the sync of an overlay failed; it takes no more writes");
+            return Err(error.into());
+        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.durable.fetch_max(covered.sequence, Ordering::AcqRel);
+        self.durable_bytes
+            .fetch_max(covered.totals.journal_bytes, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Ends the segment, if there is one, durably, and starts the next.
+    fn start_segment(&self, tail: &mut Tail) -> Result<(), RepoError> {
+        if tail.number > 0 {
+            let file = match tail.file.take() {
+                Some(file) => file,
+                None => self.segments.open(tail.number)?,
+            };
+            self.sync_file(&*file, &tail.position)?;
+        }
+        let header = SegmentHeader {
+            number: tail.number + 1,
+            overlay: *self.overlay.as_bytes(),
+            salt: *Uuid::new_v4().as_bytes(),
+            first_sequence: tail.position.sequence + 1,
+            previous_end: tail.position.end,
+            created: self.clock.now().0.max(tail.position.time),
+        };
+        let file = self.segments.create(&header)?;
+        tail.file = Some(file);
+        tail.number = header.number;
+        tail.seed = header.seed();
+        tail.stated = tail.position.sequence;
+        tail.position.segment = header.number;
+        tail.position.end = SEGMENT_HEADER_BYTES as u64;
+        Ok(())
+    }
+}
+
+/// The one who does the sync. However that ends, the next may try.
+struct Leading<'a>(&'a Journal);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.group.lock().led = false;
+        self.0.synced.notify_all();
+    }
+}
+
+impl Position {
+    /// Moves behind a record.
+    pub(super) fn pass(&mut self, record: &Record) {
+        self.end += record.total_bytes();
+        self.sequence = record.sequence;
+        self.time = record.time;
+        self.totals.records += 1;
+        self.totals.journal_bytes += record.total_bytes();
+        self.totals.written_bytes += record.payload_bytes() as u64;
+        self.totals.flushes += u64::from(record.kind == RecordKind::Flush);
+    }
+}
+
+impl Draft {
+    pub(super) fn total_bytes(&self) -> u64 {
+        let payload = self.payload.iter().map(Bytes::len).sum();
+        (super::format::head_bytes(payload) + payload) as u64
+    }
+}
+
+impl RecordKind {
+    pub(super) fn changes_disk(self) -> bool {
+        match self {
+            Self::Write | Self::Zeroes { .. } | Self::Discard => true,
+            Self::Flush | Self::Mark => false,
+        }
+    }
+}

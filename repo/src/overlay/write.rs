@@ -1,0 +1,277 @@
+//! The ways into an overlay.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::Overlay;
+use super::format::{RecordKind, block_checks};
+use super::journal::{Draft, SyncReason, Tail};
+use super::map::{Look, Map};
+use super::recovery::Change;
+use crate::CHUNK_BYTES;
+use crate::error::RepoError;
+
+impl Overlay {
+    /// Writes the pieces of `data` one after the other at `offset`; with `stable`, also flushes.
+    ///
+    /// Waits for the disk if too much was written since the last flush.
+    pub fn write(&self, offset: u64, data: &[Bytes], stable: bool) -> Result<(), RepoError> {
+        let length = data.iter().map(|piece| piece.len() as u64).sum();
+        self.check_range(offset, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        self.change(&split(offset, data), stable)
+    }
+
+    /// Writes if that takes microseconds. `None`: it might wait, and nothing was done; call [`write`](Self::write).
+    pub fn try_write(&self, offset: u64, data: &[Bytes]) -> Option<Result<(), RepoError>> {
+        let length = data.iter().map(|piece| piece.len() as u64).sum();
+        if let Err(error) = self
+            .check_range(offset, length)
+            .and_then(|()| self.journal.check_open())
+        {
+            return Some(Err(error));
+        }
+        let busy = self.checkpoint_wanted.load(Ordering::Acquire)
+            || self.journal.unsynced_bytes() + length > self.settings.unsynced_bytes_max;
+        if busy || length == 0 || length > QUICK_BYTES_MAX {
+            return None;
+        }
+        let drafts = split(offset, data);
+        let mut tail = self
+            .journal
+            .try_lock(drafts.iter().map(Draft::total_bytes).sum())?;
+        if let Err(error) = self.journal.check_open() {
+            return Some(Err(error));
+        }
+        if !self
+            .prepare(&mut *self.map.try_lock()?, &drafts, Look::MemoryOnly)
+            .ok()?
+        {
+            return None;
+        }
+        Some(self.put(&mut tail, &drafts))
+    }
+
+    /// Makes a range read as zeroes. With `keep_allocated` it is told as allocated afterwards.
+    pub fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        keep_allocated: bool,
+        stable: bool,
+    ) -> Result<(), RepoError> {
+        self.change_range(
+            RecordKind::Zeroes { keep_allocated },
+            offset,
+            length,
+            stable,
+        )
+    }
+
+    /// Drops the content of a range; it reads as zeroes afterwards.
+    pub fn discard(&self, offset: u64, length: u64, stable: bool) -> Result<(), RepoError> {
+        self.change_range(RecordKind::Discard, offset, length, stable)
+    }
+
+    fn change_range(
+        &self,
+        kind: RecordKind,
+        offset: u64,
+        length: u64,
+        stable: bool,
+    ) -> Result<(), RepoError> {
+        self.check_range(offset, length)?;
+        if length == 0 {
+            return Ok(());
+        }
+        self.change(
+            &[Draft {
+                offset,
+                length,
+                ..Draft::bare(kind)
+            }],
+            stable,
+        )
+    }
+
+    fn change(&self, drafts: &[Draft], stable: bool) -> Result<(), RepoError> {
+        self.journal.check_open()?;
+        self.make_room()?;
+        self.prepare(&mut self.map.lock(), drafts, Look::Everywhere)?;
+        {
+            let mut tail = self.journal.lock();
+            self.journal.check_open()?;
+            self.put(&mut tail, drafts)?;
+        }
+        if stable {
+            self.journal.sync(SyncReason::Flush)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Keeps what is only in memory bounded: writes that were not synced, and changes of the map.
+    fn make_room(&self) -> Result<(), RepoError> {
+        if self.journal.unsynced_bytes() >= self.settings.unsynced_bytes_max {
+            self.journal.sync(SyncReason::Own)?;
+        }
+        if self.checkpoint_wanted.load(Ordering::Acquire)
+            && let Err(error) = self.checkpoint()
+        {
+            if self.map.lock().is_over_limit() {
+                return Err(error);
+            }
+            tracing::warn!(overlay = %self.record.id, %error, "a checkpoint of an overlay failed; it is tried again later");
+        }
+        Ok(())
+    }
+
+    /// Brings into memory what the drafts will change of the map.
+    fn prepare(&self, map: &mut Map, drafts: &[Draft], look: Look) -> Result<bool, RepoError> {
+        for draft in drafts
+            .iter()
+            .filter(|draft| draft.kind == RecordKind::Write)
+        {
+            if !map.prepare(draft.offset / CHUNK_BYTES as u64, look)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Appends to the journal, then changes the map, in the order of the journal.
+    fn put(&self, tail: &mut Tail, drafts: &[Draft]) -> Result<(), RepoError> {
+        let placed = self.journal.append(tail, drafts)?;
+        let changes = drafts.iter().zip(placed).map(|(draft, placed)| {
+            let Draft {
+                kind,
+                offset,
+                length,
+                checks,
+                ..
+            } = draft;
+            Change {
+                kind: *kind,
+                offset: *offset,
+                length: *length,
+                checks,
+                placed,
+            }
+        });
+        let mut map = self.map.lock();
+        for (change, draft) in changes.zip(drafts) {
+            if let Err(error) = change.apply(&mut map) {
+                // The journal has it, the map has not: only opening again brings them together.
+                self.journal.poison();
+                return Err(error);
+            }
+            self.remember(&change, draft);
+        }
+        let crowded = map.shrink();
+        drop(map);
+        let journal_bytes = tail.position.totals.journal_bytes;
+        let since = journal_bytes.saturating_sub(self.checkpointed_bytes.load(Ordering::Acquire));
+        if crowded || since >= self.settings.checkpoint_bytes {
+            self.checkpoint_wanted.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Keeps a small payload in memory for reads to come. Large ones are seldom read again soon.
+    fn remember(&self, change: &Change<'_>, draft: &Draft) {
+        if change.kind != RecordKind::Write || change.length > REMEMBERED_BYTES_MAX {
+            return;
+        }
+        match draft.payload.as_slice() {
+            [whole] => self
+                .settings
+                .blocks
+                .insert(self.cache_number, &change.place(), whole),
+            pieces => {
+                self.settings
+                    .blocks
+                    .insert(self.cache_number, &change.place(), &pieces.concat())
+            }
+        }
+    }
+}
+
+/// One draft for each chunk of the disk that is written to.
+fn split(offset: u64, data: &[Bytes]) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    let mut at = offset;
+    let mut room = room_in_chunk(at);
+    let mut payload = Vec::new();
+    let mut finish = |payload: &mut Vec<Bytes>, end: u64| {
+        let payload = std::mem::take(payload);
+        let length: u64 = payload.iter().map(|piece: &Bytes| piece.len() as u64).sum();
+        if length > 0 {
+            let checks = block_checks(&payload);
+            drafts.push(Draft {
+                kind: RecordKind::Write,
+                offset: end - length,
+                length,
+                checks,
+                payload,
+            });
+        }
+    };
+    for piece in data {
+        let mut piece = piece.clone();
+        while !piece.is_empty() {
+            let now = piece.split_to(piece.len().min(room));
+            at += now.len() as u64;
+            room -= now.len();
+            payload.push(now);
+            if room == 0 {
+                finish(&mut payload, at);
+                room = CHUNK_BYTES;
+            }
+        }
+    }
+    finish(&mut payload, at);
+    drafts
+}
+
+fn room_in_chunk(offset: u64) -> usize {
+    CHUNK_BYTES - usize::try_from(offset % CHUNK_BYTES as u64).unwrap_or(0)
+}
+
+/// The longest write that [`Overlay::try_write`] takes.
+const QUICK_BYTES_MAX: u64 = 128 << 10;
+
+/// The longest write whose bytes are kept for reads.
+const REMEMBERED_BYTES_MAX: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_split_where_chunks_end() {
+        let data = [
+            Bytes::from(vec![1; 1536]),
+            Bytes::new(),
+            Bytes::from(vec![2; 65536]),
+            Bytes::from(vec![3; 512]),
+        ];
+        let drafts = split(65536 - 1024, &data);
+        let parts: Vec<(u64, u64, usize)> = drafts
+            .iter()
+            .map(|draft| (draft.offset, draft.length, draft.payload.len()))
+            .collect();
+        assert_eq!(
+            parts,
+            [(64512, 1024, 1), (65536, 65536, 2), (131_072, 1024, 2)]
+        );
+        let bytes: Vec<u8> = drafts
+            .iter()
+            .flat_map(|draft| draft.payload.concat())
+            .collect();
+        let whole: Vec<u8> = data.concat();
+        assert_eq!(bytes, whole);
+    }
+}
