@@ -64,7 +64,7 @@ where
 {
     let Some(slot) = shared.slots.take(&peer) else {
         shared.metrics.refused.inc();
-        tracing::warn!(%peer, "too many connections");
+        tracing::debug!(%peer, "too many connections");
         return;
     };
     let connection = Arc::clone(shared);

@@ -82,6 +82,9 @@ pub struct Server {
 impl Server {
     /// Listens on all `endpoints` and serves what `directory` shows.
     ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
     /// # Errors
     /// If one of the endpoints cannot be listened on; then none is.
     pub fn start(

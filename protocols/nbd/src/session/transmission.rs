@@ -51,6 +51,8 @@ pub struct Transmission {
     running_bytes: u64,
     /// A task for which the pool had no room.
     refused: Option<Task>,
+    /// Whether the next request waits until there is room for it.
+    blocked: bool,
 }
 
 impl Transmission {
@@ -83,6 +85,7 @@ impl Transmission {
             running: 0,
             running_bytes: 0,
             refused: None,
+            blocked: false,
         }
     }
 
@@ -114,6 +117,7 @@ impl Transmission {
     /// # Errors
     /// If the peer broke the protocol.
     pub fn advance(&mut self) -> Result<(), SessionError> {
+        self.blocked = false;
         while self.refused.is_none() && self.step()? {}
         Ok(())
     }
@@ -151,11 +155,7 @@ impl Transmission {
 
     /// Whether the peer should be read from: all that was read is taken.
     pub fn wants_input(&self) -> bool {
-        match &self.phase {
-            Phase::Ended => false,
-            Phase::Payload { .. } | Phase::Skip { .. } => self.refused.is_none(),
-            Phase::Header { .. } => self.refused.is_none() && self.admits(0),
-        }
+        !matches!(self.phase, Phase::Ended) && self.refused.is_none() && !self.blocked
     }
 
     /// Takes no further requests; those that run are answered.
@@ -236,7 +236,14 @@ impl Transmission {
             })?;
         let payload = request.payload_length(self.dialect);
         let verdict = self.check(&request);
-        if verdict.is_ok() && !self.admits(task::cost(&request)) {
+        // Refusals take room too: a peer that sends nonsense and reads no replies must not fill the memory.
+        let cost = if verdict.is_ok() {
+            task::cost(&request)
+        } else {
+            0
+        };
+        if !self.admits(cost) {
+            self.blocked = true;
             return Ok(false);
         }
         if let Err(status) = verdict {
@@ -424,6 +431,15 @@ impl Transmission {
         {
             self.spare = buffer;
         }
+    }
+}
+
+impl Drop for Transmission {
+    fn drop(&mut self) {
+        // What runs goes on without this connection.
+        self.metrics
+            .in_flight
+            .dec_by(i64::try_from(self.running).unwrap_or(i64::MAX));
     }
 }
 

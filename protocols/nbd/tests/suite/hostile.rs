@@ -299,3 +299,65 @@ fn a_payload_that_never_comes_holds_nothing_up() {
     client.read_at(0, &mut seen).unwrap();
     assert_eq!(seen, [2; 4096], "half a write is no write");
 }
+
+/// Sends `message` for ever and reads nothing; gives how much the server took before it stopped reading.
+fn flood(message: &[u8], limits: Limits) -> usize {
+    let fixture = Fixture::with_limits(Arc::new(MemoryDisk::new(8 << 20)), limits);
+    let mut stream = raw_connection(&fixture);
+    stream
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let bytes = message.repeat(64 * 1024 / message.len());
+    let mut taken = 0;
+    while taken < FLOOD_MAX {
+        match stream.write(&bytes) {
+            // Half a message at the end of a write would shift all that follow.
+            Ok(count) if count % message.len() == 0 => taken += count,
+            Ok(count) => {
+                let rest = message.len() - count % message.len();
+                taken += count + rest;
+                if stream.write_all(&message[message.len() - rest..]).is_err() {
+                    break;
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    fixture.client().flush().unwrap();
+    taken
+}
+
+const FLOOD_MAX: usize = 32 << 20;
+
+#[test]
+fn a_flood_without_reading_is_stopped_by_not_reading() {
+    let limits = Limits {
+        in_flight_bytes: 256 << 10,
+        ..Limits::default()
+    };
+    let message = |command, offset, length| {
+        let mut bytes = Vec::new();
+        let flags = CommandFlags::default();
+        Request {
+            flags,
+            command,
+            cookie: 1,
+            offset,
+            length,
+        }
+        .encode(Dialect::Simple, &mut bytes);
+        bytes
+    };
+    for (what, bytes) in [
+        ("reads beyond the end", message(Command::Read, 1 << 40, 512)),
+        (
+            "commands that do not exist",
+            message(Command::Unknown(99), 0, 512),
+        ),
+        ("reads", message(Command::Read, 0, 128 << 10)),
+        ("flushes", message(Command::Flush, 0, 0)),
+    ] {
+        let taken = flood(&bytes, limits);
+        assert!(taken < 4 << 20, "{what}: the server took {taken} bytes");
+    }
+}
