@@ -18,6 +18,8 @@ mod exports;
 mod fuzz;
 mod handle;
 mod metrics;
+#[cfg(feature = "nfsserve")]
+pub mod nfsserve_adapter;
 mod rpcbind;
 mod server;
 mod service;
