@@ -21,8 +21,10 @@ pub struct SystemDisk {
 impl SystemDisk {
     /// Uses the folder `root`, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
         Self {
-            root: root.into(),
+            // A relative path means the folder that it means now.
+            root: std::path::absolute(&root).unwrap_or(root),
             temporary_names: AtomicU64::new(0),
         }
     }
@@ -48,16 +50,7 @@ impl SystemDisk {
 
 impl Disk for SystemDisk {
     fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
-        let full = self.full(path);
-        let error = |error| DiskError::new("create the folder", &full, error);
-        if full.is_dir() {
-            return Ok(());
-        }
-        fs::create_dir_all(&full).map_err(error)?;
-        let parent = full.parent().unwrap_or(Path::new("/"));
-        File::open(parent)
-            .and_then(|parent| parent.sync_all())
-            .map_err(error)
+        create_durably(&self.full(path))
     }
 
     fn create(&self, path: &Path, caching: Caching) -> Result<Arc<dyn DiskFile>, DiskError> {
@@ -277,6 +270,22 @@ fn open_file(
         file: File::from(file),
         path: full,
     }))
+}
+
+/// Makes a folder and those above it, each durable in the one above.
+fn create_durably(full: &Path) -> Result<(), DiskError> {
+    if full.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = full.parent() {
+        create_durably(parent)?;
+    }
+    match fs::create_dir(full) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(DiskError::new("create the folder", full, error))
+        }
+        _ => sync_parent(full),
+    }
 }
 
 fn sync_parent(full: &Path) -> Result<(), DiskError> {

@@ -8,6 +8,7 @@ mod pipeline;
 mod reader;
 mod restore;
 mod source;
+mod target;
 mod tree;
 mod writer;
 

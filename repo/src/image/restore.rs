@@ -1,10 +1,8 @@
 //! Reading a whole image out, in order and with both cores.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -59,27 +57,6 @@ impl Image {
             drop((job_queue, done));
             deliver(&range, &results, target)
         })
-    }
-
-    /// Writes the image to a file that reads as zeroes now, and makes it as long as the disk. Zeroes stay holes.
-    ///
-    /// # Errors
-    /// As for [`restore`](Self::restore).
-    pub fn restore_to_file(&self, file: &File) -> Result<(), RepoError> {
-        let fault = |action, source| RepoError::Transfer {
-            action,
-            offset: self.size_bytes(),
-            source,
-        };
-        if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            file.set_len(self.size_bytes())
-                .map_err(|error| fault("set the length of the target", error))?;
-        }
-        self.restore(0..self.size_bytes(), &mut |offset, bytes| {
-            file.write_all_at(bytes, offset)
-        })?;
-        file.sync_data()
-            .map_err(|error| fault("sync the target", error))
     }
 
     /// Cuts what holds data into jobs, in order.

@@ -1,0 +1,123 @@
+//! One engine task in a process of its own, so that `peers.py` can measure it like the peers'.
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, reason = "a measuring tool")]
+#![expect(clippy::cast_possible_truncation, reason = "figures fit")]
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Instant;
+
+use repo::{ChunkSource as _, ImageBase, ImageSpec, OpenOptions, PointKind, Repository, VerifyScope, WorkloadName};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["ingest", root, file] => ingest(root, file, None),
+        ["ingest", root, file, extents] => ingest(root, file, Some(extents)),
+        ["restore", root, file] => restore(root, file),
+        ["verify", root] => verify(root),
+        ["read", root, length, count, mode] => random_reads(root, length, count, mode),
+        _ => println!("run repo/benches/peers.py, which runs this"),
+    }
+}
+
+fn open(root: &str) -> Repository {
+    let root = Path::new(root);
+    if !root.join("superblock").exists() {
+        Repository::create(root, &repo::CreateOptions::default()).unwrap();
+    }
+    Repository::open(root, &OpenOptions::default()).unwrap()
+}
+
+fn ingest(root: &str, path: &str, extents: Option<&str>) {
+    let repository = open(root);
+    let file = File::open(path).unwrap();
+    let size_bytes = file.metadata().unwrap().len();
+    let ranges = extents.map_or_else(|| one(0..size_bytes), read_extents);
+    let started = Instant::now();
+    let mut backup = repository.begin(&WorkloadName::parse("bench").unwrap(), PointKind::Incremental).unwrap();
+    let spec = ImageSpec { name: "disk-0".to_owned(), size_bytes, base: ImageBase::Parent };
+    let mut writer = backup.image(&spec).unwrap();
+    writer.copy_file(&file, &ranges).unwrap();
+    backup.finish_image(writer).unwrap();
+    let read = started.elapsed();
+    let point = backup.commit().unwrap();
+    let image = &point.images[0];
+    let commit_ms = (started.elapsed() - read).as_millis();
+    println!(
+        "{{\"seconds\": {:.3}, \"commit_ms\": {commit_ms}, \"sent\": {}, \"stored\": {}, \"new_chunks\": {}}}",
+        started.elapsed().as_secs_f64(),
+        image.sent_bytes,
+        image.stored_bytes,
+        image.new_chunks
+    );
+    repository.close().unwrap();
+}
+
+fn one(range: Range<u64>) -> Vec<Range<u64>> {
+    std::iter::once(range).collect()
+}
+
+/// Lines of offset and length.
+fn read_extents(path: &str) -> Vec<Range<u64>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let numbers = text.lines().map(|line| line.split_once(' ').unwrap());
+    numbers.map(|(offset, length)| (offset.parse().unwrap(), length.parse().unwrap())).map(range).collect()
+}
+
+fn range((offset, length): (u64, u64)) -> Range<u64> {
+    offset..offset + length
+}
+
+fn restore(root: &str, path: &str) {
+    let repository = open(root);
+    let point = repository.points(None).pop().unwrap();
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+    repository.image(&point, 0).unwrap().restore_to_file(&file).unwrap();
+}
+
+fn verify(root: &str) {
+    let repository = open(root);
+    let report = repository.verify(&VerifyScope::All, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    println!("{{\"records\": {}, \"bytes\": {}}}", report.records, report.read_bytes);
+}
+
+/// Reads at random places that hold data: `cold` each place once, `hot` a few megabytes again and again.
+fn random_reads(root: &str, length: &str, count: &str, mode: &str) {
+    let repository = open(root);
+    let point = repository.points(None).pop().unwrap();
+    let image = repository.image(&point, 0).unwrap();
+    let length: u32 = length.parse().unwrap();
+    let count: usize = count.parse().unwrap();
+    let chunks = image.size_bytes() / 65_536;
+    let mut state = 42_u64;
+    let mut places = Vec::new();
+    while places.len() < count {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let index = (state >> 20) % chunks;
+        if !image.is_zero(index).unwrap() {
+            let within = (state >> 10) % (65_536 / u64::from(length)) * u64::from(length);
+            places.push(index * 65_536 + within);
+        }
+    }
+    if mode == "hot" {
+        places = places.iter().take(500).cycle().take(count).copied().collect();
+    }
+    let mut pieces = Vec::new();
+    let mut nanoseconds = Vec::with_capacity(count);
+    for place in places {
+        pieces.clear();
+        let started = Instant::now();
+        if !image.read_cached(place, length, &mut pieces) {
+            image.read(place, length, &mut pieces).unwrap();
+        }
+        nanoseconds.push(started.elapsed().as_nanos() as u64);
+    }
+    let mean = nanoseconds.iter().sum::<u64>() / count as u64;
+    nanoseconds.sort_unstable();
+    let at = |share: usize| nanoseconds[(count * share / 1000).min(count - 1)];
+    println!("{{\"mean\": {mean}, \"p50\": {}, \"p95\": {}, \"p99\": {}}}", at(500), at(950), at(990));
+}
