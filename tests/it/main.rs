@@ -1,4 +1,5 @@
 //! End to end: real clients and a real guest against the parts that are put together.
 
 mod guest;
+mod nfs_guest;
 mod tidy;

@@ -272,6 +272,45 @@ fn documents_that_are_named_exist() {
     assert_none(&faults.into_iter().collect::<Vec<_>>());
 }
 
+#[test]
+fn every_decoder_is_fuzzed_and_tested() {
+    let functions: BTreeSet<String> = files()
+        .iter()
+        .filter(|path| is_rust(path))
+        .flat_map(|path| {
+            let content = read(path);
+            let names = content
+                .split("pub fn fuzz_")
+                .skip(1)
+                .filter_map(|rest| rest.split('(').next());
+            names.map(|name| format!("fuzz_{name}")).collect::<Vec<_>>()
+        })
+        .filter(|name| {
+            name.chars()
+                .all(|letter| letter.is_ascii_lowercase() || "_0123456789".contains(letter))
+        })
+        .collect();
+    assert!(functions.contains("fuzz_pack"), "the decoders were found");
+    let calls = |folder: &str, name: &str| {
+        let call = format!("{name}(");
+        files()
+            .iter()
+            .any(|path| path.to_string_lossy().contains(folder) && read(path).contains(&call))
+    };
+    let mut faults = Vec::new();
+    for name in functions {
+        if !calls("tests/fuzz/fuzz_targets/", &name) {
+            faults.push(format!("{name} has no target in tests/fuzz"));
+        }
+        if !calls("tests/suite/", &name) {
+            faults.push(format!(
+                "{name} is not run by an ordinary test of its crate"
+            ));
+        }
+    }
+    assert_none(&faults);
+}
+
 /// The workspace's packages by name, as cargo describes them.
 fn packages() -> BTreeMap<String, Value> {
     let metadata = run(Command::new(env!("CARGO")).current_dir(workspace()).args([

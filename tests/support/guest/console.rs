@@ -40,9 +40,11 @@ impl Console {
     pub(super) fn log_in(&mut self) {
         self.process.type_text("root\n");
         self.expect("$ ", SHELL_LIMIT);
-        // Without echo, what follows on the line is the command's own output.
-        self.process
-            .type_text("stty -echo -onlcr cols 4000; dmesg -n 1; PS1=; PS2=; echo re''ady\n");
+        // A shell that edits no lines, and so prints nothing but what it is told to.
+        self.process.type_text("exec sh\n");
+        self.expect("# ", SHELL_LIMIT);
+        let quiet = "stty -echo -onlcr cols 4000; dmesg -n 1; PS1=; PS2=; echo re''ady\n";
+        self.process.type_text(quiet);
         self.expect("ready\n", SHELL_LIMIT);
     }
 
@@ -59,7 +61,7 @@ impl Console {
             self.process.type_text(&line);
         }
         self.process.type_text(&format!(
-            "echo '<<'{number}; sh /tmp/command </dev/null 2>&1; echo '>>'{number}:$?:\n"
+            "echo '<<'{number}; bash /tmp/command </dev/null 2>&1; echo '>>'{number}:$?:\n"
         ));
         self.expect(&format!("<<{number}\n"), SHELL_LIMIT);
     }

@@ -17,6 +17,7 @@ pub use files::GuestFiles;
 use self::console::Console;
 use self::qmp::Qmp;
 use crate::process::Process;
+use crate::transcript::last_lines;
 
 /// How long a boot may take on a busy machine; it takes about five seconds on an idle one.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -164,7 +165,13 @@ impl Guest {
     /// When its status is not 0.
     pub fn must(&mut self, command: &str, limit: Duration) -> String {
         let output = self.run(command, limit);
-        assert_eq!(output.status, 0, "in the guest: {command}\n{}", output.text);
+        let Output { status, text } = &output;
+        assert_eq!(
+            *status,
+            0,
+            "in the guest:\n{}\nprinted:\n{text}",
+            last_lines(command, 10)
+        );
         output.text
     }
 
