@@ -1,6 +1,11 @@
 //! One engine task in a process of its own, so that `peers.py` can measure it like the peers'.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, reason = "a measuring tool")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a measuring tool"
+)]
 #![expect(clippy::cast_possible_truncation, reason = "figures fit")]
 
 use std::fs::File;
@@ -8,10 +13,16 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use repo::{ChunkSource as _, ImageBase, ImageSpec, OpenOptions, PointKind, Repository, VerifyScope, WorkloadName};
+use repo::{
+    ChunkSource as _, ImageBase, ImageSpec, OpenOptions, PointKind, Repository, VerifyScope,
+    WorkloadName,
+};
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["ingest", root, file] => ingest(root, file, None),
@@ -37,8 +48,17 @@ fn ingest(root: &str, path: &str, extents: Option<&str>) {
     let size_bytes = file.metadata().unwrap().len();
     let ranges = extents.map_or_else(|| one(0..size_bytes), read_extents);
     let started = Instant::now();
-    let mut backup = repository.begin(&WorkloadName::parse("bench").unwrap(), PointKind::Incremental).unwrap();
-    let spec = ImageSpec { name: "disk-0".to_owned(), size_bytes, base: ImageBase::Parent };
+    let mut backup = repository
+        .begin(
+            &WorkloadName::parse("bench").unwrap(),
+            PointKind::Incremental,
+        )
+        .unwrap();
+    let spec = ImageSpec {
+        name: "disk-0".to_owned(),
+        size_bytes,
+        base: ImageBase::Parent,
+    };
     let mut writer = backup.image(&spec).unwrap();
     writer.copy_file(&file, &ranges).unwrap();
     backup.finish_image(writer).unwrap();
@@ -64,7 +84,10 @@ fn one(range: Range<u64>) -> Vec<Range<u64>> {
 fn read_extents(path: &str) -> Vec<Range<u64>> {
     let text = std::fs::read_to_string(path).unwrap();
     let numbers = text.lines().map(|line| line.split_once(' ').unwrap());
-    numbers.map(|(offset, length)| (offset.parse().unwrap(), length.parse().unwrap())).map(range).collect()
+    numbers
+        .map(|(offset, length)| (offset.parse().unwrap(), length.parse().unwrap()))
+        .map(range)
+        .collect()
 }
 
 fn range((offset, length): (u64, u64)) -> Range<u64> {
@@ -74,15 +97,32 @@ fn range((offset, length): (u64, u64)) -> Range<u64> {
 fn restore(root: &str, path: &str) {
     let repository = open(root);
     let point = repository.points(None).pop().unwrap();
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
-    repository.image(&point, 0).unwrap().restore_to_file(&file).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .unwrap();
+    repository
+        .image(&point, 0)
+        .unwrap()
+        .restore_to_file(&file)
+        .unwrap();
 }
 
 fn verify(root: &str) {
     let repository = open(root);
-    let report = repository.verify(&VerifyScope::All, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    let report = repository
+        .verify(&VerifyScope::All, &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
     assert!(report.is_sound(), "{report:?}");
-    println!("{{\"records\": {}, \"bytes\": {}}}", report.records, report.read_bytes);
+    println!(
+        "{{\"records\": {}, \"bytes\": {}}}",
+        report.records, report.read_bytes
+    );
 }
 
 /// Reads at random places that hold data: `cold` each place once, `hot` a few megabytes again and again.
@@ -96,7 +136,9 @@ fn random_reads(root: &str, length: &str, count: &str, mode: &str) {
     let mut state = 42_u64;
     let mut places = Vec::new();
     while places.len() < count {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let index = (state >> 20) % chunks;
         if !image.is_zero(index).unwrap() {
             let within = (state >> 10) % (65_536 / u64::from(length)) * u64::from(length);
@@ -104,7 +146,13 @@ fn random_reads(root: &str, length: &str, count: &str, mode: &str) {
         }
     }
     if mode == "hot" {
-        places = places.iter().take(500).cycle().take(count).copied().collect();
+        places = places
+            .iter()
+            .take(500)
+            .cycle()
+            .take(count)
+            .copied()
+            .collect();
     }
     let mut pieces = Vec::new();
     let mut nanoseconds = Vec::with_capacity(count);
@@ -119,5 +167,10 @@ fn random_reads(root: &str, length: &str, count: &str, mode: &str) {
     let mean = nanoseconds.iter().sum::<u64>() / count as u64;
     nanoseconds.sort_unstable();
     let at = |share: usize| nanoseconds[(count * share / 1000).min(count - 1)];
-    println!("{{\"mean\": {mean}, \"p50\": {}, \"p95\": {}, \"p99\": {}}}", at(500), at(950), at(990));
+    println!(
+        "{{\"mean\": {mean}, \"p50\": {}, \"p95\": {}, \"p99\": {}}}",
+        at(500),
+        at(950),
+        at(990)
+    );
 }

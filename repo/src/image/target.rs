@@ -18,14 +18,24 @@ impl Image {
     /// # Errors
     /// As for [`restore`](Self::restore).
     pub fn restore_to_file(&self, file: &File) -> Result<(), RepoError> {
-        let fault = |action, source| RepoError::Transfer { action, offset: self.size_bytes(), source };
+        let fault = |action, source| RepoError::Transfer {
+            action,
+            offset: self.size_bytes(),
+            source,
+        };
         if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            file.set_len(self.size_bytes()).map_err(|error| fault("set the length of the target", error))?;
+            file.set_len(self.size_bytes())
+                .map_err(|error| fault("set the length of the target", error))?;
         }
         let mut target = Target::new(file);
-        self.restore(0..self.size_bytes(), &mut |offset, bytes| target.write(offset, bytes))?;
-        target.flush().map_err(|error| fault("write to the target", error))?;
-        file.sync_data().map_err(|error| fault("sync the target", error))
+        self.restore(0..self.size_bytes(), &mut |offset, bytes| {
+            target.write(offset, bytes)
+        })?;
+        target
+            .flush()
+            .map_err(|error| fault("write to the target", error))?;
+        file.sync_data()
+            .map_err(|error| fault("sync the target", error))
     }
 }
 
@@ -42,8 +52,16 @@ impl<'a> Target<'a> {
     fn new(file: &'a File) -> Self {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-        let direct = rustix::fs::openat(CWD, path, flags, Mode::empty()).ok().map(File::from);
-        Self { file, direct, buffer: AlignedBuffer::zeroed(WRITE_BYTES), start: 0, filled: 0 }
+        let direct = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .ok()
+            .map(File::from);
+        Self {
+            file,
+            direct,
+            buffer: AlignedBuffer::zeroed(WRITE_BYTES),
+            start: 0,
+            filled: 0,
+        }
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -83,7 +101,8 @@ impl<'a> Target<'a> {
         if !done {
             self.file.write_all_at(head, self.start)?;
         }
-        self.file.write_all_at(tail, self.start + head.len() as u64)?;
+        self.file
+            .write_all_at(tail, self.start + head.len() as u64)?;
         self.filled = 0;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The index in RocksDB (`docs/formats/index.md`).
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocksdb::{
@@ -11,23 +11,30 @@ use rocksdb::{
 
 use super::{Coverage, IndexStore, OpenedIndex, Place, pages::RocksPages};
 use crate::chunk::ChunkId;
+use crate::disk::DiskError;
 use crate::error::RepoError;
 
 /// Names to places in a log-structured tree: new data is all misses, and those a filter in memory answers.
 pub(crate) struct RocksIndex {
     database: Arc<DB>,
     unlogged: WriteOptions,
+    /// Is there when the index was found damaged, so that the next opening makes it again.
+    damage_mark: PathBuf,
 }
 
 impl RocksIndex {
-    /// Opens the index in `folder`, or makes an empty one. One that cannot be opened is thrown away first: the packs
-    /// have all that it had.
+    /// Opens the index in `folder`, or makes an empty one. One that cannot be opened, or was found damaged, is thrown
+    /// away first: the packs have all that it had.
     pub(crate) fn open(folder: &Path, cache_bytes: usize) -> Result<OpenedIndex, RepoError> {
+        let damage_mark = folder.with_extension("damaged");
+        if damage_mark.exists() {
+            discard(folder, &damage_mark)?;
+        }
         let database = match open_database(folder, cache_bytes) {
             Ok(database) => database,
             Err(error) => {
                 tracing::info!(folder = %folder.display(), %error, "the index cannot be opened and is made again");
-                DB::destroy(&Options::default(), folder).map_err(failed("be removed"))?;
+                discard(folder, &damage_mark)?;
                 open_database(folder, cache_bytes).map_err(failed("be made"))?
             }
         };
@@ -35,21 +42,43 @@ impl RocksIndex {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         let pages = Arc::new(RocksPages::new(Arc::clone(&database)));
-        Ok(OpenedIndex {
-            index: Arc::new(Self { database, unlogged }),
-            pages,
-        })
+        let index = Arc::new(Self {
+            database,
+            unlogged,
+            damage_mark,
+        });
+        Ok(OpenedIndex { index, pages })
+    }
+
+    /// A damaged part of the index knows nothing: what it had is stored again, and the next opening mends it.
+    fn or_nothing<T>(
+        &self,
+        action: &'static str,
+        answer: Result<Option<T>, rocksdb::Error>,
+    ) -> Result<Option<T>, RepoError> {
+        match answer {
+            Err(error) if error.kind() == rocksdb::ErrorKind::Corruption => {
+                if !self.damage_mark.exists() {
+                    tracing::warn!(%error, "the index is damaged; it is made again when the repository is next opened");
+                    if let Err(error) = std::fs::write(&self.damage_mark, b"") {
+                        tracing::error!(%error, path = %self.damage_mark.display(), "cannot note that the index is damaged");
+                    }
+                }
+                Ok(None)
+            }
+            other => other.map_err(failed(action)),
+        }
     }
 }
 
 impl IndexStore for RocksIndex {
     fn find(&self, ids: &[ChunkId]) -> Result<Vec<Option<Place>>, RepoError> {
-        let answers = self.database.multi_get(ids.iter().map(key));
-        let decode = |answer: Result<Option<Vec<u8>>, rocksdb::Error>| {
-            let value = answer.map_err(failed("find a chunk"))?;
-            Ok(value.and_then(|value| Place::from_bytes(&value)))
+        let answers = self.database.multi_get(ids.iter().map(key)).into_iter();
+        let place = |answer| {
+            let value = self.or_nothing("find a chunk", answer)?;
+            Ok(value.and_then(|value: Vec<u8>| Place::from_bytes(&value)))
         };
-        answers.into_iter().map(decode).collect()
+        answers.map(place).collect()
     }
 
     fn insert(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError> {
@@ -57,16 +86,12 @@ impl IndexStore for RocksIndex {
         for (id, place) in entries {
             batch.put(key(id), place.to_bytes());
         }
-        self.database
-            .write_opt(batch, &self.unlogged)
-            .map_err(failed("remember chunks"))
+        let written = self.database.write_opt(batch, &self.unlogged).map(Some);
+        self.or_nothing("remember chunks", written).map(drop)
     }
 
     fn coverage(&self, pack: u32) -> Result<Option<Coverage>, RepoError> {
-        let value = self
-            .database
-            .get(coverage_key(pack))
-            .map_err(failed("find a pack"))?;
+        let value = self.or_nothing("find a pack", self.database.get(coverage_key(pack)))?;
         Ok(value.and_then(|value| match value.as_slice() {
             [0] => Some(Coverage { recovered: false }),
             [1] => Some(Coverage { recovered: true }),
@@ -76,9 +101,11 @@ impl IndexStore for RocksIndex {
 
     fn set_coverage(&self, pack: u32, coverage: Coverage) -> Result<(), RepoError> {
         let value = [u8::from(coverage.recovered)];
-        self.database
+        let written = self
+            .database
             .put_opt(coverage_key(pack), value, &self.unlogged)
-            .map_err(failed("remember a pack"))
+            .map(Some);
+        self.or_nothing("remember a pack", written).map(drop)
     }
 
     fn entry_count(&self) -> u64 {
@@ -102,6 +129,22 @@ fn open_database(folder: &Path, cache_bytes: usize) -> Result<DB, rocksdb::Error
         ColumnFamilyDescriptor::new(RocksPages::FAMILY, table_options(&cache)),
     ];
     DB::open_cf_descriptors(&options, folder, families)
+}
+
+/// Throws an index away, whatever state it is in.
+fn discard(folder: &Path, damage_mark: &Path) -> Result<(), RepoError> {
+    for outcome in [
+        std::fs::remove_dir_all(folder),
+        std::fs::remove_file(damage_mark),
+    ] {
+        match outcome {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DiskError::new("remove the damaged index", folder, error).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn base_options() -> Options {

@@ -185,6 +185,42 @@ fn an_index_of_garbage_is_made_again() {
     assert_eq!(again.images[0].new_chunks, 0);
 }
 
+#[test]
+fn a_flipped_bit_in_the_index_misleads_nobody_and_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let disks = two_points(folder.path());
+    let tables: Vec<_> = fs::read_dir(folder.path().join("index"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .collect();
+    assert!(!tables.is_empty());
+    for path in tables {
+        let mut bytes = fs::read(&path).unwrap();
+        for place in (0..bytes.len()).step_by(7) {
+            bytes[place] ^= 1;
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    assert!(read_honestly(folder.path(), &disks));
+    let again = |repository: &Repository| {
+        let point = back_up(
+            repository,
+            disks[1].len() as u64,
+            ImageBase::Nothing,
+            &[(0, disks[1].clone())],
+        );
+        let image = repository.image(&point, 0).unwrap();
+        assert!(crate::support::read_all(&image) == disks[1]);
+        point.images[0].new_chunks
+    };
+    again(&Repository::open(folder.path(), &options()).unwrap());
+    assert_eq!(
+        again(&Repository::open(folder.path(), &options()).unwrap()),
+        0
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
