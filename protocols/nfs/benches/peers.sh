@@ -11,7 +11,7 @@ rounds=${ROUNDS:-3} size=${DISK_MIB:-1024} target=${TARGET:-target}
 for program in qemu-img ganesha.nfsd rpcbind python3; do
     command -v "$program" >/dev/null || { echo "peers.sh: $program is missing" >&2; exit 1; }
 done
-cargo build --quiet --release -p nfs --features nfsserve --example serve_memory
+cargo build --quiet --release -p nfs --features nfsserve --example nfs_serve_memory
 work=$(mktemp -d) data=$(mktemp -d /dev/shm/peers.XXXXXX)
 pids=()
 finish() {
@@ -21,7 +21,7 @@ finish() {
 }
 trap finish EXIT
 
-server=$target/release/examples/serve_memory
+server=$target/release/examples/nfs_serve_memory
 "$server" 127.0.11.1:111 "$size" 2>"$work/ours.log" & pids+=($!); ours=$!
 ENGINE=nfsserve "$server" 127.0.11.2:111 "$size" 2>"$work/nfsserve.log" & pids+=($!); nfsserve=$!
 

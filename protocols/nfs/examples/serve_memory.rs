@@ -1,6 +1,8 @@
 //! Serves a folder in RAM with one disk file in it, for benchmarks and for trying clients.
 //!
-//! `serve_memory 127.0.0.4:111 1024` serves `/x/disk.img` of 1,024 MiB; all programs share the one port.
+//! `nfs_serve_memory 127.0.0.4:111 1024` serves `/x/disk.img` of 1,024 MiB, with our own port mapper at that address and NFS
+//! and MOUNT beside it on 2049. With `PORTMAP=rpcbind` in the environment, NFS and MOUNT listen at the address given and
+//! are registered with the rpcbind of this machine. With `ENGINE=nfsserve` the crate of that name serves (cargo feature).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,10 +55,16 @@ async fn serve(
         tree,
         options,
     });
+    let rpcbind = std::env::var_os("PORTMAP").is_some_and(|portmap| portmap == "rpcbind");
+    let beside = SocketAddr::new(address.ip(), 2049);
     let config = ServerConfig {
-        nfs: SocketAddr::new(address.ip(), 2049),
+        nfs: if rpcbind { address } else { beside },
         mount: None,
-        portmap: Portmap::BuiltIn(address),
+        portmap: if rpcbind {
+            Portmap::Rpcbind
+        } else {
+            Portmap::BuiltIn(address)
+        },
         key: HandleKey::new([7; 32]),
         limits: Limits::default(),
     };
