@@ -233,9 +233,15 @@ impl Backup {
             configuration: self.configuration,
         };
         self.repository.store().packs().sync_all()?;
-        self.repository
+        let committed = self
+            .repository
             .catalog()
-            .commit(draft, must_follow.as_ref())
+            .commit(draft, must_follow.as_ref());
+        if matches!(&committed, Err(RepoError::Disk(error)) if !error.is_full()) {
+            // Nobody knows whether the manifest is on the disk.
+            self.repository.store().packs().poison();
+        }
+        committed
     }
 
     fn parent_image(&self, name: &str) -> Result<Option<Image>, RepoError> {

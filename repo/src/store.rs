@@ -174,12 +174,31 @@ impl ChunkStore {
         Ok(places)
     }
 
+    /// Chunks of an image, those that lie together read together, and kept in memory.
+    pub(crate) fn chunks(&self, pointers: &[Pointer]) -> Result<Vec<Bytes>, RepoError> {
+        if let [pointer] = pointers {
+            return Ok(vec![self.chunk(pointer.id, pointer.place)?]);
+        }
+        let chunks = self.read_run(pointers)?;
+        for (pointer, chunk) in pointers
+            .iter()
+            .zip(&chunks)
+            .filter(|(pointer, _)| !pointer.id.is_zero())
+        {
+            self.chunks.insert(pointer.id, chunk.clone());
+        }
+        Ok(chunks)
+    }
+
     /// Consecutive chunks of an image, without keeping them.
     pub(crate) fn read_run(&self, pointers: &[Pointer]) -> Result<Vec<Bytes>, RepoError> {
         let wanted: Vec<_> = pointers
             .iter()
             .map(|pointer| (pointer.place, pointer.id))
             .collect();
+        self.counters
+            .chunk_reads
+            .fetch_add(pointers.len() as u64, Ordering::Relaxed);
         let mut found = self.reader.read_run(&wanted)?.into_iter();
         let mut chunks = Vec::with_capacity(pointers.len());
         for pointer in pointers {

@@ -67,15 +67,30 @@ impl Image {
     /// If the range is not inside the disk, or what is stored is hurt or gone; nothing is appended then.
     pub fn read(&self, offset: u64, length: u32, out: &mut Vec<Bytes>) -> Result<(), RepoError> {
         self.check(offset, u64::from(length))?;
-        let before = out.len();
-        for piece in pieces(offset, u64::from(length)) {
-            match self.chunk(piece.index) {
-                Ok(chunk) => out.push(chunk.slice(piece.within)),
-                Err(error) => {
-                    out.truncate(before);
-                    return Err(error);
-                }
-            }
+        let wanted: Vec<Piece> = pieces(offset, u64::from(length)).collect();
+        let mut found: Vec<Option<Bytes>> = wanted
+            .iter()
+            .map(|piece| self.cached_chunk(piece.index))
+            .collect();
+        self.read_missing(&wanted, &mut found)?;
+        let chunks = found.into_iter().flatten().zip(wanted);
+        out.extend(chunks.map(|(chunk, piece)| chunk.slice(piece.within)));
+        Ok(())
+    }
+
+    /// Reads the chunks that memory did not have, neighbours together.
+    fn read_missing(&self, wanted: &[Piece], found: &mut [Option<Bytes>]) -> Result<(), RepoError> {
+        let mut pointers = Vec::new();
+        for (piece, _) in wanted
+            .iter()
+            .zip(found.iter())
+            .filter(|(_, found)| found.is_none())
+        {
+            pointers.push(self.pointer(piece.index)?);
+        }
+        let mut read = self.store.chunks(&pointers)?.into_iter();
+        for slot in found.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = read.next();
         }
         Ok(())
     }

@@ -1,0 +1,253 @@
+//! What an overlay costs beside plain calls of the same size on the same disk, in the same run.
+//!
+//! `cargo bench -p repo --bench overlay`; the folder is `HOLDFAST_BENCH_DIR`, or one for temporary files of the build.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a measuring tool"
+)]
+#![expect(clippy::cast_possible_truncation, reason = "figures fit")]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use repo::clock::SystemClock;
+use repo::disk::SystemDisk;
+use repo::overlay::{MemoryPages, Overlay, OverlaySettings};
+use repo::{CreateOptions, ImageBase, ImageSpec, OpenOptions, PointKind, Repository, WorkloadName};
+
+const DISK_BYTES: u64 = 64 << 30;
+const BLOCK: usize = 4096;
+
+fn main() {
+    let folder = std::env::var_os("HOLDFAST_BENCH_DIR")
+        .map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+    let folder = tempfile::tempdir_in(folder).unwrap();
+    let root = folder.path().join("repository");
+    Repository::create(&root, &CreateOptions::default()).unwrap();
+    let repository = Repository::open(&root, &OpenOptions::default()).unwrap();
+    let mut backup = repository
+        .begin(&WorkloadName::parse("bench").unwrap(), PointKind::Full)
+        .unwrap();
+    let spec = ImageSpec {
+        name: "disk-0".to_owned(),
+        size_bytes: DISK_BYTES,
+        base: ImageBase::Nothing,
+    };
+    let writer = backup.image(&spec).unwrap();
+    backup.finish_image(writer).unwrap();
+    let point = backup.commit().unwrap();
+    let started = Instant::now();
+    let overlay = repository.create_overlay(&point, 0).unwrap();
+    println!(
+        "make an overlay of {} GiB: {:.1} ms",
+        DISK_BYTES >> 30,
+        milliseconds(started)
+    );
+    reads_and_writes(&overlay, folder.path());
+    repository.discard_overlay(overlay.id()).unwrap();
+    for threads in [1, 8, 32] {
+        let overlay = repository.create_overlay(&point, 0).unwrap();
+        flushes(&overlay, folder.path(), threads);
+        repository.discard_overlay(overlay.id()).unwrap();
+    }
+    for records in [10_000, 100_000, 1_000_000] {
+        let overlay = repository.create_overlay(&point, 0).unwrap();
+        reopening(&repository, overlay, records);
+    }
+}
+
+fn milliseconds(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+/// Microseconds of each of many calls, as (median, 99th percentile).
+fn time_each(count: u64, mut call: impl FnMut(u64)) -> (f64, f64) {
+    let mut times: Vec<Duration> = (0..count)
+        .map(|number| {
+            let started = Instant::now();
+            call(number);
+            started.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let at = |place: usize| times[place].as_secs_f64() * 1e6;
+    (at(times.len() / 2), at(times.len() * 99 / 100))
+}
+
+fn block_of(number: u64) -> u64 {
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % (DISK_BYTES / BLOCK as u64) * BLOCK as u64
+}
+
+fn payload(length: usize) -> Bytes {
+    (0..length).map(|at| (at * 131 % 251) as u8).collect()
+}
+
+fn reads_and_writes(overlay: &Overlay, folder: &Path) {
+    let raw = File::create(folder.join("raw")).unwrap();
+    for (length, count) in [(BLOCK, 30_000_u64), (65536, 4_000)] {
+        let data = payload(length);
+        let plain = time_each(count, |number| {
+            raw.write_all_at(&data, number * length as u64).unwrap()
+        });
+        raw.sync_data().unwrap();
+        let mut waits = 0;
+        let ours = time_each(count, |number| {
+            let offset = block_of(number) / length as u64 * length as u64;
+            let data = [data.clone()];
+            match overlay.try_write(offset, &data) {
+                Some(done) => done.unwrap(),
+                None => {
+                    waits += 1;
+                    overlay.write(offset, &data, false).unwrap();
+                }
+            }
+        });
+        overlay.flush().unwrap();
+        println!(
+            "write {length:>6} B: plain append {:.1} us (p99 {:.0}), overlay {:.1} us (p99 {:.0}), ratio {:.2}, {waits} of {count} could wait",
+            plain.0,
+            plain.1,
+            ours.0,
+            ours.1,
+            ours.0 / plain.0
+        );
+    }
+    let mut out = Vec::new();
+    let mut misses = 0;
+    let hot = time_each(200_000, |number| {
+        out.clear();
+        misses += u64::from(!overlay.read_cached(
+            block_of(29_000 + number % 1000),
+            BLOCK as u32,
+            &mut out,
+        ));
+    });
+    println!(
+        "read 4 KiB, hot: {:.2} us (p99 {:.2}), {misses} of 200000 not in memory",
+        hot.0, hot.1
+    );
+    let far = time_each(20_000, |number| {
+        out.clear();
+        overlay
+            .read(block_of(number), BLOCK as u32, &mut out)
+            .unwrap();
+    });
+    println!(
+        "read 4 KiB of 30000, journal in the page cache: {:.2} us (p99 {:.2})",
+        far.0, far.1
+    );
+    let below = time_each(20_000, |number| {
+        out.clear();
+        overlay
+            .read(block_of(number + 1_000_000), BLOCK as u32, &mut out)
+            .unwrap();
+    });
+    println!(
+        "read 4 KiB of the point, zero there: {:.2} us (p99 {:.2})",
+        below.0, below.1
+    );
+    println!("{:?}", overlay.statistics());
+}
+
+/// Each thread writes 4 KiB and makes it durable, over and over.
+fn flushes(overlay: &Overlay, folder: &Path, threads: usize) {
+    let raw = File::create(folder.join("raw")).unwrap();
+    let (end, data) = (AtomicU64::new(0), payload(BLOCK));
+    let plain = rate(threads, |_| {
+        raw.write_all_at(&data, end.fetch_add(BLOCK as u64, Ordering::Relaxed))
+            .unwrap();
+        raw.sync_data().unwrap();
+    });
+    let number = AtomicU64::new(0);
+    let ours = rate(threads, |_| {
+        overlay
+            .write(
+                block_of(number.fetch_add(1, Ordering::Relaxed)),
+                std::slice::from_ref(&data),
+                false,
+            )
+            .unwrap();
+        overlay.flush().unwrap();
+    });
+    let statistics = overlay.statistics();
+    println!(
+        "write and flush 4 KiB, {threads:>2} threads: plain {plain:.0}/s, overlay {ours:.0}/s, ratio {:.2}; {} syncs",
+        ours / plain,
+        statistics.syncs
+    );
+}
+
+fn rate(threads: usize, call: impl Fn(usize) + Sync) -> f64 {
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (stop, count, call) = (&stop, &count, &call);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    call(thread);
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while started.elapsed() < Duration::from_secs(3) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
+}
+
+fn reopening(repository: &Repository, overlay: Arc<Overlay>, records: u64) {
+    let data = payload(BLOCK);
+    let started = Instant::now();
+    for number in 0..records {
+        overlay
+            .write(block_of(number), std::slice::from_ref(&data), false)
+            .unwrap();
+    }
+    let wrote = milliseconds(started);
+    overlay.flush().unwrap();
+    let statistics = overlay.statistics();
+    let id = overlay.id();
+    let source = Arc::new(repository.image(&repository.points(None)[0], 0).unwrap());
+    assert_eq!(source.size_bytes(), overlay.size_bytes());
+    drop(overlay);
+    let started = Instant::now();
+    let again = repository.open_overlay(id).unwrap();
+    let tail = milliseconds(started);
+    let mut out = Vec::new();
+    let read = time_each(2000, |number| {
+        out.clear();
+        again
+            .read(block_of(number * 7919 % records), BLOCK as u32, &mut out)
+            .unwrap();
+    });
+    drop(again);
+    let started = Instant::now();
+    let disk = Arc::new(SystemDisk::new(repository.root()));
+    let pages = Arc::new(MemoryPages::new());
+    let settings = OverlaySettings {
+        map_cache_bytes: 1 << 30,
+        ..OverlaySettings::default()
+    };
+    let whole = Overlay::open(disk, Arc::new(SystemClock), pages, source, settings, id).unwrap();
+    let all = milliseconds(started);
+    assert_eq!(whole.statistics().live_bytes, statistics.live_bytes);
+    drop(whole);
+    println!(
+        "{records} writes of 4 KiB ({wrote:.0} ms; map {} KiB): open from checkpoint {tail:.1} ms, from the journal alone {all:.0} ms; read {:.1} us (p99 {:.0})",
+        statistics.map_bytes >> 10,
+        read.0,
+        read.1
+    );
+    repository.discard_overlay(id).unwrap();
+}
