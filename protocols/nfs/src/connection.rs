@@ -123,9 +123,16 @@ impl Carrier {
             (false, true) => None,
         };
         if !self.session.expects_answers() {
-            self.stream
-                .ready(interest.unwrap_or(Interest::READABLE))
-                .await?;
+            let ready = self.stream.ready(interest.unwrap_or(Interest::READABLE));
+            if self.session.holds_large_buffer() {
+                let Ok(ready) = tokio::time::timeout(IDLE, ready).await else {
+                    self.session.shrink();
+                    return Ok(true);
+                };
+                ready?;
+            } else {
+                ready.await?;
+            }
             return if reads { self.read() } else { Ok(true) };
         }
         let has_backlog = !self.backlog.is_empty();
@@ -153,10 +160,7 @@ impl Carrier {
         match self.stream.try_read_buf(&mut input.limit(limit)) {
             Ok(0) => Ok(false),
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.session.shrink();
-                Ok(true)
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -207,4 +211,6 @@ impl Carrier {
 }
 
 const SLICES: usize = 64;
+/// After so long without a request, a buffer for large ones is given back.
+const IDLE: Duration = Duration::from_secs(2);
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);

@@ -98,7 +98,9 @@ impl Session {
     /// at the start of the buffer and is not moved.
     pub(crate) fn input(&mut self) -> (&mut BytesMut, usize) {
         let missing = match self.input.first_chunk() {
-            Some(mark) => (4 + split_mark(*mark).0).saturating_sub(self.input.len()),
+            // A length beyond the bound was refused when its mark came.
+            Some(mark) => (4 + split_mark(*mark).0.min(self.service.record_max()))
+                .saturating_sub(self.input.len()),
             None => 0,
         };
         let limit = if missing > INPUT_BYTES {
@@ -121,9 +123,14 @@ impl Session {
         (&mut self.input, limit)
     }
 
+    /// Whether a buffer for large records is held and nothing is in it.
+    pub(crate) fn holds_large_buffer(&self) -> bool {
+        self.input.is_empty() && self.input_bytes > INPUT_BYTES
+    }
+
     /// Gives the input buffer back if nothing is in it.
     pub(crate) fn shrink(&mut self) {
-        if self.input.is_empty() && self.input.capacity() > 0 {
+        if self.input.is_empty() {
             self.input = BytesMut::new();
             self.input_bytes = INPUT_BYTES;
         }
