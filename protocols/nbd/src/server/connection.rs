@@ -115,10 +115,11 @@ where
             transmit(stream, chosen, negotiation.input, shared).await
         }
         (Negotiated::StartTls, Some(acceptor)) => {
-            let accepted = tokio::time::timeout_at(deadline, acceptor.accept(stream))
-                .await
-                .map_err(timeout)?;
-            let mut stream = accepted.map_err(ConnectionError::Tls)?;
+            let accepting = tokio::time::timeout_at(deadline, acceptor.accept(stream));
+            let Some(accepted) = shared.stop.run_until_cancelled(accepting).await else {
+                return Ok(());
+            };
+            let mut stream = accepted.map_err(timeout)?.map_err(ConnectionError::Tls)?;
             peer.tls = true;
             peer.certificates = stream
                 .get_ref()

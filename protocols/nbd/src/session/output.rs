@@ -42,6 +42,11 @@ impl Output {
         self.length_bytes
     }
 
+    /// Pieces that wait; each may keep a larger buffer of the export alive.
+    pub fn pieces(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.length_bytes == 0

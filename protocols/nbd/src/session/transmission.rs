@@ -294,6 +294,7 @@ impl Transmission {
         let waiting = u64::try_from(self.output.len()).expect("a usize fits 64 bits");
         let held = self.running_bytes + waiting;
         self.running < self.limits.in_flight_requests
+            && self.output.pieces() < PIECES_MAX
             && (held == 0 || held + cost <= self.limits.in_flight_bytes)
     }
 
@@ -477,6 +478,9 @@ enum Phase {
     Ended,
 }
 
+/// Most pieces of replies that wait before the next request is taken. A piece of 512 bytes can keep a whole chunk of a
+/// cache alive, so bytes alone do not bound the memory.
+const PIECES_MAX: usize = 1024;
 /// Size of the buffer for requests and short payloads.
 const INPUT_BYTES: usize = 256 * 1024;
 /// Least room to read into.

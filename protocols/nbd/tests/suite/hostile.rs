@@ -300,6 +300,34 @@ fn a_payload_that_never_comes_holds_nothing_up() {
     assert_eq!(seen, [2; 4096], "half a write is no write");
 }
 
+#[test]
+fn short_reads_that_nobody_takes_pin_few_buffers() {
+    let export = Arc::new(Habit::quick(filled(&vec![9; 4 << 20])));
+    let limits = Limits {
+        in_flight_bytes: 1 << 30,
+        ..Limits::default()
+    };
+    let fixture = Fixture::with_limits(Arc::clone(&export) as _, limits);
+    let mut lazy = raw_connection(&fixture);
+    lazy.set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let mut reads = Vec::new();
+    for cookie in 0..100_000 {
+        let flags = CommandFlags::default();
+        Request {
+            flags,
+            command: Command::Read,
+            cookie,
+            offset: 0,
+            length: 512,
+        }
+        .encode(Dialect::Simple, &mut reads);
+    }
+    assert!(lazy.write_all(&reads).is_err(), "the server stops reading");
+    let done = export.quick_reads.load(Ordering::SeqCst);
+    assert!(done < 5000, "{done} reads were done");
+}
+
 /// Sends `message` for ever and reads nothing; gives how much the server took before it stopped reading.
 fn flood(message: &[u8], limits: Limits) -> usize {
     let fixture = Fixture::with_limits(Arc::new(MemoryDisk::new(8 << 20)), limits);

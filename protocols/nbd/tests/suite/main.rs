@@ -10,8 +10,9 @@
 mod support;
 
 mod clients;
+mod handshake;
 mod hostile;
 mod own_client;
 mod server;
-mod session;
 mod tls;
+mod transmission;
