@@ -8,19 +8,50 @@ use export::{Caller, CreateMode, Durability, FileExport, MemoryTree, SetAttribut
 
 use crate::duplicates::DuplicateLimits;
 use crate::exports::{Export, ExportOptions, Squash, StaticDirectory};
-use crate::handle::{HandleKey, Target};
+use crate::handle::{Handle, HandleKey, Target};
 use crate::metrics::Metrics;
 use crate::service::{Ports, Service, ServiceParts};
 use crate::session::{Budget, Session, Window};
 use crate::wire::rpc::{self, AuthSys, Call};
 use crate::wire::xdr::{Reader, Writer, length_u32};
 
-/// Feeds `data` to a connection twice: as the raw bytes of its stream, and as the arguments of an NFS procedure (the
-/// first byte says which) behind a good head. A quarter of the latter get a good file handle put before them.
+/// Feeds `data` to a connection twice: as the raw bytes of its stream, and as the arguments of a procedure (the first
+/// byte says which) behind a good head. A quarter of the latter get a good handle, of a folder or of a file, put
+/// before them.
 #[doc(hidden)]
 pub fn fuzz_record(data: &[u8]) {
-    let tree = small_tree();
-    let root = tree.root();
+    let (service, [folder, file]) = small_service();
+    feed(&service, data);
+    if let Some((first, rest)) = data.split_first() {
+        let handle = if first & 32 == 0 { folder } else { file };
+        feed(&service, &call_record(u32::from(*first), &handle, rest));
+    }
+    let _credential = AuthSys::decode(data);
+    let _call = Call::decode(&mut Reader::new(data));
+}
+
+/// A service of a small tree, and handles of its root and of a file in it.
+pub(crate) fn small_service() -> (Arc<Service>, [Handle; 2]) {
+    let tree = Arc::new(MemoryTree::with_capacity(1 << 24));
+    let caller = Caller {
+        uid: 0,
+        gid: 0,
+        gids: Vec::new(),
+    };
+    // Everybody may do everything: calls come without a user, and are to go deep.
+    let open = SetAttributes {
+        mode: Some(0o777),
+        ..SetAttributes::default()
+    };
+    let opened = tree.set_attributes(&caller, tree.root(), &open);
+    opened.expect("a mode can be set");
+    let made = tree.create(&caller, tree.root(), b"a", CreateMode::Guarded, &open);
+    let file = made.expect("an empty tree takes a file").file;
+    let data = [Bytes::from(BytesMut::zeroed(1000))];
+    tree.write(file, 0, &data, Durability::Unstable)
+        .expect("a small write fits");
+    let key = HandleKey::new([0; 32]);
+    let handles = [tree.root(), file].map(|file| key.seal(Target { export: 1, file }));
     let directory = StaticDirectory::new();
     let options = ExportOptions {
         squash: Squash::None,
@@ -32,16 +63,11 @@ pub fn fuzz_record(data: &[u8]) {
         tree,
         options,
     });
-    let key = HandleKey::new([0; 32]);
-    let handle = key.seal(Target {
-        export: 1,
-        file: root,
-    });
     let parts = ServiceParts {
         key,
         write_verifier: [0; 8],
         duplicates: DuplicateLimits::default(),
-        transfer_bytes: 1 << 16,
+        transfer_bytes: 1 << 20,
         ports: Ports {
             nfs: 2049,
             mount: 2049,
@@ -49,13 +75,7 @@ pub fn fuzz_record(data: &[u8]) {
         },
     };
     let service = Service::new(Arc::new(directory), Arc::new(Metrics::default()), parts);
-    let service = Arc::new(service);
-    feed(&service, data);
-    if let Some((first, rest)) = data.split_first() {
-        feed(&service, &call_record(u32::from(*first), &handle, rest));
-    }
-    let _credential = AuthSys::decode(data);
-    let _call = Call::decode(&mut Reader::new(data));
+    (Arc::new(service), handles)
 }
 
 /// A call of one of the programs, chosen by `choice`, with `arguments`.
@@ -129,22 +149,6 @@ fn feed(service: &Arc<Service>, bytes: &[u8]) {
     }
     drop(session);
     assert_eq!(budget.used(), 0, "a session gives back what it took");
-}
-
-fn small_tree() -> Arc<MemoryTree> {
-    let tree = Arc::new(MemoryTree::with_capacity(1 << 24));
-    let caller = Caller {
-        uid: 0,
-        gid: 0,
-        gids: Vec::new(),
-    };
-    let attributes = SetAttributes::default();
-    let made = tree.create(&caller, tree.root(), b"a", CreateMode::Guarded, &attributes);
-    let file = made.expect("an empty tree takes a file").file;
-    let data = [Bytes::from(BytesMut::zeroed(1000))];
-    tree.write(file, 0, &data, Durability::Unstable)
-        .expect("a small write fits");
-    tree
 }
 
 /// Bytes that arrive together; small, so that records arrive in parts.

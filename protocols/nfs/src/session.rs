@@ -373,3 +373,120 @@ const FLUSH_BYTES: usize = 512 * 1024;
 /// Up to here an answer is copied behind the one before it instead of being a piece of its own.
 const COPY_BYTES: usize = 2048;
 const FRAGMENTS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+
+    use super::*;
+    use crate::fuzz::small_service;
+    use crate::wire::rpc::{AUTH_NONE, Call, LAST_FRAGMENT};
+    use crate::wire::xdr::Writer;
+
+    fn session() -> (Session, [crate::handle::Handle; 2]) {
+        let (service, handles) = small_service();
+        let window = Window {
+            requests: 4,
+            bytes: 1 << 20,
+        };
+        let (answers, _) = tokio::sync::mpsc::unbounded_channel();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        (
+            Session::new(
+                service,
+                peer,
+                window,
+                Arc::new(Budget::new(1 << 20)),
+                answers,
+            ),
+            handles,
+        )
+    }
+
+    fn record(procedure: u32, arguments: impl FnOnce(&mut Writer<'_, Vec<u8>>)) -> Vec<u8> {
+        let mut record = vec![0; 4];
+        let out = &mut Writer::new(&mut record);
+        let (rpc_version, program, version, flavor) = (2, 100_003, 3, AUTH_NONE);
+        let (xid, credential) = (1, &[][..]);
+        Call {
+            xid,
+            rpc_version,
+            program,
+            version,
+            procedure,
+            flavor,
+            credential,
+        }
+        .encode(out);
+        arguments(out);
+        let mark = u32::try_from(record.len() - 4).unwrap() | LAST_FRAGMENT;
+        record[..4].copy_from_slice(&mark.to_be_bytes());
+        record
+    }
+
+    fn write(file: &[u8], length: usize) -> Vec<u8> {
+        record(7, |out| {
+            out.opaque(file);
+            out.u64(0);
+            out.u32(u32::try_from(length).unwrap());
+            out.u32(0);
+            out.opaque(&vec![7; length]);
+        })
+    }
+
+    #[test]
+    fn a_large_record_is_read_to_its_end_and_its_buffer_given_back() {
+        let (mut session, [_, file]) = session();
+        let record = write(&file, 1 << 20);
+        let mut rest = &record[..];
+        while !rest.is_empty() {
+            let (input, limit) = session.input();
+            assert!(input.capacity() - input.len() >= limit.min(rest.len()));
+            let (now, later) = rest.split_at(limit.min(rest.len()));
+            input.put_slice(now);
+            session.advance().unwrap();
+            rest = later;
+        }
+        let written = session.service.metrics.written_bytes.value();
+        assert_eq!(written, 1 << 20, "the write is done at once");
+        assert!(session.holds_large_buffer());
+        session.shrink();
+        assert!(!session.holds_large_buffer());
+        assert_eq!(session.input().0.capacity(), INPUT_BYTES);
+    }
+
+    #[test]
+    fn answers_that_are_not_taken_close_the_window() {
+        let (mut session, [_, file]) = session();
+        session.input().0.put_slice(&write(&file, 60_000));
+        session.advance().unwrap();
+        let read = record(6, |out| {
+            out.opaque(&file);
+            out.u64(0);
+            out.u32(1 << 20);
+        });
+        let mut asked = 0;
+        while session.wants_input() {
+            session.input().0.put_slice(&read);
+            // As if the socket took nothing: the part of the output that would go in one write is no reason to stop.
+            let before = session.output().bytes();
+            session.advance().unwrap();
+            asked += 1;
+            if session.output().bytes() == before {
+                break;
+            }
+        }
+        assert!(
+            asked < 20,
+            "{asked} answers of 60 kB are far above the window"
+        );
+        assert!(session.output().bytes() >= FLUSH_BYTES);
+        let all = session.output().bytes();
+        session.sent(all - 1);
+        assert_eq!(session.output().bytes(), 1);
+        assert!(
+            session.wants_input(),
+            "the window opens as answers are taken"
+        );
+    }
+}
