@@ -4,18 +4,24 @@
 //! that a rename is one step to all who look; then one object. Content is kept in blocks that are shared with the
 //! answers to reads: a write to a block that some answer still holds copies the block first.
 
-use std::collections::{BTreeMap, HashMap};
+mod clock;
+mod content;
+mod object;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
+use self::clock::Clock;
+use self::content::{Content, Space};
+use self::object::{Body, Directory, Object};
 use crate::{
     Attributes, Caller, CreateMode, Created, DirectoryEntry, Durability, ExportError, FileExport,
-    FileId, FileKind, FileRead, Segments, SetAttributes, Statistics, TimeChange, Timestamp,
-    Written,
+    FileId, FileRead, SetAttributes, Statistics, Timestamp, Written,
 };
 
 /// A [`FileExport`] that keeps everything in memory and forgets it when dropped.
@@ -529,337 +535,6 @@ enum Wanted {
     Other,
 }
 
-struct Object {
-    state: RwLock<State>,
-}
-
-struct State {
-    mode: u32,
-    links: u32,
-    uid: u32,
-    gid: u32,
-    accessed: Timestamp,
-    modified: Timestamp,
-    changed: Timestamp,
-    body: Body,
-}
-
-enum Body {
-    File(Content),
-    Directory(Directory),
-    Symlink(Vec<u8>),
-}
-
-#[derive(Default)]
-struct Content {
-    size_bytes: u64,
-    /// Blocks that were written, each of `BLOCK_BYTES`. What lies past the end of the file is zero.
-    blocks: BTreeMap<u64, Bytes>,
-    verifier: Option<[u8; 8]>,
-}
-
-struct Directory {
-    parent: FileId,
-    names: HashMap<Vec<u8>, u64>,
-    entries: BTreeMap<u64, (Vec<u8>, FileId)>,
-    next_cookie: u64,
-}
-
-/// Gives each change a later time than the one before, so that clients see every change.
-#[derive(Debug, Default)]
-struct Clock {
-    last_nanoseconds: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Space {
-    capacity_bytes: u64,
-    used_bytes: AtomicU64,
-}
-
-impl Object {
-    fn new(file: FileId, body: Body, mode: u32, uid: u32, gid: u32, now: Timestamp) -> Self {
-        debug_assert!(file.0 != 0, "0 names nothing");
-        let links = if matches!(body, Body::Directory(_)) {
-            2
-        } else {
-            1
-        };
-        let (accessed, modified, changed) = (now, now, now);
-        Self {
-            state: RwLock::new(State {
-                mode,
-                links,
-                uid,
-                gid,
-                accessed,
-                modified,
-                changed,
-                body,
-            }),
-        }
-    }
-}
-
-impl State {
-    fn touch(&mut self, now: Timestamp) {
-        self.modified = now;
-        self.changed = now;
-    }
-
-    fn change(
-        &mut self,
-        change: &SetAttributes,
-        space: &Space,
-        now: Timestamp,
-    ) -> Result<(), ExportError> {
-        if let Some(size_bytes) = change.size_bytes {
-            self.live()?.content_mut()?.resize(size_bytes, space)?;
-            self.modified = now;
-        }
-        let time = |wanted: TimeChange| match wanted {
-            TimeChange::Now => now,
-            TimeChange::To(time) => time,
-        };
-        self.mode = change.mode.map_or(self.mode, |mode| mode & MODE_MASK);
-        self.uid = change.uid.unwrap_or(self.uid);
-        self.gid = change.gid.unwrap_or(self.gid);
-        self.accessed = change.accessed.map_or(self.accessed, time);
-        self.modified = change.modified.map_or(self.modified, time);
-        self.changed = now;
-        Ok(())
-    }
-
-    /// Refuses to give space to a file whose last name went while the caller waited for the lock.
-    fn live(&mut self) -> Result<&mut Self, ExportError> {
-        if self.links == 0 {
-            Err(ExportError::Stale)
-        } else {
-            Ok(self)
-        }
-    }
-
-    fn content_mut(&mut self) -> Result<&mut Content, ExportError> {
-        match &mut self.body {
-            Body::File(content) => Ok(content),
-            Body::Directory(_) => Err(ExportError::IsDirectory),
-            Body::Symlink(_) => Err(ExportError::Invalid),
-        }
-    }
-
-    fn directory_mut(&mut self) -> Result<&mut Directory, ExportError> {
-        match &mut self.body {
-            Body::Directory(entries) => Ok(entries),
-            Body::File(_) | Body::Symlink(_) => Err(ExportError::NotDirectory),
-        }
-    }
-
-    fn content(&self) -> Result<&Content, ExportError> {
-        match &self.body {
-            Body::File(content) => Ok(content),
-            Body::Directory(_) => Err(ExportError::IsDirectory),
-            Body::Symlink(_) => Err(ExportError::Invalid),
-        }
-    }
-
-    fn directory(&self) -> Result<&Directory, ExportError> {
-        match &self.body {
-            Body::Directory(entries) => Ok(entries),
-            Body::File(_) | Body::Symlink(_) => Err(ExportError::NotDirectory),
-        }
-    }
-
-    fn attributes(&self, file: FileId) -> Attributes {
-        let (kind, size_bytes, used_bytes) = match &self.body {
-            Body::File(content) => (
-                FileKind::File,
-                content.size_bytes,
-                content.blocks.len() as u64 * BLOCK_BYTES,
-            ),
-            Body::Directory(entries) => (
-                FileKind::Directory,
-                4096 + 32 * entries.names.len() as u64,
-                4096,
-            ),
-            Body::Symlink(target) => (FileKind::Symlink, target.len() as u64, 0),
-        };
-        Attributes {
-            file,
-            kind,
-            mode: self.mode,
-            links: self.links,
-            uid: self.uid,
-            gid: self.gid,
-            size_bytes,
-            used_bytes,
-            accessed: self.accessed,
-            modified: self.modified,
-            changed: self.changed,
-        }
-    }
-}
-
-impl Body {
-    fn default_mode(&self) -> u32 {
-        match self {
-            Self::File(_) => 0o644,
-            Self::Directory(_) => 0o755,
-            Self::Symlink(_) => 0o777,
-        }
-    }
-}
-
-impl Content {
-    fn write(&mut self, offset: u64, data: &[Bytes], space: &Space) -> Result<(), ExportError> {
-        let length: u64 = data.iter().map(|piece| piece.len() as u64).sum();
-        let end = offset
-            .checked_add(length)
-            .filter(|end| *end <= SIZE_MAX_BYTES);
-        let end = end.ok_or(ExportError::TooLarge)?;
-        if length == 0 {
-            return Ok(());
-        }
-        let blocks = offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
-        let held = self.blocks.range(blocks.clone()).count() as u64;
-        space.take(blocks.end - blocks.start - held)?;
-        let mut at = offset;
-        for piece in data {
-            let mut rest: &[u8] = piece;
-            while !rest.is_empty() {
-                let (number, start) = split_offset(at);
-                let step = rest.len().min(BLOCK - start);
-                let (now, later) = rest.split_at(step);
-                self.write_block(number, start, now);
-                rest = later;
-                at += step as u64;
-            }
-        }
-        self.size_bytes = self.size_bytes.max(end);
-        Ok(())
-    }
-
-    fn write_block(&mut self, number: u64, start: usize, data: &[u8]) {
-        let slot = self.blocks.entry(number).or_default();
-        if data.len() == BLOCK && (slot.is_empty() || !slot.is_unique()) {
-            *slot = Bytes::copy_from_slice(data);
-            return;
-        }
-        let mut block = match std::mem::take(slot).try_into_mut() {
-            Ok(block) if !block.is_empty() => block,
-            Ok(_) => BytesMut::zeroed(BLOCK),
-            Err(shared) if !shared.is_empty() => BytesMut::from(&shared[..]),
-            Err(_) => BytesMut::zeroed(BLOCK),
-        };
-        if let Some(place) = block.get_mut(start..start + data.len()) {
-            place.copy_from_slice(data);
-        }
-        *slot = block.freeze();
-    }
-
-    fn resize(&mut self, size_bytes: u64, space: &Space) -> Result<(), ExportError> {
-        if size_bytes > SIZE_MAX_BYTES {
-            return Err(ExportError::TooLarge);
-        }
-        if size_bytes < self.size_bytes {
-            let gone = self.blocks.split_off(&size_bytes.div_ceil(BLOCK_BYTES));
-            space.give_back(gone.len());
-            let (number, start) = split_offset(size_bytes);
-            if start > 0 && self.blocks.contains_key(&number) {
-                self.write_block(number, start, ZEROES.get(start..).unwrap_or_default());
-            }
-        }
-        self.size_bytes = size_bytes;
-        Ok(())
-    }
-
-    fn read(&self, offset: u64, length: u64) -> Segments {
-        let mut data = Segments::new();
-        let (mut at, end) = (offset, offset.saturating_add(length));
-        while at < end {
-            let (number, start) = split_offset(at);
-            let step = (BLOCK - start).min(usize::try_from(end - at).unwrap_or(BLOCK));
-            match self.blocks.get(&number) {
-                Some(block) => data.push(block.slice(start..start + step)),
-                None => data.push_zeroes(step),
-            }
-            at += step as u64;
-        }
-        data
-    }
-}
-
-impl Directory {
-    fn new(parent: FileId) -> Self {
-        Self {
-            parent,
-            names: HashMap::new(),
-            entries: BTreeMap::new(),
-            next_cookie: FIRST_COOKIE,
-        }
-    }
-
-    fn insert(&mut self, name: &[u8], file: FileId) {
-        self.names.insert(name.to_vec(), self.next_cookie);
-        self.entries.insert(self.next_cookie, (name.to_vec(), file));
-        self.next_cookie += 1;
-    }
-
-    fn remove(&mut self, name: &[u8]) {
-        if let Some(cookie) = self.names.remove(name) {
-            self.entries.remove(&cookie);
-        }
-    }
-
-    fn find(&self, name: &[u8]) -> Option<FileId> {
-        let cookie = self.names.get(name)?;
-        self.entries.get(cookie).map(|(_, file)| *file)
-    }
-}
-
-impl Clock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this crate stands below the one with the clock"
-    )]
-    fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX - 1);
-        let last = self.last_nanoseconds.fetch_max(now, Ordering::Relaxed);
-        let moved = if now > last {
-            now
-        } else {
-            self.last_nanoseconds.fetch_add(1, Ordering::Relaxed) + 1
-        };
-        Timestamp {
-            seconds: moved / 1_000_000_000,
-            nanoseconds: u32::try_from(moved % 1_000_000_000).unwrap_or_default(),
-        }
-    }
-}
-
-impl Space {
-    fn take(&self, blocks: u64) -> Result<(), ExportError> {
-        let wanted = |used: u64| {
-            let sum = used.checked_add(blocks.checked_mul(BLOCK_BYTES)?)?;
-            (sum <= self.capacity_bytes).then_some(sum)
-        };
-        match self
-            .used_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, wanted)
-        {
-            Ok(_) => Ok(()),
-            Err(_) => Err(ExportError::NoSpace {
-                detail: "the tree in memory is full".into(),
-            }),
-        }
-    }
-
-    fn give_back(&self, blocks: usize) {
-        self.used_bytes
-            .fetch_sub(blocks as u64 * BLOCK_BYTES, Ordering::Relaxed);
-    }
-}
-
 fn find(names: &HashMap<FileId, Arc<Object>>, file: FileId) -> Result<Arc<Object>, ExportError> {
     names.get(&file).cloned().ok_or(ExportError::Stale)
 }
@@ -885,18 +560,8 @@ fn check_name(name: &[u8]) -> Result<(), ExportError> {
     }
 }
 
-fn split_offset(offset: u64) -> (u64, usize) {
-    let start = usize::try_from(offset % BLOCK_BYTES).expect("a remainder of a small number");
-    (offset / BLOCK_BYTES, start)
-}
-
 const ROOT: FileId = FileId(1);
-const BLOCK: usize = 64 * 1024;
-const BLOCK_BYTES: u64 = BLOCK as u64;
-const SIZE_MAX_BYTES: u64 = i64::MAX as u64;
 const FILES_MAX: u64 = 1 << 32;
-const FIRST_COOKIE: u64 = 16;
 const NAME_MAX: usize = 255;
 const MODE_MASK: u32 = 0o7777;
 const SET_GROUP: u32 = 0o2000;
-static ZEROES: &[u8] = &[0; BLOCK];
