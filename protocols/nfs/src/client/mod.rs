@@ -1,5 +1,6 @@
 //! A small blocking client of NFS version 3 over TCP, for demonstrations and tests. One call at a time.
 
+mod answers;
 mod calls;
 mod error;
 mod rpc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use export::Attributes;
 
-pub use self::calls::{
+pub use self::answers::{
     Changed, ClientEntry, FilesystemInfo, FilesystemSpace, PathLimits, ReadAnswer, WriteAnswer,
 };
 pub use self::error::{ClientError, RpcRefusal};
