@@ -33,7 +33,7 @@ pub fn check(make: impl Fn() -> (Arc<dyn FileExport>, FileId)) {
         let (tree, folder) = make();
         model::check_random_operations(&*tree, folder, seed);
     }
-    let checks: [fn(&Place); 14] = [
+    let checks: [fn(&Place); 15] = [
         names::check_names,
         names::check_creation,
         names::check_exclusive_creation,
@@ -44,6 +44,7 @@ pub fn check(make: impl Fn() -> (Arc<dyn FileExport>, FileId)) {
         content::check_times,
         names::check_removal,
         names::check_rename,
+        names::check_rename_of_folders,
         names::check_listing,
         names::check_hard_links,
         names::check_symlinks,

@@ -241,6 +241,12 @@ pub(super) fn check_rename(place: &Place) {
         &ExportError::NotFound,
         "a missing name",
     );
+}
+
+pub(super) fn check_rename_of_folders(place: &Place) {
+    let one = place.subfolder(b"one");
+    let two = place.subfolder(b"two");
+    two.file(b"g");
     refused(
         place.rename(b"one", &one, b"x"),
         &ExportError::Invalid,
