@@ -1,0 +1,227 @@
+//! Sockets for the HTTP client: the control socket, or TLS with a pinned certificate.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, LazyBuffers, NextTimeout, Transport,
+};
+
+use crate::state::Fingerprint;
+
+use super::Place;
+
+/// Makes connections to one place.
+#[derive(Debug)]
+pub(super) enum Connector {
+    Local(PathBuf),
+    Remote(Arc<ClientConfig>),
+}
+
+impl Connector {
+    pub(super) fn new(place: &Place) -> Self {
+        match place {
+            Place::Local { socket } => Self::Local(socket.clone()),
+            Place::Remote { fingerprint, .. } => Self::Remote(pinned(*fingerprint)),
+        }
+    }
+
+    fn open(&self, details: &ConnectionDetails<'_>) -> io::Result<Stream> {
+        match self {
+            Self::Local(socket) => UnixStream::connect(socket).map(Stream::Local),
+            Self::Remote(config) => {
+                let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+                for address in &details.addrs {
+                    match TcpStream::connect_timeout(address, CONNECT_LIMIT) {
+                        Ok(stream) => {
+                            return secure(stream, config, details)
+                                .map(|stream| Stream::Remote(Box::new(stream)));
+                        }
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+}
+
+impl ureq::unversioned::transport::Connector for Connector {
+    type Out = Connection;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Connection>, ureq::Error> {
+        let stream = self.open(details).map_err(ureq::Error::Io)?;
+        Ok(Some(Connection {
+            stream,
+            buffers: LazyBuffers::new(BUFFER_BYTES, BUFFER_BYTES),
+        }))
+    }
+}
+
+/// One connection.
+pub(super) struct Connection {
+    stream: Stream,
+    buffers: LazyBuffers,
+}
+
+enum Stream {
+    Local(UnixStream),
+    Remote(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Transport for Connection {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        let output = self.buffers.output().get(..amount).unwrap_or_default();
+        match &mut self.stream {
+            Stream::Local(stream) => stream.write_all(output)?,
+            Stream::Remote(stream) => stream.write_all(output)?,
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let buffer = self.buffers.input_append_buf();
+        let amount = match &mut self.stream {
+            Stream::Local(stream) => stream.read(buffer)?,
+            Stream::Remote(stream) => stream.read(buffer)?,
+        };
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Requests are few: each may take a new connection, which is never found dead.
+        false
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Remote(_))
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self.stream {
+            Stream::Local(_) => "Connection(local)",
+            Stream::Remote(_) => "Connection(remote)",
+        })
+    }
+}
+
+/// A TLS client that accepts one certificate and no other, whatever names and dates it holds.
+fn pinned(fingerprint: Fingerprint) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Pinned {
+        fingerprint,
+        provider: Arc::clone(&provider),
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+fn secure(
+    mut stream: TcpStream,
+    config: &Arc<ClientConfig>,
+    details: &ConnectionDetails<'_>,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    stream.set_nodelay(true)?;
+    let host = details
+        .uri
+        .host()
+        .unwrap_or("localhost")
+        .trim_matches(['[', ']']);
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut connection =
+        ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+    stream.set_read_timeout(Some(CONNECT_LIMIT))?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    stream.set_read_timeout(None)?;
+    Ok(StreamOwned::new(connection, stream))
+}
+
+/// Accepts the certificate with this fingerprint. The handshake still proves that the peer has its key.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: Fingerprint,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let found = Fingerprint::of(certificate);
+        if found == self.fingerprint {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::General(format!(
+            "the daemon's certificate has the fingerprint {found}, not the one that was given"
+        )))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+const BUFFER_BYTES: usize = 256 * 1024;

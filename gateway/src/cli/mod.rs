@@ -1,0 +1,129 @@
+//! The command line: one file for each noun. It speaks HTTP with the daemon and knows nothing of the repository,
+//! except that `init` makes one and `serve` runs the daemon.
+//!
+//! Results go to stdout, progress and logs to stderr. Exit 0 done, 1 failed, 2 misused.
+
+mod backup;
+mod client;
+mod completion;
+mod demo;
+mod doctor;
+mod init;
+mod output;
+mod point;
+mod progress;
+mod recover;
+mod restore;
+mod serve;
+mod stats;
+mod verify;
+mod workload;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use client::{Client, ClientArgs, Place};
+use output::Output;
+
+/// Backup repository that you can boot from
+#[derive(Debug, Parser)]
+#[command(
+    name = "holdfast",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+    #[command(flatten)]
+    daemon: ClientArgs,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make an empty repository
+    Init(init::InitArgs),
+    /// Run the daemon
+    Serve(serve::ServeArgs),
+    /// Show the main job on an empty machine
+    Demo(demo::DemoArgs),
+    /// Back something up
+    #[command(subcommand)]
+    Backup(backup::BackupVerb),
+    /// Look at workloads
+    #[command(subcommand)]
+    Workload(workload::WorkloadVerb),
+    /// Look at restore points
+    #[command(subcommand)]
+    Point(point::PointVerb),
+    /// Serve disks of a restore point at once
+    #[command(subcommand)]
+    Recover(recover::RecoverVerb),
+    /// Copy disks out of a restore point
+    #[command(subcommand)]
+    Restore(restore::RestoreVerb),
+    /// Re-read what is stored and compare
+    Verify(verify::VerifyArgs),
+    /// Show space and savings
+    Stats,
+    /// Check this machine and the configuration
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script
+    Completion(completion::CompletionArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // A misuse ends in clap with code 2.
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments {
+        command,
+        daemon,
+        json,
+    } = arguments;
+    let output = Output::new(json);
+    let connect = || Place::find(&daemon).map(Client::new);
+    match command {
+        Verb::Init(arguments) => init::run(&arguments, &output)?,
+        Verb::Serve(arguments) => serve::run(&arguments, &daemon)?,
+        Verb::Demo(arguments) => demo::run(&arguments, &output)?,
+        Verb::Backup(verb) => backup::run(&verb, &connect()?, &output)?,
+        Verb::Workload(verb) => workload::run(&verb, &connect()?, &output)?,
+        Verb::Point(verb) => point::run(&verb, &connect()?, &output)?,
+        Verb::Recover(verb) => recover::run(&verb, &connect()?, &output)?,
+        Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
+        Verb::Verify(arguments) => return verify::run(&arguments, &connect()?, &output),
+        Verb::Stats => stats::run(&connect()?, &output)?,
+        Verb::Doctor(arguments) => return doctor::run(&arguments, &daemon, &output),
+        Verb::Completion(arguments) => completion::run(&arguments),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses early what is plainly no restore point, so that the sentence comes before any connection.
+fn point_name(text: &str) -> Result<String, String> {
+    let good = text.rsplit_once('@').is_some_and(|(workload, sequence)| {
+        !workload.is_empty() && (sequence == "latest" || sequence.parse::<u64>().is_ok())
+    });
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err("write WORKLOAD@SEQUENCE or WORKLOAD@latest".to_owned())
+    }
+}

@@ -1,0 +1,119 @@
+//! `holdfast serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, LogFormat, Portmapper};
+use crate::notify::notify;
+use crate::state::Addresses;
+use crate::{Gateway, telemetry};
+
+use super::client::{ClientArgs, note_state};
+use super::output::tell;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// The repository's folder
+    #[arg(long, env = "HOLDFAST_REPOSITORY", value_name = "DIR")]
+    repository: Option<PathBuf>,
+    /// The configuration
+    #[arg(long, env = "HOLDFAST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where HTTPS listens [default: 127.0.0.1:8700]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    api: Option<SocketAddr>,
+    /// Where NBD listens [default: 127.0.0.1:10809]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    nbd: Option<SocketAddr>,
+    /// Where NFS and MOUNT listen [default: 127.0.0.1:2049]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    nfs: Option<SocketAddr>,
+    /// off, register (at rpcbind), or ADDRESS:PORT [default: off]
+    #[arg(long, value_name = "HOW")]
+    portmapper: Option<Portmapper>,
+    /// Take any free ports; the real ones are in addresses.json of the state folder
+    #[arg(long, conflicts_with_all = ["api", "nbd", "nfs"])]
+    any_ports: bool,
+    /// What is logged, such as info or info,nfs=debug
+    #[arg(long, env = "HOLDFAST_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// Log one JSON object a line
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl ServeArgs {
+    /// The file, and what the command line says instead.
+    fn config(&self, daemon: &ClientArgs) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::default(),
+        };
+        if let Some(repository) = &self.repository {
+            config.repository.path.clone_from(repository);
+        }
+        if let Some(state) = &daemon.state {
+            config.state.path = Some(state.clone());
+        }
+        if self.any_ports {
+            config = config.with_any_ports();
+        }
+        config.api.listen = self.api.unwrap_or(config.api.listen);
+        config.nbd.listen = self.nbd.unwrap_or(config.nbd.listen);
+        config.nfs.listen = self.nfs.unwrap_or(config.nfs.listen);
+        config.nfs.portmapper = self.portmapper.unwrap_or(config.nfs.portmapper);
+        if let Some(filter) = &self.log {
+            config.log.filter.clone_from(filter);
+        }
+        if self.log_json {
+            config.log.format = LogFormat::Json;
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+pub(super) fn run(arguments: &ServeArgs, daemon: &ClientArgs) -> Result<()> {
+    let config = arguments.config(daemon)?;
+    // Everything the daemon makes is for its own user only.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    telemetry::start_log(&config.log).map_err(|error| anyhow!(error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let state = config.state_path();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let gateway = Gateway::start(config).await?;
+    note_state(&state);
+    greet(gateway.addresses(), &state);
+    notify("READY=1");
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("told to terminate"),
+        _ = interrupt.recv() => tracing::info!("interrupted"),
+    }
+    notify("STOPPING=1");
+    gateway.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn greet(addresses: &Addresses, state: &std::path::Path) {
+    tracing::info!(api = %addresses.api, nbd = %addresses.nbd, nfs = %addresses.nfs, "serving");
+    tell(&format!(
+        "holdfast serves: HTTPS {}, NBD {}, NFS {}\ncertificate: sha256:{}\ntoken: in {}\nOn this machine the command line finds all this by itself.",
+        addresses.api,
+        addresses.nbd,
+        addresses.nfs,
+        addresses.fingerprint,
+        state.join("token").display(),
+    ));
+}

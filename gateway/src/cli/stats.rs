@@ -1,0 +1,27 @@
+//! `holdfast stats`.
+
+use anyhow::Result;
+
+use crate::api::StatisticsView;
+
+use super::client::Client;
+use super::output::{Output, size};
+
+pub(super) fn run(client: &Client, output: &Output) -> Result<()> {
+    let found: StatisticsView = client.get("/v1/stats")?;
+    output.result(&found, |found| {
+        format!(
+            "repository  {}\nholds       {} points of {} workloads, {} overlays\ndisks       {} as if each point was whole\nstored      {} in {} packs ({} times less)\nfree        {} of {}",
+            found.repository,
+            found.points,
+            found.workloads,
+            found.overlays,
+            size(found.logical_bytes),
+            size(found.stored_bytes),
+            found.packs,
+            found.ratio,
+            size(found.free_bytes),
+            size(found.total_bytes),
+        )
+    })
+}

@@ -1,0 +1,415 @@
+//! The whole configuration: one TOML file, every default written here.
+//!
+//! `deploy/holdfast.toml` shows every key; a test keeps the two equal.
+
+mod peers;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use peers::{BadPeers, Peers};
+pub use units::{ByteSize, Span, UnitError};
+
+/// Everything the daemon can be told.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The repository to serve.
+    pub repository: RepositoryConfig,
+    /// Where the daemon keeps what is its own.
+    pub state: StateConfig,
+    /// The HTTP interface.
+    pub api: ApiConfig,
+    /// The NBD server.
+    pub nbd: NbdConfig,
+    /// The NFS server.
+    pub nfs: NfsConfig,
+    /// Backups sent through the API.
+    pub backup: BackupConfig,
+    /// Recovery sessions.
+    pub recovery: RecoveryConfig,
+    /// Threads that may wait for a disk.
+    pub workers: WorkersConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// The repository to serve.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepositoryConfig {
+    /// Its folder, made by `holdfast init`.
+    pub path: PathBuf,
+    /// Memory for decompressed chunks.
+    pub chunk_cache: ByteSize,
+    /// Memory for nodes of image maps.
+    pub node_cache: ByteSize,
+    /// Memory for the index.
+    pub index_cache: ByteSize,
+}
+
+/// Where the daemon keeps what is its own.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateConfig {
+    /// Empty: `daemon` inside the repository.
+    pub path: Option<PathBuf>,
+}
+
+/// The HTTP interface.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Where HTTPS listens.
+    pub listen: SocketAddr,
+    /// Names and addresses besides `localhost` that the self-made certificate holds.
+    pub certificate_names: Vec<String>,
+    /// Longest JSON body.
+    pub body_limit: ByteSize,
+    /// Longest wait for the head of a request, and for the next piece of a body.
+    pub read_timeout: Span,
+    /// Longest time for a request that is neither an upload nor a hand-over.
+    pub request_timeout: Span,
+    /// Connections at once.
+    pub connections: usize,
+    /// Whether `/metrics` answers without a token.
+    pub metrics_without_token: bool,
+}
+
+/// The NBD server.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NbdConfig {
+    /// Where it listens; none: unix socket only.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    pub connections: usize,
+}
+
+/// The NFS server.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NfsConfig {
+    /// Where NFS and MOUNT listen, on one port.
+    pub listen: SocketAddr,
+    /// `"off"`, `"register"` (at the rpcbind that runs here), or the address of a portmapper of our own.
+    pub portmapper: Portmapper,
+    /// Connections at once.
+    pub connections: usize,
+}
+
+/// How clients learn the ports of NFS and MOUNT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Portmapper {
+    /// They are told by hand.
+    Off,
+    /// From the rpcbind of this machine.
+    Register,
+    /// From a portmapper in the daemon that listens here.
+    Listen(SocketAddr),
+}
+
+/// Backups sent through the API.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupConfig {
+    /// A backup whose client says nothing for so long is dropped.
+    pub idle_timeout: Span,
+    /// Backups under way at once.
+    pub at_once: usize,
+}
+
+/// Recovery sessions.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecoveryConfig {
+    /// Peers that may use a session that was started without `--allow`.
+    pub allow: Peers,
+    /// Peers that may mount the folder of all sessions, `/`.
+    pub allow_root: Peers,
+    /// Files, folders and links that a hypervisor may make in one session.
+    pub files: usize,
+    /// Bytes of all of them together.
+    pub file_bytes: ByteSize,
+    /// Sessions at once.
+    pub sessions: usize,
+}
+
+/// Threads that may wait for a disk.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkersConfig {
+    /// Threads for NBD and NFS.
+    pub export_threads: usize,
+    /// Calls that may queue for them.
+    pub export_queue: usize,
+    /// Threads for the HTTP interface and jobs.
+    pub api_threads: usize,
+    /// Threads of the engine's own pipeline; 0: one for each processor.
+    pub engine_threads: usize,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// What is logged, for example `info` or `info,nfs=debug`.
+    pub filter: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one object a line.
+    Json,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}; check the path and its rights", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what is expected.
+    #[error("{} is not a valid configuration: {detail}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        detail: String,
+    },
+    /// No repository was named.
+    #[error(
+        "no repository is named; give --repository DIR, or set `path` under [repository] in the configuration"
+    )]
+    NoRepository,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or says something that is not understood.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            detail: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// Reads a configuration from text.
+    ///
+    /// # Errors
+    /// If it says something that is not understood.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// The defaults, for a repository.
+    pub fn for_repository(path: &Path) -> Self {
+        let mut config = Self::default();
+        config.repository.path = path.to_owned();
+        config
+    }
+
+    /// All ports chosen by the system, so that many daemons can run side by side.
+    #[must_use]
+    pub fn with_any_ports(mut self) -> Self {
+        self.api.listen.set_port(0);
+        self.nbd.listen.set_port(0);
+        self.nfs.listen.set_port(0);
+        self
+    }
+
+    /// The folder of the daemon's own state.
+    pub fn state_path(&self) -> PathBuf {
+        self.state_path_under(&self.repository.path)
+    }
+
+    /// The folder of the daemon's own state, if the repository was there.
+    pub fn state_path_under(&self, repository: &Path) -> PathBuf {
+        self.state
+            .path
+            .clone()
+            .unwrap_or_else(|| repository.join("daemon"))
+    }
+
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoRepository`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.repository.path.as_os_str().is_empty() {
+            return Err(ConfigError::NoRepository);
+        }
+        Ok(())
+    }
+}
+
+impl Default for RepositoryConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            chunk_cache: ByteSize::mebibytes(256),
+            node_cache: ByteSize::mebibytes(64),
+            index_cache: ByteSize::mebibytes(128),
+        }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8700),
+            certificate_names: Vec::new(),
+            body_limit: ByteSize::mebibytes(8),
+            read_timeout: Span::seconds(30),
+            request_timeout: Span::seconds(120),
+            connections: 1024,
+            metrics_without_token: true,
+        }
+    }
+}
+
+impl Default for NbdConfig {
+    fn default() -> Self {
+        Self {
+            listen: loopback(10809),
+            connections: 1024,
+        }
+    }
+}
+
+impl Default for NfsConfig {
+    fn default() -> Self {
+        Self {
+            listen: loopback(2049),
+            portmapper: Portmapper::Off,
+            connections: 1024,
+        }
+    }
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Span::seconds(600),
+            at_once: 16,
+        }
+    }
+}
+
+impl Default for RecoveryConfig {
+    fn default() -> Self {
+        Self {
+            allow: Peers::loopback(),
+            allow_root: Peers::loopback(),
+            files: 10_000,
+            file_bytes: ByteSize::mebibytes(16 * 1024),
+            sessions: 1024,
+        }
+    }
+}
+
+impl Default for WorkersConfig {
+    fn default() -> Self {
+        Self {
+            export_threads: 16,
+            export_queue: 4096,
+            api_threads: 8,
+            engine_threads: 0,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Portmapper {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl std::str::FromStr for Portmapper {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "register" => Ok(Self::Register),
+            address => address
+                .parse()
+                .map(Self::Listen)
+                .map_err(|_| format!("`{text}` is not a portmapper; write off, register, or an address such as 127.0.0.1:111")),
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_holds_every_key_with_its_default() {
+        let text = include_str!("../../../deploy/holdfast.toml");
+        let mut expected = Config::default();
+        expected.repository.path = PathBuf::from("/var/lib/holdfast");
+        assert_eq!(Config::parse(text).unwrap(), expected);
+        for key in [
+            "state.path",
+            "certificate_names",
+            "allow_root",
+            "engine_threads",
+            "portmapper",
+            "idle_timeout",
+        ] {
+            let name = key.rsplit('.').next().unwrap();
+            assert!(text.contains(name), "{key} is not in the example");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused_by_name() {
+        for (text, word) in [
+            ("[api]\nlissten = \"127.0.0.1:1\"", "lissten"),
+            ("[api]\nlisten = \"nowhere\"", "listen"),
+            ("[repository]\nchunk_cache = \"12\"", "KiB"),
+            ("[backup]\nidle_timeout = \"soon\"", "30s"),
+            ("[nfs]\nportmapper = \"maybe\"", "register"),
+            ("[recovery]\nallow = [\"10.0.0.0/40\"]", "10.0.0.0/40"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

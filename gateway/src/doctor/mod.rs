@@ -1,0 +1,372 @@
+//! Checks of the machine and the configuration, with what to mend.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Core;
+use crate::config::{ByteSize, Config, Portmapper};
+use crate::state::Addresses;
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: String,
+    /// How it is.
+    pub level: Level,
+    /// What was seen.
+    pub found: String,
+    /// What to do; empty if all is well.
+    pub mend: String,
+}
+
+/// How grave a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// All is well.
+    Good,
+    /// Something works worse than it could, or not at all for some.
+    Warning,
+    /// Something does not work.
+    Problem,
+}
+
+impl Finding {
+    fn good(check: &str, found: impl Into<String>) -> Self {
+        Self {
+            check: check.to_owned(),
+            level: Level::Good,
+            found: found.into(),
+            mend: String::new(),
+        }
+    }
+
+    fn warning(check: &str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            check: check.to_owned(),
+            level: Level::Warning,
+            found: found.into(),
+            mend: mend.into(),
+        }
+    }
+
+    fn problem(check: &str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            check: check.to_owned(),
+            level: Level::Problem,
+            found: found.into(),
+            mend: mend.into(),
+        }
+    }
+}
+
+/// Checks from inside a running daemon.
+pub fn examine_running(core: &Core) -> Vec<Finding> {
+    let mut findings = machine(&core.config);
+    findings.push(connects("NBD port", core.addresses.nbd));
+    findings.push(connects("NFS port", core.addresses.nfs));
+    findings.push(rpcbind(&core.config, core.addresses.nfs));
+    let damaged = core.repository.damaged_manifests();
+    findings.push(if damaged.is_empty() {
+        Finding::good(
+            "restore points",
+            format!("{} are readable", core.repository.points(None).len()),
+        )
+    } else {
+        Finding::problem(
+            "restore points",
+            damaged.join("; "),
+            "run `holdfast verify`, and restore the named files from a copy",
+        )
+    });
+    findings.push(overlays(core));
+    findings
+}
+
+/// Checks of a machine on which no daemon runs.
+pub fn examine_stopped(config: &Config) -> Vec<Finding> {
+    let mut findings = machine(config);
+    findings.push(free_port("HTTP port", config.api.listen));
+    findings.push(free_port("NBD port", config.nbd.listen));
+    findings.push(free_port("NFS port", config.nfs.listen));
+    findings.push(rpcbind(config, config.nfs.listen));
+    findings
+}
+
+fn machine(config: &Config) -> Vec<Finding> {
+    vec![
+        repository(&config.repository.path),
+        space(&config.repository.path),
+        direct_io(&config.repository.path),
+        clock(),
+        descriptors(config),
+        program(
+            "qemu-nbd",
+            "--version",
+            "back up qcow2, VMDK, VHD and VHDX",
+            "install the package qemu-utils",
+        ),
+        program(
+            "qemu-img",
+            "--version",
+            "restore to formats other than raw",
+            "install the package qemu-utils",
+        ),
+        program(
+            "qemu-system-x86_64",
+            "--version",
+            "run `holdfast demo --boot`",
+            "install the package qemu-system-x86",
+        ),
+        Finding::good(
+            "index",
+            "RocksDB, linked from the system's library; it is rebuilt from the packs if it is lost",
+        ),
+    ]
+}
+
+fn repository(path: &Path) -> Finding {
+    let check = "repository";
+    if path.join(SUPERBLOCK).is_file() {
+        return Finding::good(check, format!("{} is a repository", path.display()));
+    }
+    Finding::problem(
+        check,
+        format!("{} is no repository", path.display()),
+        format!("run `holdfast init {}`", path.display()),
+    )
+}
+
+fn space(path: &Path) -> Finding {
+    let check = "space";
+    let found = match rustix::fs::statvfs(path) {
+        Ok(found) => found,
+        Err(error) => {
+            return Finding::problem(
+                check,
+                error.to_string(),
+                "check that the folder is there and can be read",
+            );
+        }
+    };
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    let total = found.f_blocks.saturating_mul(found.f_frsize).max(1);
+    let text = format!("{} of {} are free", ByteSize(free), ByteSize(total));
+    let percent = free.saturating_mul(100) / total;
+    match (percent, free) {
+        (_, free) if free < 1 << 30 => Finding::problem(
+            check,
+            text,
+            "free space or expire restore points: backups fail when the storage is full",
+        ),
+        (percent, _) if percent < 10 => {
+            Finding::warning(check, text, "free space or expire restore points soon")
+        }
+        _ => Finding::good(check, text),
+    }
+}
+
+fn direct_io(path: &Path) -> Finding {
+    let check = "direct I/O";
+    let flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+    match std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flag)
+        .open(path.join(SUPERBLOCK))
+    {
+        Ok(_) => Finding::good(check, "the file system takes O_DIRECT"),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            Finding::warning(
+                check,
+                "the file system does not take O_DIRECT",
+                "put the repository on ext4 or XFS: backups then run faster and leave the page cache alone",
+            )
+        }
+        Err(error) => Finding::warning(
+            check,
+            format!("not known: {error}"),
+            "check that the repository can be read",
+        ),
+    }
+}
+
+fn clock() -> Finding {
+    use repo::clock::{Clock as _, SystemClock};
+    let now = SystemClock.now();
+    if now.0 < BUILT_AFTER {
+        let mend = "set the clock, and keep it right with chrony or systemd-timesyncd: points are named and kept by it";
+        return Finding::problem("clock", format!("it shows {now}, which is past"), mend);
+    }
+    Finding::good("clock", format!("it shows {now}"))
+}
+
+fn descriptors(config: &Config) -> Finding {
+    let check = "open files";
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
+    let wanted =
+        (config.nbd.connections + config.nfs.connections + config.api.connections) as u64 + 1024;
+    let text = format!("{limit} are allowed, up to {wanted} may be needed");
+    if limit >= wanted {
+        return Finding::good(check, text);
+    }
+    Finding::warning(
+        check,
+        text,
+        "raise the limit (LimitNOFILE= in the unit, or `ulimit -n`), or lower the limits of connections",
+    )
+}
+
+fn program(name: &str, argument: &str, purpose: &str, mend: &str) -> Finding {
+    match Command::new(name).arg(argument).output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            Finding::good(
+                name,
+                text.lines().next().unwrap_or("it is there").to_owned(),
+            )
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::warning(
+            name,
+            format!("it is missing; it is needed to {purpose}"),
+            mend,
+        ),
+        Err(error) => Finding::warning(name, error.to_string(), mend),
+    }
+}
+
+fn connects(check: &str, address: SocketAddr) -> Finding {
+    let mut target = address;
+    if target.ip().is_unspecified() {
+        target.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    match TcpStream::connect_timeout(&target, Duration::from_secs(2)) {
+        Ok(_) => Finding::good(check, format!("{address} answers")),
+        Err(error) => Finding::problem(
+            check,
+            format!("{address} does not answer: {error}"),
+            "look at the daemon's log",
+        ),
+    }
+}
+
+fn free_port(check: &str, address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::good(check, format!("{address} is free")),
+        Err(error) => {
+            let error = crate::StartError::listen(check, address, &error);
+            Finding::problem(
+                check,
+                error.to_string(),
+                "see there, or stop the daemon that runs already",
+            )
+        }
+    }
+}
+
+fn rpcbind(config: &Config, nfs: SocketAddr) -> Finding {
+    let check = "portmapper";
+    let running = Path::new("/run/rpcbind.sock").exists();
+    match config.nfs.portmapper {
+        Portmapper::Off if nfs.port() == 2049 => {
+            Finding::good(check, "off; Linux and QEMU clients are told the port")
+        }
+        Portmapper::Off => Finding::warning(
+            check,
+            format!("off, and NFS is on port {}", nfs.port()),
+            "ESXi and QEMU's own NFS driver cannot be told a port: for them set port 2049 and a portmapper under [nfs]",
+        ),
+        Portmapper::Register if running => Finding::good(check, "registered with rpcbind"),
+        Portmapper::Register => Finding::problem(
+            check,
+            "rpcbind does not run",
+            "install and start the package rpcbind",
+        ),
+        Portmapper::Listen(address) => Finding::good(check, format!("our own on {address}")),
+    }
+}
+
+fn overlays(core: &Core) -> Finding {
+    let check = "overlays";
+    let known: Vec<_> = core
+        .sessions
+        .list()
+        .iter()
+        .flat_map(|record| record.disks.clone())
+        .filter_map(|disk| disk.overlay)
+        .collect();
+    match core.repository.overlays() {
+        Ok(all) => {
+            let lost: Vec<_> = all
+                .iter()
+                .filter(|overlay| !known.contains(&overlay.id))
+                .map(|overlay| overlay.id.to_string())
+                .collect();
+            if lost.is_empty() {
+                return Finding::good(check, format!("{}, each in a recovery session", all.len()));
+            }
+            let mend = "bring their session folders back into the state folder's `sessions`, or remove the overlays' folders with the daemon stopped";
+            Finding::warning(
+                check,
+                format!("these belong to no session: {}", lost.join(", ")),
+                mend,
+            )
+        }
+        Err(error) => Finding::problem(check, error.to_string(), "look at the daemon's log"),
+    }
+}
+
+/// Where the running daemon's findings come from instead, if one runs on this state folder.
+pub fn running(state_path: &Path) -> Option<Addresses> {
+    let addresses = Addresses::load(state_path).ok()??;
+    std::os::unix::net::UnixStream::connect(&addresses.control_socket)
+        .is_ok()
+        .then_some(addresses)
+}
+
+/// What every repository has.
+const SUPERBLOCK: &str = "superblock";
+/// 2026-01-01: no clock of a machine that runs this can show less.
+const BUILT_AFTER: u64 = 1_767_225_600_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_repository_is_told_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::for_repository(folder.path()).with_any_ports();
+        config.nbd.listen = taken.local_addr().unwrap();
+        let findings = examine_stopped(&config);
+        let find = |check: &str| {
+            findings
+                .iter()
+                .find(|finding| finding.check == check)
+                .unwrap()
+        };
+        assert_eq!(find("repository").level, Level::Problem);
+        assert!(find("repository").mend.starts_with("run `holdfast init"));
+        assert_eq!(find("NBD port").level, Level::Problem);
+        assert_eq!(find("HTTP port").level, Level::Good);
+        assert!(
+            findings
+                .iter()
+                .all(|finding| (finding.level == Level::Good) == finding.mend.is_empty())
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! Adapters: an object of the repository becomes something that a protocol can serve.
+//!
+//! Nothing else in the workspace knows both sides. No adapter copies payload: pieces of chunks go to the socket as
+//! they lie in the cache, and pieces of requests go to the journal as they came.
+
+mod directory;
+mod overlay_disk;
+mod point_disk;
+mod session_folder;
+mod sessions_tree;
+mod status;
+
+pub(crate) use directory::ROOT_ID;
+pub use directory::{Exports, ServedSession};
+pub use overlay_disk::OverlayDisk;
+pub use point_disk::PointDisk;
+pub use session_folder::{FolderAccess, FolderDisk, FolderLimits, SessionFolder};
+pub use sessions_tree::SessionsTree;
+pub(crate) use status::chain;

@@ -1,0 +1,182 @@
+//! A writable disk: the overlay of a recovery session.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use export::{
+    BlockExport, BlockProperties, BlockState, Durability, ExportError, Extent, Segments, ZeroMode,
+};
+use repo::overlay::{Overlay, OverlayState};
+
+use super::point_disk::segments;
+use super::status::status;
+
+/// An overlay as a block export. Its change map `written` shows what differs from the restore point below.
+pub struct OverlayDisk {
+    overlay: Arc<Overlay>,
+    properties: BlockProperties,
+}
+
+/// The change map of what was written since the session began.
+const WRITTEN: &str = "written";
+
+impl OverlayDisk {
+    /// Serves `overlay`.
+    pub fn new(overlay: Arc<Overlay>) -> Self {
+        let properties = BlockProperties {
+            size_bytes: overlay.size_bytes(),
+            block_size_bytes: 512,
+            preferred_size_bytes: 4096,
+            read_only: false,
+            identity: *overlay.id().as_bytes(),
+        };
+        Self {
+            overlay,
+            properties,
+        }
+    }
+
+    fn check_data(&self, offset: u64, data: &[Bytes]) -> Result<(), ExportError> {
+        self.properties
+            .check(offset, data.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+impl BlockExport for OverlayDisk {
+    fn properties(&self) -> BlockProperties {
+        self.properties
+    }
+
+    fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
+        self.properties.check(offset, u64::from(length))?;
+        let mut pieces = Vec::new();
+        self.overlay
+            .read(offset, length, &mut pieces)
+            .map_err(|error| status(&error))?;
+        Ok(segments(pieces))
+    }
+
+    fn read_cached(&self, offset: u64, length: u32) -> Option<Result<Segments, ExportError>> {
+        if let Err(refused) = self.properties.check(offset, u64::from(length)) {
+            return Some(Err(refused));
+        }
+        let mut pieces = Vec::new();
+        self.overlay
+            .read_cached(offset, length, &mut pieces)
+            .then(|| Ok(segments(pieces)))
+    }
+
+    fn write(
+        &self,
+        offset: u64,
+        data: &[Bytes],
+        durability: Durability,
+    ) -> Result<(), ExportError> {
+        self.check_data(offset, data)?;
+        self.overlay
+            .write(offset, data, is_stable(durability))
+            .map_err(|error| status(&error))
+    }
+
+    fn try_write(&self, offset: u64, data: &[Bytes]) -> Option<Result<(), ExportError>> {
+        if let Err(refused) = self.check_data(offset, data) {
+            return Some(Err(refused));
+        }
+        Some(
+            self.overlay
+                .try_write(offset, data)?
+                .map_err(|error| status(&error)),
+        )
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        mode: ZeroMode,
+        durability: Durability,
+    ) -> Result<(), ExportError> {
+        self.properties.check(offset, length)?;
+        let keep_allocated = mode == ZeroMode::KeepAllocated;
+        let stable = is_stable(durability);
+        self.overlay
+            .write_zeroes(offset, length, keep_allocated, stable)
+            .map_err(|error| status(&error))
+    }
+
+    fn discard(&self, offset: u64, length: u64, durability: Durability) -> Result<(), ExportError> {
+        self.properties.check(offset, length)?;
+        self.overlay
+            .discard(offset, length, is_stable(durability))
+            .map_err(|error| status(&error))
+    }
+
+    fn flush(&self) -> Result<(), ExportError> {
+        self.overlay.flush().map_err(|error| status(&error))
+    }
+
+    fn extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>, ExportError> {
+        self.properties.check(offset, length)?;
+        let extents = self
+            .overlay
+            .extents(offset, length, limit)
+            .map_err(|error| status(&error))?;
+        let mut answer: Vec<Extent> = Vec::with_capacity(extents.len());
+        for extent in extents {
+            let state = match extent.state {
+                OverlayState::Data => BlockState::Data,
+                OverlayState::Zero => BlockState::Zero,
+                OverlayState::Hole => BlockState::Hole,
+            };
+            let depth = match (extent.own, state) {
+                (true, _) => 1,
+                (false, BlockState::Hole) => 0,
+                (false, _) => 2,
+            };
+            match answer.last_mut() {
+                Some(last) if (last.state, last.depth) == (state, depth) => {
+                    last.length += extent.length
+                }
+                _ => answer.push(Extent {
+                    length: extent.length,
+                    state,
+                    depth,
+                }),
+            }
+        }
+        Ok(answer)
+    }
+
+    fn change_maps(&self) -> Vec<String> {
+        vec![WRITTEN.to_owned()]
+    }
+
+    fn changes(
+        &self,
+        map: &str,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, bool)>, ExportError> {
+        if map != WRITTEN {
+            return Err(ExportError::NotFound);
+        }
+        self.properties.check(offset, length)?;
+        self.overlay
+            .changes(offset, length, limit)
+            .map_err(|error| status(&error))
+    }
+}
+
+impl std::fmt::Debug for OverlayDisk {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("OverlayDisk")
+            .field("properties", &self.properties)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_stable(durability: Durability) -> bool {
+    durability == Durability::Stable
+}

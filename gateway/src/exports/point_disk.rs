@@ -1,0 +1,111 @@
+//! One disk of a restore point, read-only.
+
+use bytes::Bytes;
+use export::{
+    BlockExport, BlockProperties, BlockState, Durability, ExportError, Extent, Segments, ZeroMode,
+};
+use repo::Image;
+
+use super::status::status;
+
+/// A disk of a restore point as a read-only block export.
+pub struct PointDisk {
+    image: Image,
+    properties: BlockProperties,
+}
+
+impl PointDisk {
+    /// Serves `image`; `identity` must stay the same for this disk of this point.
+    pub fn new(image: Image, identity: [u8; 16]) -> Self {
+        let properties = BlockProperties {
+            size_bytes: image.size_bytes(),
+            block_size_bytes: 512,
+            preferred_size_bytes: 64 * 1024,
+            read_only: true,
+            identity,
+        };
+        Self { image, properties }
+    }
+}
+
+impl BlockExport for PointDisk {
+    fn properties(&self) -> BlockProperties {
+        self.properties
+    }
+
+    fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
+        self.properties.check(offset, u64::from(length))?;
+        let mut pieces = Vec::new();
+        self.image
+            .read(offset, length, &mut pieces)
+            .map_err(|error| status(&error))?;
+        Ok(segments(pieces))
+    }
+
+    fn read_cached(&self, offset: u64, length: u32) -> Option<Result<Segments, ExportError>> {
+        if let Err(refused) = self.properties.check(offset, u64::from(length)) {
+            return Some(Err(refused));
+        }
+        let mut pieces = Vec::new();
+        self.image
+            .read_cached(offset, length, &mut pieces)
+            .then(|| Ok(segments(pieces)))
+    }
+
+    fn write(&self, _: u64, _: &[Bytes], _: Durability) -> Result<(), ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64, _: ZeroMode, _: Durability) -> Result<(), ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn discard(&self, _: u64, _: u64, _: Durability) -> Result<(), ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn flush(&self) -> Result<(), ExportError> {
+        Ok(())
+    }
+
+    fn extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>, ExportError> {
+        self.properties.check(offset, length)?;
+        let extents = self
+            .image
+            .extents(offset, length, limit)
+            .map_err(|error| status(&error))?;
+        Ok(extents
+            .into_iter()
+            .map(|extent| match extent.data {
+                true => Extent {
+                    length: extent.length,
+                    state: BlockState::Data,
+                    depth: 1,
+                },
+                false => Extent {
+                    length: extent.length,
+                    state: BlockState::Hole,
+                    depth: 0,
+                },
+            })
+            .collect())
+    }
+}
+
+impl std::fmt::Debug for PointDisk {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("PointDisk")
+            .field("properties", &self.properties)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The pieces as an answer; nothing is copied.
+pub(super) fn segments(pieces: Vec<Bytes>) -> Segments {
+    let mut segments = Segments::new();
+    for piece in pieces {
+        segments.push(piece);
+    }
+    segments
+}

@@ -1,0 +1,280 @@
+//! The log of names and attributes: what makes them durable before an answer.
+//!
+//! One line for each change: 16 hexadecimal digits of the BLAKE3 of the rest, a space, a JSON object, a line feed. The
+//! first line is the header. A last line that is not whole was never answered and is cut; any other is damage. When
+//! most lines are history, opening rewrites the log as one line for each object, in one durable step.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use export::FileId;
+use repo::clock::UnixNanoseconds;
+use repo::disk::{Disk as _, SystemDisk};
+use serde::{Deserialize, Serialize};
+
+use super::node::Made;
+use super::table::Table;
+
+/// The open log.
+#[derive(Debug)]
+pub(super) struct Log {
+    file: File,
+    path: PathBuf,
+    /// A write or sync failed, so nothing is known of what is on disk: no more changes until a restart.
+    poisoned: bool,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Change {
+    /// First line: the format, and the first id that was never used.
+    Header { version: u32, next: u64 },
+    /// A new object.
+    Create {
+        file: u64,
+        parent: u64,
+        name: Name,
+        kind: Kind,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        time: u64,
+    },
+    /// An object is gone.
+    Remove { file: u64, time: u64 },
+    /// An object has a new name; what had it before is gone.
+    Rename {
+        file: u64,
+        parent: u64,
+        name: Name,
+        replaced: Option<u64>,
+        time: u64,
+    },
+    /// An object's attributes, all of them.
+    Attributes {
+        file: u64,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        accessed: u64,
+        modified: u64,
+        time: u64,
+    },
+}
+
+/// What a new object is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Kind {
+    File { verifier: Option<[u8; 8]> },
+    Directory,
+    Symlink { target: Name },
+    Disk { number: usize },
+}
+
+/// Bytes as text: each byte is the character of its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Name(String);
+
+impl Log {
+    /// Opens the log in `folder` and replays it, or starts it.
+    pub(super) fn open(folder: &Path, now: UnixNanoseconds) -> io::Result<(Self, Table)> {
+        let path = folder.join(FILE);
+        let disk = SystemDisk::new(folder);
+        if !path.exists() {
+            let table = Table::new(now);
+            disk.replace(Path::new(FILE), &encode_all(&table.snapshot()))
+                .map_err(|error| error.source)?;
+            return Ok((Self::append_to(path)?, table));
+        }
+        let text = std::fs::read(&path)?;
+        let (changes, whole_bytes) = decode_all(&text, &path)?;
+        let mut table = Table::new(now);
+        for change in &changes {
+            table.apply(change);
+        }
+        let snapshot = table.snapshot();
+        if changes.len() > 64 && changes.len() > 4 * snapshot.len() {
+            disk.replace(Path::new(FILE), &encode_all(&snapshot))
+                .map_err(|error| error.source)?;
+        } else if whole_bytes < text.len() {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(whole_bytes as u64)?;
+            file.sync_all()?;
+        }
+        Ok((Self::append_to(path)?, table))
+    }
+
+    /// Appends a change; it is durable when this returns.
+    pub(super) fn append(&mut self, change: &Change) -> io::Result<()> {
+        if self.poisoned {
+            let text = format!(
+                "{}: an earlier write failed; restart the daemon once the storage is sound",
+                self.path.display()
+            );
+            return Err(io::Error::other(text));
+        }
+        let written = self
+            .file
+            .write_all(&encode(change))
+            .and_then(|()| self.file.sync_data());
+        self.poisoned = written.is_err();
+        written
+    }
+
+    fn append_to(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).open(&path)?;
+        Ok(Self {
+            file,
+            path,
+            poisoned: false,
+        })
+    }
+}
+
+impl Kind {
+    pub(super) fn of(made: &Made) -> Self {
+        match made {
+            Made::File { verifier } => Self::File {
+                verifier: *verifier,
+            },
+            Made::Directory => Self::Directory,
+            Made::Symlink(target) => Self::Symlink {
+                target: Name::new(target),
+            },
+        }
+    }
+}
+
+impl Name {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self(bytes.iter().map(|&byte| char::from(byte)).collect())
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.0
+            .chars()
+            .map(|character| u8::try_from(character).unwrap_or(b'?'))
+            .collect()
+    }
+}
+
+pub(super) fn file_id(number: u64) -> FileId {
+    FileId(number)
+}
+
+fn encode(change: &Change) -> Vec<u8> {
+    let text = serde_json::to_string(change).expect("a change is plain text");
+    format!("{} {text}\n", checksum(text.as_bytes())).into_bytes()
+}
+
+fn encode_all(changes: &[Change]) -> Vec<u8> {
+    changes.iter().flat_map(encode).collect()
+}
+
+/// The changes, and how many bytes of `text` they took: less than all if the last line is torn.
+fn decode_all(text: &[u8], path: &Path) -> io::Result<(Vec<Change>, usize)> {
+    let damaged = |line: usize, detail: &str| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is damaged in line {line}: {detail}", path.display()),
+        )
+    };
+    let mut changes = Vec::new();
+    let mut done = 0;
+    for (number, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        match decode(line) {
+            Ok(change) => changes.push(change),
+            // A torn last line: its change was never answered.
+            Err(_) if done + line.len() == text.len() && number > 0 => break,
+            Err(detail) => return Err(damaged(number + 1, &detail)),
+        }
+        done += line.len();
+    }
+    match changes.first() {
+        Some(Change::Header {
+            version: VERSION, ..
+        }) => Ok((changes, done)),
+        Some(Change::Header { .. }) => Err(damaged(1, "it was written by a newer version")),
+        _ => Err(damaged(1, "the header is missing")),
+    }
+}
+
+fn decode(line: &[u8]) -> Result<Change, String> {
+    let line = line.strip_suffix(b"\n").ok_or("the line has no end")?;
+    let (sum, text) = line.split_at_checked(17).ok_or("the line is too short")?;
+    if sum != format!("{} ", checksum(text)).as_bytes() {
+        return Err("the checksum is wrong".to_owned());
+    }
+    serde_json::from_slice(text).map_err(|error| error.to_string())
+}
+
+fn checksum(text: &[u8]) -> String {
+    let mut hexadecimal = blake3::hash(text).to_hex().to_string();
+    hexadecimal.truncate(16);
+    hexadecimal
+}
+
+const FILE: &str = "names.log";
+pub(super) const VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_bytes_come_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        let change = Change::Create {
+            file: 17,
+            parent: 16,
+            name: Name::new(&all),
+            kind: Kind::File {
+                verifier: Some([255; 8]),
+            },
+            mode: 0o600,
+            uid: 1,
+            gid: 2,
+            time: 3,
+        };
+        let line = encode(&change);
+        let back = decode(&line).unwrap();
+        assert_eq!(back, change);
+        let Change::Create { name, .. } = back else {
+            panic!("a create stays one")
+        };
+        assert_eq!(name.bytes(), all);
+        for at in 0..line.len() {
+            let mut hurt = line.clone();
+            hurt[at] ^= 1;
+            assert!(decode(&hurt).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_and_a_torn_middle_is_damage() {
+        let changes = [
+            Change::Header {
+                version: VERSION,
+                next: 17,
+            },
+            Change::Remove { file: 3, time: 4 },
+        ];
+        let text = encode_all(&changes);
+        let first = encode(&changes[0]).len();
+        for cut in first..text.len() {
+            let (whole, bytes) = decode_all(&text[..cut], Path::new("x")).unwrap();
+            assert_eq!((whole.len(), bytes), (1, first), "cut at {cut}");
+        }
+        assert!(decode_all(&text[..first - 1], Path::new("x")).is_err());
+        let mut hurt = encode_all(&[changes[0].clone(), changes[1].clone(), changes[1].clone()]);
+        hurt[first + 20] ^= 1;
+        let error = decode_all(&hurt, Path::new("names.log"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("names.log is damaged in line 2"), "{error}");
+    }
+}

@@ -1,0 +1,408 @@
+//! The folder of a recovery session, as NFS shows it.
+//!
+//! It holds the session's disks as files of fixed size, and whatever small files, folders and links a hypervisor makes
+//! beside them. What is made is kept in the daemon's state folder: names and attributes in a log that is durable before
+//! the answer ([`log`]), content in one file for each object. Ids count upwards and are never used again.
+//!
+//! Two kinds of locks: `changes` is held by whoever changes names and attributes, while the log is synced; the table
+//! itself is locked only for moments, so that nobody who merely looks waits for a disk.
+
+mod changes;
+mod content;
+mod disk_file;
+mod log;
+mod node;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use export::{
+    Attributes, BlockExport, Caller, CreateMode, Created, DirectoryEntry, Durability, ExportError,
+    FileExport, FileId, FileRead, SetAttributes, Statistics, Written,
+};
+use parking_lot::{Mutex, RwLock};
+use repo::clock::{Clock, SystemClock};
+
+use content::Content;
+use disk_file::DiskFile;
+use log::Log;
+pub(super) use node::timestamp;
+use node::{Body, Node};
+use table::Table;
+
+/// A session's folder of disks and small files.
+pub struct SessionFolder {
+    disks: Vec<DiskFile>,
+    content: Content,
+    table: RwLock<Table>,
+    changes: Mutex<Log>,
+    clock: Arc<dyn Clock>,
+    limits: FolderLimits,
+    access: FolderAccess,
+    space: PathBuf,
+}
+
+/// A disk in the folder.
+pub struct FolderDisk {
+    /// Its number in the restore point; the file is called `disk-NUMBER.raw` until somebody renames it.
+    pub number: usize,
+    /// The disk.
+    pub export: Arc<dyn BlockExport>,
+}
+
+/// How much a hypervisor may make in one folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FolderLimits {
+    /// Files, folders and links.
+    pub files: usize,
+    /// Lengths of all files together.
+    pub file_bytes: u64,
+}
+
+/// Whether the folder takes changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FolderAccess {
+    /// Disks and folder may be written.
+    ReadWrite,
+    /// Nothing may be written.
+    ReadOnly,
+}
+
+impl SessionFolder {
+    /// Opens the folder kept under `path`, or makes it there. Free space is that of the file system under `space`.
+    ///
+    /// # Errors
+    /// If what is kept there cannot be read or is damaged.
+    pub fn open(
+        path: &Path,
+        space: &Path,
+        disks: Vec<FolderDisk>,
+        access: FolderAccess,
+        limits: FolderLimits,
+    ) -> io::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let content = Content::open(&path.join("files"))?;
+        let (mut log, mut table) = Log::open(path, clock.now())?;
+        content.adopt(&mut table)?;
+        for disk in &disks {
+            if table.disk(disk.number).is_none() {
+                let change = table.new_disk(disk.number, clock.now());
+                log.append(&change)?;
+                table.apply(&change);
+            }
+        }
+        let now = clock.now();
+        for disk in &disks {
+            // Nobody knows when the disk was written last, so it counts as written now: clients drop what they cached.
+            table.set_disk(disk.number, disk.export.properties().size_bytes, now);
+        }
+        Ok(Self {
+            disks: disks.into_iter().map(DiskFile::new).collect(),
+            content,
+            table: RwLock::new(table),
+            changes: Mutex::new(log),
+            clock,
+            limits,
+            access,
+            space: space.to_owned(),
+        })
+    }
+
+    /// Whether the folder refuses changes.
+    pub fn is_read_only(&self) -> bool {
+        self.access == FolderAccess::ReadOnly
+    }
+
+    fn node(&self, file: FileId) -> Result<Arc<Node>, ExportError> {
+        self.table.read().node(file)
+    }
+
+    fn disk(&self, number: usize) -> Result<&DiskFile, ExportError> {
+        self.disks
+            .iter()
+            .find(|disk| disk.number() == number)
+            .ok_or(ExportError::Stale)
+    }
+
+    fn check_writable(&self) -> Result<(), ExportError> {
+        match self.access {
+            FolderAccess::ReadWrite => Ok(()),
+            FolderAccess::ReadOnly => Err(ExportError::ReadOnly),
+        }
+    }
+
+    fn written(&self, node: &Node, end: u64, durability: Durability) -> Written {
+        let attributes = node.wrote(end, self.clock.now());
+        Written {
+            durability,
+            attributes,
+        }
+    }
+
+    fn write_file(
+        &self,
+        node: &Node,
+        offset: u64,
+        data: &[Bytes],
+        durability: Durability,
+    ) -> Result<Written, ExportError> {
+        let length: u64 = data.iter().map(|piece| piece.len() as u64).sum();
+        let end = offset
+            .checked_add(length)
+            .filter(|&end| end <= FILE_BYTES_MAX)
+            .ok_or(ExportError::TooLarge)?;
+        let _order = node.lock_content();
+        let growth = end.saturating_sub(node.size());
+        self.content.reserve(growth, self.limits.file_bytes)?;
+        match self.content.write(node.file(), offset, data, durability) {
+            Ok(()) => Ok(self.written(node, end, durability)),
+            Err(error) => {
+                self.content.give_back(growth);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl FileExport for SessionFolder {
+    fn root(&self) -> FileId {
+        table::ROOT
+    }
+
+    fn statistics(&self) -> Result<Statistics, ExportError> {
+        let space = rustix::fs::statvfs(&self.space).map_err(|error| ExportError::Storage {
+            detail: format!("cannot ask for free space: {error}").into(),
+        })?;
+        let files = self.table.read().count();
+        Ok(Statistics {
+            total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
+            free_bytes: space.f_bfree.saturating_mul(space.f_frsize),
+            available_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+            total_files: self.limits.files as u64,
+            free_files: self.limits.files.saturating_sub(files) as u64,
+        })
+    }
+
+    fn attributes(&self, file: FileId) -> Result<Attributes, ExportError> {
+        Ok(self.node(file)?.attributes())
+    }
+
+    fn set_attributes(
+        &self,
+        _: &Caller,
+        file: FileId,
+        change: &SetAttributes,
+    ) -> Result<Attributes, ExportError> {
+        self.check_writable()?;
+        self.change_attributes(file, change)
+    }
+
+    fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
+        self.table.read().lookup(directory, name)
+    }
+
+    fn read(&self, file: FileId, offset: u64, length: u32) -> Result<FileRead, ExportError> {
+        let node = self.node(file)?;
+        let size = node.size();
+        let wanted =
+            u32::try_from(u64::from(length).min(size.saturating_sub(offset))).unwrap_or(length);
+        let data = match node.body() {
+            Body::Disk(number) => self.disk(*number)?.read(offset, wanted)?,
+            Body::File { .. } => self.content.read(file, offset, wanted)?,
+            Body::Directory(_) => return Err(ExportError::IsDirectory),
+            Body::Symlink(_) => return Err(ExportError::Invalid),
+        };
+        let end = offset.saturating_add(data.len() as u64) >= size || data.len() < wanted as usize;
+        Ok(FileRead {
+            data,
+            end,
+            attributes: Some(node.attributes()),
+        })
+    }
+
+    fn read_cached(
+        &self,
+        file: FileId,
+        offset: u64,
+        length: u32,
+    ) -> Option<Result<FileRead, ExportError>> {
+        let node = self.node(file).ok()?;
+        let Body::Disk(number) = node.body() else {
+            return None;
+        };
+        let size = node.size();
+        let wanted =
+            u32::try_from(u64::from(length).min(size.saturating_sub(offset))).unwrap_or(length);
+        let data = self.disk(*number).ok()?.read_cached(offset, wanted)?;
+        Some(data.map(|data| {
+            let end = offset.saturating_add(data.len() as u64) >= size;
+            FileRead {
+                data,
+                end,
+                attributes: Some(node.attributes()),
+            }
+        }))
+    }
+
+    fn write(
+        &self,
+        file: FileId,
+        offset: u64,
+        data: &[Bytes],
+        durability: Durability,
+    ) -> Result<Written, ExportError> {
+        self.check_writable()?;
+        let node = self.node(file)?;
+        match node.body() {
+            Body::Disk(number) => {
+                let end = self.disk(*number)?.write(offset, data, durability)?;
+                Ok(self.written(&node, end, durability))
+            }
+            Body::File { .. } => self.write_file(&node, offset, data, durability),
+            Body::Directory(_) => Err(ExportError::IsDirectory),
+            Body::Symlink(_) => Err(ExportError::Invalid),
+        }
+    }
+
+    fn try_write(
+        &self,
+        file: FileId,
+        offset: u64,
+        data: &[Bytes],
+    ) -> Option<Result<Written, ExportError>> {
+        self.check_writable().ok()?;
+        let node = self.node(file).ok()?;
+        let Body::Disk(number) = node.body() else {
+            return None;
+        };
+        let end = self.disk(*number).ok()?.try_write(offset, data)?;
+        Some(end.map(|end| self.written(&node, end, Durability::Unstable)))
+    }
+
+    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
+        let node = self.node(file)?;
+        match node.body() {
+            Body::Disk(number) => self.disk(*number)?.flush()?,
+            Body::File { .. } => self.content.sync(file)?,
+            Body::Directory(_) | Body::Symlink(_) => {}
+        }
+        Ok(node.attributes())
+    }
+
+    fn list(
+        &self,
+        directory: FileId,
+        cookie: u64,
+        limit: usize,
+    ) -> Result<Vec<DirectoryEntry>, ExportError> {
+        self.table.read().list(directory, cookie, limit)
+    }
+
+    fn create(
+        &self,
+        caller: &Caller,
+        directory: FileId,
+        name: &[u8],
+        mode: CreateMode,
+        attributes: &SetAttributes,
+    ) -> Result<Created, ExportError> {
+        self.check_writable()?;
+        self.create_file(caller, directory, name, mode, attributes)
+    }
+
+    fn create_directory(
+        &self,
+        caller: &Caller,
+        directory: FileId,
+        name: &[u8],
+        attributes: &SetAttributes,
+    ) -> Result<Created, ExportError> {
+        self.check_writable()?;
+        self.create_other(caller, directory, name, node::Made::Directory, attributes)
+    }
+
+    fn create_symlink(
+        &self,
+        caller: &Caller,
+        directory: FileId,
+        name: &[u8],
+        target: &[u8],
+        attributes: &SetAttributes,
+    ) -> Result<Created, ExportError> {
+        self.check_writable()?;
+        if target.is_empty() || target.len() > SYMLINK_BYTES_MAX {
+            return Err(ExportError::NameTooLong);
+        }
+        self.create_other(
+            caller,
+            directory,
+            name,
+            node::Made::Symlink(target.into()),
+            attributes,
+        )
+    }
+
+    fn read_symlink(&self, file: FileId) -> Result<Vec<u8>, ExportError> {
+        match self.node(file)?.body() {
+            Body::Symlink(target) => Ok(target.clone()),
+            _ => Err(ExportError::Invalid),
+        }
+    }
+
+    fn remove(&self, _: &Caller, directory: FileId, name: &[u8]) -> Result<(), ExportError> {
+        self.check_writable()?;
+        self.remove_name(directory, name, changes::Wanted::NotDirectory)
+    }
+
+    fn remove_directory(
+        &self,
+        _: &Caller,
+        directory: FileId,
+        name: &[u8],
+    ) -> Result<(), ExportError> {
+        self.check_writable()?;
+        self.remove_name(directory, name, changes::Wanted::Directory)
+    }
+
+    fn rename(
+        &self,
+        _: &Caller,
+        from_directory: FileId,
+        from: &[u8],
+        to_directory: FileId,
+        to: &[u8],
+    ) -> Result<(), ExportError> {
+        self.check_writable()?;
+        self.move_name((from_directory, from), (to_directory, to))
+    }
+}
+
+impl fmt::Debug for SessionFolder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SessionFolder")
+            .field("content", &self.content)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FolderDisk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("FolderDisk")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Longest file a hypervisor can make: what `off_t` holds.
+const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// Longest target of a link, as Linux has it.
+const SYMLINK_BYTES_MAX: usize = 4095;

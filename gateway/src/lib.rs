@@ -1,0 +1,197 @@
+//! The Holdfast daemon and its command line.
+//!
+//! [`Gateway::start`] composes what the other crates offer: it opens the repository, serves recovery sessions over
+//! NBD and NFS, and everything else over HTTP. `docs/operations/daemon.md` is the operator's view.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod backups;
+pub mod cli;
+pub mod config;
+pub mod doctor;
+pub mod exports;
+pub mod framing;
+pub mod jobs;
+mod notify;
+pub mod recovery;
+pub mod sources;
+mod start;
+pub mod state;
+pub mod telemetry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use export::BlockingPool;
+use repo::Repository;
+
+use crate::api::{ApiServer, Descriptors};
+use crate::backups::Backups;
+use crate::config::Config;
+use crate::exports::Exports;
+use crate::jobs::Jobs;
+use crate::recovery::Sessions;
+use crate::state::{Addresses, StateFolder, Tokens};
+use crate::telemetry::Metrics;
+
+pub use start::StartError;
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Gateway {
+    core: Arc<Core>,
+    nbd: nbd::Server,
+    nfs: nfs::Server,
+    api: ApiServer,
+}
+
+/// What the HTTP interface works on.
+#[derive(Debug)]
+pub struct Core {
+    /// How the daemon was told to run.
+    pub config: Config,
+    /// Its own folder.
+    pub state: Arc<StateFolder>,
+    /// The repository.
+    pub repository: Repository,
+    /// Recovery sessions.
+    pub sessions: Sessions,
+    /// Backups under way.
+    pub backups: Arc<Backups>,
+    /// Long work under way.
+    pub jobs: Jobs,
+    /// Threads for calls that may wait for a disk.
+    pub pool: BlockingPool,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Who may use the HTTP interface.
+    pub tokens: Tokens,
+    /// Open files that clients on this machine handed over.
+    pub descriptors: Descriptors,
+    /// Where the daemon listens.
+    pub addresses: Addresses,
+}
+
+impl Gateway {
+    /// Starts everything, in the order in which it depends on one another. Sessions are there again before the first
+    /// client can ask for them.
+    ///
+    /// # Errors
+    /// If the repository cannot be opened, a port is taken, or the state folder cannot be used.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let repository = start::repository(&config)?;
+        let state = Arc::new(StateFolder::open(&config.state_path())?);
+        let exports = Exports::new(&config.recovery.allow_root);
+        let sessions = Sessions::open(
+            repository.clone(),
+            Arc::clone(&exports),
+            Arc::clone(&state),
+            config.recovery.clone(),
+        )?;
+        let (mut metrics, nbd_metrics) = Metrics::new(&exports);
+        let pool = Arc::new(start::pool(
+            config.workers.export_threads,
+            config.workers.export_queue,
+        )?);
+        let nbd = start::nbd(
+            &config,
+            &state,
+            Arc::clone(&exports),
+            Arc::clone(&pool),
+            nbd_metrics,
+        )?;
+        let nfs = start::nfs(&config, &state, exports, pool).await?;
+        start::collect(&mut metrics, &repository, &nfs);
+        let metrics = Arc::new(metrics);
+        let listeners = api::Listeners::bind(&config, &state).await?;
+        let core = Arc::new(Core {
+            addresses: start::addresses(&state, &nbd, &nfs, &listeners)?,
+            backups: Backups::new(
+                repository.clone(),
+                config.backup.clone(),
+                Arc::clone(&metrics),
+            ),
+            jobs: Jobs::new(repository.clone()),
+            pool: start::pool(config.workers.api_threads, API_QUEUE)?,
+            tokens: Tokens::load_or_create(&state)?,
+            descriptors: Descriptors::default(),
+            config,
+            state,
+            repository,
+            sessions,
+            metrics,
+        });
+        let api = listeners.serve(&core);
+        core.addresses.store(&core.state)?;
+        Ok(Self {
+            core,
+            nbd,
+            nfs,
+            api,
+        })
+    }
+
+    /// Stops everything in reverse order. Requests under way are answered if they end soon; what was answered stays.
+    pub async fn stop(self) {
+        self.api.stop(GRACE).await;
+        self.core.jobs.stop();
+        self.core.backups.abort_all();
+        self.nfs.stop().await;
+        if !self.nbd.shutdown(GRACE).await {
+            tracing::warn!("some NBD connections were cut with requests under way");
+        }
+        if let Err(error) = self.core.repository.close() {
+            tracing::error!(
+                error = exports::chain(&error),
+                "the repository did not close in good order"
+            );
+        }
+    }
+
+    /// Where the daemon listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.core.addresses
+    }
+
+    /// What the HTTP interface works on.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl Core {
+    /// Runs `work` on a thread that may wait for a disk.
+    pub async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let core = Arc::clone(self);
+        self.pool.run(move || work(&core)).await
+    }
+
+    /// Runs `work` that may take minutes, on a thread of its own, so that short calls do not wait for it.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    ///
+    /// # Panics
+    /// If `work` panicked.
+    pub async fn run_long<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> std::io::Result<T> {
+        let core = Arc::clone(self);
+        let (answer, result) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("long-call".to_owned())
+            .spawn(move || drop(answer.send(work(&core))))?;
+        Ok(result.await.expect("a long call does not panic"))
+    }
+}
+
+/// How long requests under way may take when the daemon stops.
+const GRACE: Duration = Duration::from_secs(10);
+/// Calls that may queue for the threads of the HTTP interface.
+const API_QUEUE: usize = 1024;

@@ -1,0 +1,286 @@
+//! How to reach a session: URLs, and commands that attach its disks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::state::Addresses;
+
+use super::record::{Protocol, SessionMode, SessionRecord, SessionState};
+
+/// A session as clients see it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// The session's name.
+    pub session: String,
+    /// The restore point, `WORKLOAD@SEQUENCE`.
+    pub point: String,
+    /// Whether it can be written.
+    pub mode: SessionMode,
+    /// What is going on.
+    pub state: SessionState,
+    /// When it was started, RFC 3339.
+    pub created: String,
+    /// How it is served.
+    pub protocols: Vec<Protocol>,
+    /// Who may come.
+    pub allow: Vec<String>,
+    /// Its disks.
+    pub disks: Vec<DiskView>,
+    /// The folder of all its disks over NFS.
+    pub folder_url: Option<String>,
+    /// How to attach it.
+    pub attach: Vec<AttachCommand>,
+}
+
+/// A disk of a session as clients see it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DiskView {
+    /// Its number.
+    pub disk: usize,
+    /// Its name in the restore point.
+    pub name: String,
+    /// Capacity.
+    pub size_bytes: u64,
+    /// Where it is served; empty unless the session is active.
+    pub urls: Urls,
+}
+
+/// Addresses of one disk.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct Urls {
+    /// NBD over TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbd: Option<String>,
+    /// NBD over the unix socket on the daemon's machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbd_unix: Option<String>,
+    /// NFS version 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<String>,
+}
+
+/// A command for one kind of machine.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AttachCommand {
+    /// Which machine: `linux`, `libvirt` or `esxi`.
+    pub system: String,
+    /// What it does.
+    pub what: String,
+    /// The command, or what goes into a document.
+    pub command: String,
+}
+
+impl SessionView {
+    /// The view of `record` on a daemon that listens at `addresses`.
+    pub fn new(record: &SessionRecord, addresses: &Addresses) -> Self {
+        let served = record.state == SessionState::Active;
+        let nbd = served && record.protocols.contains(&Protocol::Nbd);
+        let nfs = served && record.protocols.contains(&Protocol::Nfs);
+        let nbd_address = reachable(addresses.nbd);
+        let nfs_address = reachable(addresses.nfs);
+        let disks: Vec<DiskView> = record
+            .disks
+            .iter()
+            .map(|disk| DiskView {
+                disk: disk.number,
+                name: disk.name.clone(),
+                size_bytes: disk.size_bytes,
+                urls: Urls {
+                    nbd: nbd.then(|| {
+                        format!("nbd://{nbd_address}/{}/disk-{}", record.name, disk.number)
+                    }),
+                    nbd_unix: nbd
+                        .then(|| unix_url(&addresses.nbd_socket, &record.name, disk.number)),
+                    nfs: nfs.then(|| {
+                        format!(
+                            "{}/disk-{}.raw",
+                            nfs_url(nfs_address, &record.name),
+                            disk.number
+                        )
+                    }),
+                },
+            })
+            .collect();
+        let mut attach = Vec::new();
+        for disk in disks.iter().filter(|_| nbd) {
+            attach.extend(nbd_commands(record, disk, nbd_address));
+        }
+        if nfs {
+            attach.extend(nfs_commands(record, nfs_address));
+        }
+        Self {
+            session: record.name.clone(),
+            point: record.point.clone(),
+            mode: record.mode,
+            state: record.state,
+            created: repo::clock::UnixNanoseconds(record.created).to_string(),
+            protocols: record.protocols.clone(),
+            allow: record.allow.texts(),
+            disks,
+            folder_url: nfs.then(|| nfs_url(nfs_address, &record.name)),
+            attach,
+        }
+    }
+}
+
+fn nbd_commands(
+    record: &SessionRecord,
+    disk: &DiskView,
+    address: SocketAddr,
+) -> Vec<AttachCommand> {
+    let export = format!("{}/disk-{}", record.name, disk.disk);
+    let read_only = if record.mode == SessionMode::ReadOnly {
+        " -readonly"
+    } else {
+        ""
+    };
+    let xml_read_only = if record.mode == SessionMode::ReadOnly {
+        "<readonly/>"
+    } else {
+        ""
+    };
+    let (host, port) = (address.ip(), address.port());
+    vec![
+        AttachCommand {
+            system: "linux".to_owned(),
+            what: format!("disk {} as a block device over NBD", disk.disk),
+            command: format!(
+                "nbd-client {host} {port} /dev/nbd{} -N {export}{read_only} -persist",
+                disk.disk
+            ),
+        },
+        AttachCommand {
+            system: "libvirt".to_owned(),
+            what: format!("disk {} in the domain's devices", disk.disk),
+            command: format!(
+                "<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd' \
+                 name='{export}'><host name='{host}' port='{port}'/></source><target dev='vd{}' bus='virtio'/>\
+                 {xml_read_only}</disk>",
+                letter(disk.disk)
+            ),
+        },
+    ]
+}
+
+fn nfs_commands(record: &SessionRecord, address: SocketAddr) -> Vec<AttachCommand> {
+    let (host, port, name) = (address.ip(), address.port(), &record.name);
+    let read_only = record.mode == SessionMode::ReadOnly;
+    let option = if read_only { ",ro" } else { "" };
+    let mut commands = vec![AttachCommand {
+        system: "linux".to_owned(),
+        what: "all disks as files over NFS".to_owned(),
+        command: format!(
+            "mount -t nfs -o vers=3,tcp,nolock,hard,port={port},mountport={port}{option} {host}:/{name} /mnt"
+        ),
+    }];
+    let esxi = if port == 2049 {
+        let flag = if read_only { " --readonly" } else { "" };
+        format!("esxcli storage nfs add --host {host} --share /{name} --volume-name {name}{flag}")
+    } else {
+        format!(
+            "ESXi can only reach NFS on port 2049 with a portmapper: set [nfs] listen and portmapper (now port {port})"
+        )
+    };
+    commands.push(AttachCommand {
+        system: "esxi".to_owned(),
+        what: "the session as a datastore".to_owned(),
+        command: esxi,
+    });
+    commands
+}
+
+/// Clients that cannot be told a port, such as QEMU's, do not want to read the usual one either.
+fn nfs_url(address: SocketAddr, session: &str) -> String {
+    match address {
+        SocketAddr::V4(address) if address.port() == 2049 => {
+            format!("nfs://{}/{session}", address.ip())
+        }
+        SocketAddr::V6(address) if address.port() == 2049 => {
+            format!("nfs://[{}]/{session}", address.ip())
+        }
+        address => format!("nfs://{address}/{session}"),
+    }
+}
+
+fn unix_url(socket: &Path, session: &str, disk: usize) -> String {
+    nbd::BoundAddress::Unix(socket.to_owned()).uri(&format!("{session}/disk-{disk}"))
+}
+
+/// An address that a client can use: a listener on all addresses is told as loopback, where it listens too.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn letter(disk: usize) -> char {
+    u8::try_from(disk)
+        .ok()
+        .filter(|&disk| disk < 26)
+        .map_or('a', |disk| char::from(b'a' + disk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::DiskRecord;
+    use super::*;
+    use crate::config::Peers;
+
+    #[test]
+    fn an_active_session_has_urls_and_a_stopped_one_has_none() {
+        let mut record = SessionRecord {
+            version: 1,
+            name: "web01-3".to_owned(),
+            number: 2,
+            point: "web01@3".to_owned(),
+            mode: SessionMode::ReadWrite,
+            disks: vec![DiskRecord {
+                number: 0,
+                name: "root".to_owned(),
+                size_bytes: 4096,
+                overlay: None,
+            }],
+            protocols: Protocol::ALL.to_vec(),
+            allow: Peers::loopback(),
+            created: 0,
+            state: SessionState::Active,
+        };
+        let addresses = Addresses {
+            api: "127.0.0.1:8700".parse().unwrap(),
+            nbd: "0.0.0.0:10809".parse().unwrap(),
+            nbd_socket: "/run/a b/nbd.sock".into(),
+            nfs: "127.0.0.1:2049".parse().unwrap(),
+            portmapper: None,
+            control_socket: "/run/control.sock".into(),
+            fingerprint: String::new(),
+            process: 1,
+        };
+        let view = SessionView::new(&record, &addresses);
+        let urls = &view.disks[0].urls;
+        assert_eq!(
+            urls.nbd.as_deref(),
+            Some("nbd://127.0.0.1:10809/web01-3/disk-0")
+        );
+        assert_eq!(
+            urls.nfs.as_deref(),
+            Some("nfs://127.0.0.1/web01-3/disk-0.raw")
+        );
+        let unix = urls.nbd_unix.as_deref().unwrap();
+        assert!(
+            unix.starts_with("nbd+unix:///web01-3/disk-0?socket=") && !unix.contains(' '),
+            "{unix}"
+        );
+        assert_eq!(view.created, "1970-01-01T00:00:00Z");
+        record.state = SessionState::Stopped;
+        let view = SessionView::new(&record, &addresses);
+        assert!(
+            view.disks[0].urls.nbd.is_none() && view.folder_url.is_none() && view.attach.is_empty()
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! Why a recovery session could not do what was asked.
+
+use repo::RepoError;
+
+use crate::state::StateError;
+
+/// A call on a recovery session that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoveryError {
+    /// The repository refused or failed.
+    #[error(transparent)]
+    Repository(#[from] RepoError),
+    /// The session's folder could not be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The folder of small files could not be opened.
+    #[error(
+        "cannot open the folder of session {session}: its names log or contents cannot be used"
+    )]
+    Folder {
+        /// The session.
+        session: String,
+        /// How it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A point that is not well named.
+    #[error(
+        "`{0}` names no restore point; write WORKLOAD@SEQUENCE or WORKLOAD@latest, as `holdfast point list` shows them"
+    )]
+    BadPoint(String),
+    /// The workload has no point.
+    #[error("workload {0} has no restore point; see `holdfast workload list`")]
+    NoPoint(String),
+    /// The point has no such disk.
+    #[error("restore point {point} has no disk {disk}: it has {count}, numbered from 0")]
+    NoSuchDisk {
+        /// The point.
+        point: String,
+        /// What was asked for.
+        disk: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// No such session.
+    #[error("there is no recovery session {0}; see `holdfast recover list`")]
+    NoSuchSession(String),
+    /// A name that is not allowed.
+    #[error(
+        "`{0}` is no session name; use up to 64 letters, digits, `-`, `_` and `.`, and begin with a letter or digit"
+    )]
+    BadName(String),
+    /// The name is taken by a session that differs from what was asked.
+    #[error(
+        "recovery session {name} is there already with another {differs}; discard it, or take another name"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// What differs.
+        differs: &'static str,
+    },
+    /// Something else is under way in the session.
+    #[error("recovery session {0} is busy with another command; try again when that has ended")]
+    Busy(String),
+    /// The session has no overlays.
+    #[error("recovery session {0} is read-only: there is nothing to seal")]
+    NothingToSeal(String),
+    /// Too many sessions.
+    #[error("there are {0} recovery sessions already (recovery.sessions); discard one first")]
+    TooMany(usize),
+}

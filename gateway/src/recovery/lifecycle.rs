@@ -1,0 +1,511 @@
+//! Starting, stopping and discarding sessions, and bringing them back after a restart.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use export::BlockExport;
+use repo::clock::{Clock as _, SystemClock};
+use repo::{Point, PointName, RepoError};
+
+use crate::exports::{
+    FolderAccess, FolderDisk, FolderLimits, OverlayDisk, PointDisk, ROOT_ID, ServedSession,
+    SessionFolder, chain,
+};
+
+use super::record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState, VERSION};
+use super::{Records, RecoveryError, Sessions, StartRequest};
+
+impl Sessions {
+    /// Starts a session, or serves one again that was stopped. Asking again for a session that is there with the same
+    /// properties gives that one.
+    ///
+    /// # Errors
+    /// If the point or name is no good, or the session cannot be recorded or served.
+    pub fn start(&self, request: &StartRequest) -> Result<SessionRecord, RecoveryError> {
+        let point = resolve(&self.repository, &request.point)?;
+        if let Some(name) = &request.name {
+            check_name(name)?;
+            match self.find(name) {
+                Ok(record) => return self.start_again(&record, &point, request),
+                Err(RecoveryError::NoSuchSession(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let disks = chosen_disks(&point, &request.disks)?;
+        let mut record = self.claim(&point, disks, request)?;
+        match self.make(&mut record, &point) {
+            Ok(()) => Ok(record),
+            Err(error) => {
+                self.drop_session(&record)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends serving. Overlays and small files are kept; starting a session of that name serves them again.
+    ///
+    /// # Errors
+    /// If there is no such session or its record cannot be stored.
+    pub fn stop(&self, name: &str) -> Result<SessionRecord, RecoveryError> {
+        let _turn = self.turn(name)?;
+        let mut record = self.find(name)?;
+        if record.state == SessionState::Active {
+            record.state = SessionState::Stopped;
+            self.keep(&record)?;
+            self.exports.hide(name);
+        }
+        Ok(record)
+    }
+
+    /// Ends serving and drops everything that was written. The restore point is not touched.
+    ///
+    /// # Errors
+    /// If there is no such session, or its overlays cannot be removed.
+    pub fn discard(&self, name: &str) -> Result<SessionRecord, RecoveryError> {
+        let _turn = self.turn(name)?;
+        let mut record = self.find(name)?;
+        record.state = SessionState::Discarding;
+        self.keep(&record)?;
+        self.drop_session(&record)?;
+        Ok(record)
+    }
+
+    /// Reads all records and serves what was served.
+    pub(super) fn restore(&self) -> Result<(), RecoveryError> {
+        let records = self.load_records()?;
+        self.discard_orphans(&records)?;
+        for mut record in records {
+            match record.state {
+                SessionState::Starting | SessionState::Discarding => self.drop_session(&record)?,
+                SessionState::Stopped => {}
+                SessionState::Sealing => self.resume_seal(&mut record)?,
+                SessionState::Active => self.serve_or_stop(&mut record)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves a session. One that cannot be served is left stopped, so that the others come back.
+    pub(super) fn serve_or_stop(&self, record: &mut SessionRecord) -> Result<(), RecoveryError> {
+        if let Err(error) = self.serve(record) {
+            tracing::error!(
+                session = record.name,
+                error = chain(&error),
+                "a recovery session cannot be served"
+            );
+            record.state = SessionState::Stopped;
+            self.keep(record)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a record and remembers it.
+    pub(super) fn keep(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
+        record.store(&self.state)?;
+        self.records
+            .lock()
+            .by_name
+            .insert(record.name.clone(), record.clone());
+        Ok(())
+    }
+
+    /// Ends serving and removes overlays, folder and record, in an order that can be resumed anywhere.
+    pub(super) fn drop_session(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
+        self.exports.hide(&record.name);
+        for overlay in record.disks.iter().filter_map(|disk| disk.overlay) {
+            match self.repository.discard_overlay(overlay) {
+                Ok(()) | Err(RepoError::NoSuchOverlay(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.state.remove_directory(&record.folder())?;
+        self.records.lock().by_name.remove(&record.name);
+        Ok(())
+    }
+
+    /// Keeps other commands out of a session until the value is dropped.
+    pub(super) fn turn(&self, name: &str) -> Result<Turn<'_>, RecoveryError> {
+        let mut records = self.records.lock();
+        if records.busy.iter().any(|busy| busy == name) {
+            return Err(RecoveryError::Busy(name.to_owned()));
+        }
+        records.busy.push(name.to_owned());
+        Ok(Turn {
+            sessions: self,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Shows a session's disks and folder to the servers.
+    fn serve(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
+        let name: PointName = parse_point(&record.point)?;
+        let point = self.repository.point(&name)?;
+        let mut disks: Vec<(usize, Arc<dyn BlockExport>)> = Vec::new();
+        for disk in &record.disks {
+            let export: Arc<dyn BlockExport> = match disk.overlay {
+                Some(overlay) => Arc::new(OverlayDisk::new(self.repository.open_overlay(overlay)?)),
+                None => {
+                    let image = self.repository.image(&point, disk.number)?;
+                    Arc::new(PointDisk::new(image, self.identity(&name, disk.number)))
+                }
+            };
+            disks.push((disk.number, export));
+        }
+        let description = format!("{} of {}", record.name, record.point);
+        let mut served = ServedSession::new(
+            record.name.clone(),
+            record.number,
+            description,
+            record.allow.clone(),
+        );
+        served.nbd = record.protocols.contains(&Protocol::Nbd);
+        if record.protocols.contains(&Protocol::Nfs) {
+            served.folder = Some(Arc::new(self.open_folder(record, &disks)?));
+        }
+        served.disks = disks;
+        self.exports.show(served);
+        Ok(())
+    }
+
+    fn open_folder(
+        &self,
+        record: &SessionRecord,
+        disks: &[(usize, Arc<dyn BlockExport>)],
+    ) -> Result<SessionFolder, RecoveryError> {
+        let access = match record.mode {
+            SessionMode::ReadWrite => FolderAccess::ReadWrite,
+            SessionMode::ReadOnly => FolderAccess::ReadOnly,
+        };
+        let limits = FolderLimits {
+            files: self.config.files,
+            file_bytes: self.config.file_bytes.bytes(),
+        };
+        let disks = disks.iter().map(|(number, export)| FolderDisk {
+            number: *number,
+            export: Arc::clone(export),
+        });
+        SessionFolder::open(
+            &self.folder(record),
+            self.repository.root(),
+            disks.collect(),
+            access,
+            limits,
+        )
+        .map_err(|source| RecoveryError::Folder {
+            session: record.name.clone(),
+            source,
+        })
+    }
+
+    fn start_again(
+        &self,
+        record: &SessionRecord,
+        point: &Point,
+        request: &StartRequest,
+    ) -> Result<SessionRecord, RecoveryError> {
+        let taken = |differs| RecoveryError::NameTaken {
+            name: record.name.clone(),
+            differs,
+        };
+        let numbers: Vec<usize> = record.disks.iter().map(|disk| disk.number).collect();
+        if record.point != point.name.to_string() {
+            return Err(taken("restore point"));
+        }
+        if (record.mode == SessionMode::ReadOnly) != request.read_only {
+            return Err(taken("mode"));
+        }
+        if !request.disks.is_empty() && request.disks != numbers {
+            return Err(taken("choice of disks"));
+        }
+        if !request.protocols.is_empty() && request.protocols != record.protocols {
+            return Err(taken("choice of protocols"));
+        }
+        if request
+            .allow
+            .as_ref()
+            .is_some_and(|allow| *allow != record.allow)
+        {
+            return Err(taken("list of addresses"));
+        }
+        let _turn = self.turn(&record.name)?;
+        let mut record = self.find(&record.name)?;
+        if record.state == SessionState::Stopped {
+            self.serve(&record)?;
+            record.state = SessionState::Active;
+            self.keep(&record)?;
+        }
+        Ok(record)
+    }
+
+    /// Takes a name and a number for a new session.
+    fn claim(
+        &self,
+        point: &Point,
+        disks: Vec<DiskRecord>,
+        request: &StartRequest,
+    ) -> Result<SessionRecord, RecoveryError> {
+        let mut records = self.records.lock();
+        if records.by_name.len() >= self.config.sessions {
+            return Err(RecoveryError::TooMany(records.by_name.len()));
+        }
+        let name = match &request.name {
+            Some(name) if records.by_name.contains_key(name) => {
+                return Err(RecoveryError::Busy(name.clone()));
+            }
+            Some(name) => name.clone(),
+            None => free_name(&point.name, |name| records.by_name.contains_key(name)),
+        };
+        let mut protocols = request.protocols.clone();
+        if protocols.is_empty() {
+            protocols = Protocol::ALL.to_vec();
+        }
+        let record = SessionRecord {
+            version: VERSION,
+            name,
+            number: self.take_number(&mut records)?,
+            point: point.name.to_string(),
+            mode: if request.read_only {
+                SessionMode::ReadOnly
+            } else {
+                SessionMode::ReadWrite
+            },
+            disks,
+            protocols,
+            allow: request
+                .allow
+                .clone()
+                .unwrap_or_else(|| self.config.allow.clone()),
+            created: SystemClock.now().0,
+            state: SessionState::Starting,
+        };
+        records.by_name.insert(record.name.clone(), record.clone());
+        Ok(record)
+    }
+
+    /// A number that no session ever had, even one that is gone without a trace: blocks of numbers are taken durably
+    /// before the first of them is used.
+    fn take_number(&self, records: &mut Records) -> Result<u64, RecoveryError> {
+        if records.next_number >= records.reserved_number {
+            let reserved = records.next_number + NUMBERS_AHEAD;
+            self.state
+                .replace(Path::new(NEXT_FILE), reserved.to_string().as_bytes())?;
+            records.reserved_number = reserved;
+        }
+        let number = records.next_number;
+        records.next_number += 1;
+        Ok(number)
+    }
+
+    /// Makes what a new session needs, records it and serves it.
+    fn make(&self, record: &mut SessionRecord, point: &Point) -> Result<(), RecoveryError> {
+        let _turn = self.turn(&record.name)?;
+        if record.mode == SessionMode::ReadWrite {
+            for disk in &mut record.disks {
+                disk.overlay = Some(self.repository.create_overlay(point, disk.number)?.id());
+            }
+        }
+        // An overlay that a crash leaves here belongs to no record; the next start finds it empty and discards it.
+        self.keep(record)?;
+        self.serve(record)?;
+        record.state = SessionState::Active;
+        self.keep(record)
+    }
+
+    /// Drops overlays that no record names and nobody wrote to. One with data is kept for a person to look at.
+    fn discard_orphans(&self, records: &[SessionRecord]) -> Result<(), RecoveryError> {
+        let known: Vec<_> = records
+            .iter()
+            .flat_map(|record| &record.disks)
+            .filter_map(|disk| disk.overlay)
+            .collect();
+        for orphan in self
+            .repository
+            .overlays()?
+            .into_iter()
+            .filter(|overlay| !known.contains(&overlay.id))
+        {
+            let written = self
+                .repository
+                .open_overlay(orphan.id)?
+                .statistics()
+                .written_bytes;
+            if written == 0 {
+                self.repository.discard_overlay(orphan.id)?;
+            } else {
+                tracing::warn!(overlay = %orphan.id, point = %orphan.point, written, "an overlay belongs to no session");
+            }
+        }
+        Ok(())
+    }
+
+    fn load_records(&self) -> Result<Vec<SessionRecord>, RecoveryError> {
+        let folder = self.state.file("sessions");
+        let failed = |source| RecoveryError::Folder {
+            session: "(all)".to_owned(),
+            source,
+        };
+        let mut loaded = Vec::new();
+        let mut next_number = self.stored_next_number()?;
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(number) = name.to_str().and_then(|name| name.parse::<u64>().ok()) else {
+                continue;
+            };
+            next_number = next_number.max(number + 1);
+            let inside = Path::new("sessions").join(&name);
+            match SessionRecord::load(&self.state, &inside)? {
+                Some(record) => loaded.push(record),
+                None => self.state.remove_directory(&inside)?,
+            }
+        }
+        let mut records = self.records.lock();
+        records.next_number = next_number;
+        records.reserved_number = next_number;
+        records.by_name = loaded
+            .iter()
+            .map(|record| (record.name.clone(), record.clone()))
+            .collect();
+        Ok(loaded)
+    }
+
+    fn stored_next_number(&self) -> Result<u64, RecoveryError> {
+        let text = self.state.read(Path::new(NEXT_FILE), 64)?;
+        let number = text.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
+        Ok(number.unwrap_or(ROOT_ID + 1))
+    }
+
+    /// What identifies a disk of a point for ever.
+    fn identity(&self, point: &PointName, disk: usize) -> [u8; 16] {
+        let name = format!("{}/{point}/{disk}", self.repository.uuid());
+        let mut identity = [0; 16];
+        blake3::Hasher::new()
+            .update(name.as_bytes())
+            .finalize_xof()
+            .fill(&mut identity);
+        identity
+    }
+}
+
+/// The right to change one session.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    sessions: &'a Sessions,
+    name: String,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.sessions
+            .records
+            .lock()
+            .busy
+            .retain(|busy| *busy != self.name);
+    }
+}
+
+/// The point that `text` names.
+///
+/// # Errors
+/// If it names none.
+pub(crate) fn resolve(
+    repository: &repo::Repository,
+    text: &str,
+) -> Result<Arc<Point>, RecoveryError> {
+    if let Some(workload) = text.strip_suffix("@latest") {
+        let workload = repo::WorkloadName::parse(workload)
+            .map_err(|_| RecoveryError::BadPoint(text.to_owned()))?;
+        return repository
+            .latest(&workload)
+            .ok_or_else(|| RecoveryError::NoPoint(workload.to_string()));
+    }
+    Ok(repository.point(&parse_point(text)?)?)
+}
+
+fn parse_point(text: &str) -> Result<PointName, RecoveryError> {
+    text.parse()
+        .map_err(|_| RecoveryError::BadPoint(text.to_owned()))
+}
+
+fn chosen_disks(point: &Point, numbers: &[usize]) -> Result<Vec<DiskRecord>, RecoveryError> {
+    let mut chosen: Vec<usize> = if numbers.is_empty() {
+        (0..point.images.len()).collect()
+    } else {
+        numbers.to_vec()
+    };
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+        .into_iter()
+        .map(|number| match point.images.get(number) {
+            Some(image) => Ok(DiskRecord {
+                number,
+                name: image.name.clone(),
+                size_bytes: image.size_bytes,
+                overlay: None,
+            }),
+            None => {
+                let count = point.images.len();
+                Err(RecoveryError::NoSuchDisk {
+                    point: point.name.to_string(),
+                    disk: number,
+                    count,
+                })
+            }
+        })
+        .collect()
+}
+
+/// `WORKLOAD-SEQUENCE`, and a count if that is taken.
+fn free_name(point: &PointName, taken: impl Fn(&str) -> bool) -> String {
+    let mut workload = point.workload.to_string();
+    workload.truncate(NAME_BYTES_MAX - 30);
+    let first = format!("{workload}-{}", point.sequence);
+    if !taken(&first) {
+        return first;
+    }
+    (2_u64..)
+        .map(|count| format!("{first}.{count}"))
+        .find(|name| !taken(name))
+        .unwrap_or(first)
+}
+
+fn check_name(name: &str) -> Result<(), RecoveryError> {
+    let allowed =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
+    let good = name.len() <= NAME_BYTES_MAX
+        && name.starts_with(|character: char| character.is_ascii_alphanumeric())
+        && name.chars().all(allowed);
+    if good {
+        Ok(())
+    } else {
+        Err(RecoveryError::BadName(name.to_owned()))
+    }
+}
+
+const NAME_BYTES_MAX: usize = 64;
+const NEXT_FILE: &str = "sessions/next";
+const NUMBERS_AHEAD: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_names_fit_into_urls_and_paths() {
+        for name in ["web01-3", "a", "A.b_c-9"] {
+            check_name(name).unwrap();
+        }
+        for name in ["", ".", "..", "-x", "a/b", "a b", "é", &"x".repeat(65)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_made_from_the_point_and_counts_up() {
+        let point: PointName = "web01@3".parse().unwrap();
+        assert_eq!(free_name(&point, |_| false), "web01-3");
+        assert_eq!(free_name(&point, |name| name != "web01-3.4"), "web01-3.4");
+        let long: PointName = format!("{}@3", "w".repeat(128)).parse().unwrap();
+        check_name(&free_name(&long, |_| false)).unwrap();
+    }
+}

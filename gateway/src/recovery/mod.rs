@@ -1,0 +1,129 @@
+//! Recovery sessions: disks of a restore point, served until told otherwise.
+//!
+//! A session is recorded before it is served and its record is kept until it is discarded or sealed, so that a daemon
+//! that was killed brings back the same sessions with the same names, numbers, handles and data. Only
+//! [`Sessions`] changes records; the servers see sessions through [`Exports`](crate::exports::Exports).
+
+mod addresses;
+mod error;
+mod lifecycle;
+mod record;
+mod seal;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use repo::Repository;
+
+use crate::config::{Peers, RecoveryConfig};
+use crate::exports::Exports;
+use crate::state::StateFolder;
+
+pub use addresses::{AttachCommand, DiskView, SessionView, Urls};
+pub use error::RecoveryError;
+pub(crate) use lifecycle::resolve;
+pub use record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState};
+
+/// All sessions of the daemon.
+pub struct Sessions {
+    repository: Repository,
+    exports: Arc<Exports>,
+    state: Arc<StateFolder>,
+    config: RecoveryConfig,
+    records: Mutex<Records>,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, Default)]
+pub struct StartRequest {
+    /// `WORKLOAD@SEQUENCE` or `WORKLOAD@latest`.
+    pub point: String,
+    /// The session's name; none: one is made from the point's.
+    pub name: Option<String>,
+    /// Disks by number; empty: all.
+    pub disks: Vec<usize>,
+    /// Whether writes are refused. No overlay is made then.
+    pub read_only: bool,
+    /// Protocols; empty: all there are.
+    pub protocols: Vec<Protocol>,
+    /// Who may come; none: as configured.
+    pub allow: Option<Peers>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    by_name: BTreeMap<String, SessionRecord>,
+    /// Numbers below were used.
+    next_number: u64,
+    /// Numbers below may be used: the stored file says so.
+    reserved_number: u64,
+    /// Sessions in which something long is under way, so that nothing else may begin.
+    busy: Vec<String>,
+}
+
+impl Sessions {
+    /// Reads all records and serves the sessions that were being served.
+    ///
+    /// # Errors
+    /// If a record cannot be read. A session whose data cannot be opened is left stopped, and logged.
+    pub fn open(
+        repository: Repository,
+        exports: Arc<Exports>,
+        state: Arc<StateFolder>,
+        config: RecoveryConfig,
+    ) -> Result<Self, RecoveryError> {
+        let sessions = Self {
+            repository,
+            exports,
+            state,
+            config,
+            records: Mutex::default(),
+        };
+        sessions.restore()?;
+        Ok(sessions)
+    }
+
+    /// All records, by name.
+    pub fn list(&self) -> Vec<SessionRecord> {
+        self.records.lock().by_name.values().cloned().collect()
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    /// [`RecoveryError::NoSuchSession`].
+    pub fn find(&self, name: &str) -> Result<SessionRecord, RecoveryError> {
+        let records = self.records.lock();
+        records
+            .by_name
+            .get(name)
+            .cloned()
+            .ok_or_else(|| RecoveryError::NoSuchSession(name.to_owned()))
+    }
+
+    /// The session that shows a point, if one does.
+    pub fn user_of(&self, point: &str) -> Option<String> {
+        let records = self.records.lock();
+        records
+            .by_name
+            .values()
+            .find(|record| record.point == point)
+            .map(|record| record.name.clone())
+    }
+
+    fn folder(&self, record: &SessionRecord) -> PathBuf {
+        self.state.file(record.folder())
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Sessions")
+            .field("records", &self.records)
+            .finish_non_exhaustive()
+    }
+}

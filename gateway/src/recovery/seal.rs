@@ -1,0 +1,117 @@
+//! Sealing: what was written in a session becomes the workload's next restore point.
+
+use std::sync::Arc;
+
+use repo::{Point, PointKind, PointName, RepoError};
+use serde_json::json;
+
+use super::record::{SessionMode, SessionRecord, SessionState};
+use super::{RecoveryError, Sessions};
+
+impl Sessions {
+    /// Ends serving, makes a restore point of the session's disks, and drops the session.
+    ///
+    /// Writers are disconnected first: what they were answered is in the point, what they were not may be. Disks that
+    /// the session leaves out are taken over from its restore point.
+    ///
+    /// # Errors
+    /// If the session is read-only or the point cannot be made; the session is then served as before.
+    pub fn seal(&self, name: &str) -> Result<Arc<Point>, RecoveryError> {
+        let _turn = self.turn(name)?;
+        let mut record = self.find(name)?;
+        if record.mode == SessionMode::ReadOnly {
+            return Err(RecoveryError::NothingToSeal(name.to_owned()));
+        }
+        let before = record.state;
+        record.state = SessionState::Sealing;
+        self.keep(&record)?;
+        self.exports.hide(name);
+        match self.make_point(&record) {
+            Ok(point) => {
+                self.drop_session(&record)?;
+                Ok(point)
+            }
+            Err(error) => {
+                record.state = before;
+                self.keep(&record)?;
+                if before == SessionState::Active {
+                    self.serve_or_stop(&mut record)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a seal that a crash interrupted: if the point was committed, only the session is left to drop; else the
+    /// session comes back as it was.
+    pub(super) fn resume_seal(&self, record: &mut SessionRecord) -> Result<(), RecoveryError> {
+        if let Some(point) = self.sealed_point(record)? {
+            tracing::info!(session = record.name, point = %point.name, "the session was sealed before the restart");
+            return self.drop_session(record);
+        }
+        record.state = SessionState::Active;
+        self.keep(record)?;
+        self.serve_or_stop(record)
+    }
+
+    fn make_point(&self, record: &SessionRecord) -> Result<Arc<Point>, RecoveryError> {
+        let base = self.base(record)?;
+        let mut backup = self
+            .repository
+            .begin(&base.name.workload, PointKind::Sealed)?;
+        for (number, image) in base.images.iter().enumerate() {
+            let overlay = record
+                .disks
+                .iter()
+                .find(|disk| disk.number == number)
+                .and_then(|disk| disk.overlay);
+            match overlay {
+                Some(id) => {
+                    let overlay = self.repository.open_overlay(id)?;
+                    overlay.freeze()?;
+                    backup.seal_overlay(&overlay, &image.name)?;
+                }
+                None => {
+                    // An overlay in which nothing was written takes the whole map over, without reading it.
+                    let overlay = self.repository.create_overlay(&base, number)?;
+                    overlay.freeze()?;
+                    let sealed = backup.seal_overlay(&overlay, &image.name);
+                    self.repository.discard_overlay(overlay.id())?;
+                    sealed?;
+                }
+            }
+        }
+        backup.set_configuration(sealed_configuration(&base, record));
+        Ok(backup.commit()?)
+    }
+
+    /// The point that sealing this session made, if it did.
+    fn sealed_point(&self, record: &SessionRecord) -> Result<Option<Arc<Point>>, RecoveryError> {
+        let base = self.base(record)?;
+        let points = self.repository.points(Some(&base.name.workload));
+        Ok(points.into_iter().find(|point| {
+            point.configuration.pointer("/sealed/session") == Some(&json!(record.number))
+        }))
+    }
+
+    fn base(&self, record: &SessionRecord) -> Result<Arc<Point>, RecoveryError> {
+        let name: PointName = record
+            .point
+            .parse()
+            .map_err(|_: RepoError| RecoveryError::BadPoint(record.point.clone()))?;
+        Ok(self.repository.point(&name)?)
+    }
+}
+
+/// The configuration of the point below, with a note of what was sealed. The session's number is unique for ever.
+fn sealed_configuration(base: &Point, record: &SessionRecord) -> serde_json::Value {
+    let mut configuration = match &base.configuration {
+        serde_json::Value::Object(map) => map.clone(),
+        _ => serde_json::Map::new(),
+    };
+    configuration.insert(
+        "sealed".to_owned(),
+        json!({ "session": record.number, "name": record.name, "point": record.point }),
+    );
+    serde_json::Value::Object(configuration)
+}

@@ -1,0 +1,216 @@
+//! Disk images: raw files and block devices are read as they are; qcow2, VMDK, VHD and VHDX through `qemu-nbd`.
+//!
+//! The parsers of foreign formats are QEMU's, in a process of their own: they are kept by many and see hostile files
+//! every day. `qemu-img info` names the format; a file that is none of the known ones is raw only if nothing speaks
+//! against it.
+
+mod changed;
+mod program;
+mod raw;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+pub use changed::{ChangedError, ChangedExtents};
+pub use program::NbdProgram;
+
+/// An image that can be read as a disk.
+#[derive(Debug)]
+pub struct ImageSource {
+    path: PathBuf,
+    size_bytes: u64,
+    reader: Reader,
+}
+
+/// How it is read.
+#[derive(Debug)]
+enum Reader {
+    /// The file itself.
+    Raw(File),
+    /// Through a program that serves it.
+    Program(NbdProgram),
+}
+
+/// A piece of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes.
+    Data(Bytes),
+    /// So many zeroes.
+    Zero(u64),
+}
+
+/// An image that cannot be backed up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// It cannot be opened or read.
+    #[error("cannot {action} {}: {source}; check the path and its rights", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// How it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder, a socket, and so on.
+    #[error("{} is not a disk image: it is {what}; give a file or a block device", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Nothing in it.
+    #[error("{} is empty: there is nothing to back up", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not whole sectors.
+    #[error("{} has {size_bytes} bytes, which is no multiple of 512, so it is no disk image; if it was cut, get it again; if it only lacks the end of its last sector, run `truncate -s %512` on a copy", path.display())]
+    NotSectors {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// It is something else.
+    #[error("{} is not a disk image: it is {what}; give a raw, qcow2, VMDK, VHD or VHDX image or a block device", path.display())]
+    NotAnImage {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// Its size changed while it was read.
+    #[error("{} changed its size from {before} to {after} bytes while it was read; stop what writes to it, or back up a snapshot", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Bytes at first.
+        before: u64,
+        /// Bytes now.
+        after: u64,
+    },
+    /// It stands on another file that is out of bounds.
+    #[error("{} stands on the backing file {}, which is outside its folder; copy that beside it, or flatten the image with `qemu-img convert`", path.display(), backing.display())]
+    Backing {
+        /// The file.
+        path: PathBuf,
+        /// What it stands on.
+        backing: PathBuf,
+    },
+    /// A program is missing or failed.
+    #[error("cannot read {} as {format}: {detail}", path.display())]
+    Program {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: String,
+        /// What happened and what to do.
+        detail: String,
+    },
+}
+
+impl ImageSource {
+    /// Opens an image of any known format.
+    ///
+    /// # Errors
+    /// If it is no image, or the program that reads its format is missing.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let (file, size_bytes) = raw::open(path)?;
+        let format = program::detect(path, &file)?;
+        if format == "raw" {
+            raw::check_size(path, size_bytes)?;
+            raw::refuse_other_files(path, &file)?;
+            return Ok(Self {
+                path: path.to_owned(),
+                size_bytes,
+                reader: Reader::Raw(file),
+            });
+        }
+        program::check_backing(path)?;
+        let program = NbdProgram::start(path, &format)?;
+        let size_bytes = program.size_bytes();
+        raw::check_size(path, size_bytes)?;
+        Ok(Self {
+            path: path.to_owned(),
+            size_bytes,
+            reader: Reader::Program(program),
+        })
+    }
+
+    /// Capacity of the disk.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file, if the daemon can read it as it is.
+    pub fn file(&self) -> Option<&File> {
+        match &self.reader {
+            Reader::Raw(file) => Some(file),
+            Reader::Program(_) => None,
+        }
+    }
+
+    /// Gives all pieces of a range in order; zeroes that the format knows of are not read.
+    ///
+    /// # Errors
+    /// If reading fails, or `take` does.
+    pub fn read(
+        &mut self,
+        range: std::ops::Range<u64>,
+        take: &mut dyn FnMut(u64, Piece) -> io::Result<()>,
+    ) -> Result<(), SourceError> {
+        let path = self.path.clone();
+        let read = match &mut self.reader {
+            Reader::Raw(file) => raw::read(file, range, take),
+            Reader::Program(program) => program.read(range, take),
+        };
+        read.map_err(|source| SourceError::Io {
+            action: "read",
+            path,
+            source,
+        })
+    }
+
+    /// Refuses an image whose size changed since it was opened.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`].
+    pub fn check_unchanged(&self) -> Result<(), SourceError> {
+        let Reader::Raw(file) = &self.reader else {
+            return Ok(());
+        };
+        let after = raw::size(file).map_err(|source| SourceError::Io {
+            action: "look at",
+            path: self.path.clone(),
+            source,
+        })?;
+        if after == self.size_bytes {
+            return Ok(());
+        }
+        Err(SourceError::Changed {
+            path: self.path.clone(),
+            before: self.size_bytes,
+            after,
+        })
+    }
+}
+
+/// Bytes of one piece at most.
+const PIECE_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests;

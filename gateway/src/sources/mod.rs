@@ -1,0 +1,3 @@
+//! Where backups come from: disk images for now.
+
+pub mod image;

@@ -1,0 +1,242 @@
+//! The parts of a start, one function each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use export::BlockingPool;
+use repo::{OpenOptions, RepoError, Repository};
+
+use crate::api;
+use crate::config::{Config, ConfigError, Portmapper};
+use crate::exports::Exports;
+use crate::recovery::RecoveryError;
+use crate::state::{Addresses, StateError, StateFolder};
+use crate::telemetry::Metrics;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The repository cannot be opened.
+    #[error(transparent)]
+    Repository(#[from] RepoError),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The recovery sessions cannot be brought back.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// A port or socket cannot be listened on.
+    #[error("cannot listen on {place} for {service}: {reason}; {remedy}")]
+    Listen {
+        /// What was to listen.
+        service: String,
+        /// Where.
+        place: String,
+        /// How it failed.
+        reason: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The running rpcbind did not take our ports.
+    #[error(
+        "cannot register NFS with rpcbind: {reason}; start rpcbind and run as root, or set `portmapper` under [nfs] to \"off\" or an address"
+    )]
+    Register {
+        /// How it failed.
+        reason: String,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread; check the limit of processes for the daemon's user")]
+    Thread(#[source] std::io::Error),
+    /// Something else of a protocol server.
+    #[error("cannot start the {service} server: {reason}")]
+    Server {
+        /// Which.
+        service: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl StartError {
+    /// A place that cannot be listened on, with what to do about it.
+    pub(crate) fn listen(
+        service: impl Into<String>,
+        place: impl ToString,
+        error: &std::io::Error,
+    ) -> Self {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another program uses it: stop that, or choose another port (0 takes any free one)"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address: choose one that it has"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need root or CAP_NET_BIND_SERVICE: grant that, or choose a higher port"
+            }
+            _ => "choose another address",
+        };
+        Self::Listen {
+            service: service.into(),
+            place: place.to_string(),
+            reason: error.to_string(),
+            remedy,
+        }
+    }
+}
+
+pub(crate) fn repository(config: &Config) -> Result<Repository, StartError> {
+    let mut options = OpenOptions {
+        chunk_cache_bytes: config.repository.chunk_cache.bytes(),
+        node_cache_bytes: config.repository.node_cache.bytes(),
+        index_cache_bytes: config.repository.index_cache.bytes(),
+        ..OpenOptions::default()
+    };
+    if config.workers.engine_threads > 0 {
+        options.workers = config.workers.engine_threads;
+    }
+    Ok(Repository::open(&config.repository.path, &options)?)
+}
+
+pub(crate) fn pool(threads: usize, queue: usize) -> Result<BlockingPool, StartError> {
+    BlockingPool::start(threads, queue).map_err(StartError::Thread)
+}
+
+pub(crate) fn nbd(
+    config: &Config,
+    state: &StateFolder,
+    exports: Arc<Exports>,
+    pool: Arc<BlockingPool>,
+    metrics: nbd::Metrics,
+) -> Result<nbd::Server, StartError> {
+    let limits = nbd::Limits {
+        connections: config.nbd.connections,
+        ..nbd::Limits::default()
+    };
+    let server = nbd::ServerConfig {
+        limits,
+        ..nbd::ServerConfig::default()
+    };
+    let endpoints = vec![
+        nbd::Endpoint::Tcp(config.nbd.listen),
+        nbd::Endpoint::Unix {
+            path: state.nbd_socket(),
+            mode: 0o600,
+        },
+    ];
+    nbd::Server::start(server, endpoints, exports, pool, metrics).map_err(|error| match &error {
+        nbd::StartError::Listen { address, source } => StartError::listen("NBD", address, source),
+        nbd::StartError::NotSocket(_) | nbd::StartError::InUse(_) => StartError::Server {
+            service: "NBD",
+            reason: error.to_string(),
+        },
+    })
+}
+
+pub(crate) async fn nfs(
+    config: &Config,
+    state: &StateFolder,
+    exports: Arc<Exports>,
+    pool: Arc<BlockingPool>,
+) -> Result<nfs::Server, StartError> {
+    let portmap = match config.nfs.portmapper {
+        Portmapper::Off => nfs::Portmap::None,
+        Portmapper::Register => nfs::Portmap::Rpcbind,
+        Portmapper::Listen(address) => nfs::Portmap::BuiltIn(address),
+    };
+    let server = nfs::ServerConfig {
+        nfs: config.nfs.listen,
+        mount: None,
+        portmap,
+        key: nfs::HandleKey::new(state.nfs_key()?),
+        limits: nfs::Limits {
+            connections: config.nfs.connections,
+            ..nfs::Limits::default()
+        },
+    };
+    nfs::Server::start(server, exports, pool)
+        .await
+        .map_err(|error| match &error {
+            nfs::ServerError::Listen {
+                service,
+                address,
+                source,
+            } => StartError::listen(format!("NFS ({service})"), address, source),
+            nfs::ServerError::Register { source } => StartError::Register {
+                reason: source.to_string(),
+            },
+            _ => StartError::Server {
+                service: "NFS",
+                reason: error.to_string(),
+            },
+        })
+}
+
+/// Adds what others count to `/metrics`.
+pub(crate) fn collect(metrics: &mut Metrics, repository: &Repository, nfs: &nfs::Server) {
+    let counters = nfs.metrics();
+    metrics.collect(move || counters.samples().collect());
+    let repository = repository.clone();
+    metrics.collect(move || {
+        let counters = repository.counters();
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            (
+                "holdfast_repository_chunk_reads_total",
+                value(&counters.chunk_reads),
+            ),
+            (
+                "holdfast_repository_chunk_cache_hits_total",
+                value(&counters.chunk_cache_hits),
+            ),
+            (
+                "holdfast_repository_stale_hints_total",
+                value(&counters.stale_hints),
+            ),
+            (
+                "holdfast_repository_ingested_bytes_total",
+                value(&counters.ingested_bytes),
+            ),
+            (
+                "holdfast_repository_stored_chunks_total",
+                value(&counters.stored_chunks),
+            ),
+            (
+                "holdfast_repository_stored_bytes_total",
+                value(&counters.stored_bytes),
+            ),
+            (
+                "holdfast_repository_deduplicated_chunks_total",
+                value(&counters.deduplicated_chunks),
+            ),
+        ]
+    });
+}
+
+pub(crate) fn addresses(
+    state: &StateFolder,
+    nbd: &nbd::Server,
+    nfs: &nfs::Server,
+    api: &api::Listeners,
+) -> Result<Addresses, StartError> {
+    let tcp = nbd.addresses().iter().find_map(|address| match address {
+        nbd::BoundAddress::Tcp(address) => Some(*address),
+        nbd::BoundAddress::Unix(_) => None,
+    });
+    Ok(Addresses {
+        api: api.address(),
+        nbd: tcp.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+        nbd_socket: state.nbd_socket(),
+        nfs: nfs.nfs_address(),
+        portmapper: nfs.portmap_address(),
+        control_socket: state.control_socket(),
+        fingerprint: api.fingerprint().to_string(),
+        process: std::process::id(),
+    })
+}

@@ -1,0 +1,264 @@
+//! The daemon's own folder: what it must remember and what clients on the same machine may find.
+//!
+//! | name | what |
+//! |---|---|
+//! | `certificate.der`, `key.der` | the self-made certificate and its key |
+//! | `tokens.json`, `token` | hashes of all tokens; the first one in clear, for the command line |
+//! | `nfs.key` | key of the checksums in NFS file handles |
+//! | `sessions/` | recovery sessions |
+//! | `addresses.json` | where the running daemon listens |
+//! | `control.sock`, `nbd.sock` | unix sockets |
+//!
+//! The folder has mode 0700 and files with secrets 0600.
+
+mod addresses;
+mod certificate;
+mod tokens;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use repo::disk::{Disk as _, SystemDisk};
+
+pub use addresses::Addresses;
+pub use certificate::{Fingerprint, Identity};
+pub(crate) use tokens::TOKEN_FILE;
+pub use tokens::Tokens;
+
+/// The folder.
+#[derive(Debug)]
+pub struct StateFolder {
+    path: PathBuf,
+    disk: SystemDisk,
+}
+
+/// Something in the folder could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {}; check that the daemon's user owns the state folder and that it has space", path.display())]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// How it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file was read but is not what it should be.
+    #[error("{} is damaged: {detail}; {remedy}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How that shows.
+        detail: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The certificate could not be made or used.
+    #[error("cannot make the certificate of the HTTP interface: {0}")]
+    Certificate(String),
+}
+
+impl StateFolder {
+    /// Opens the folder, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made or its rights cannot be set.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        if !path.is_dir() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(failed("create", path))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(failed("set the rights of", path))?;
+        let folder = Self {
+            path: path.to_owned(),
+            disk: SystemDisk::new(path),
+        };
+        folder.create_directory(Path::new("sessions"))?;
+        Ok(folder)
+    }
+
+    /// Where the folder lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where `name` lies.
+    pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The control socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.file("control.sock")
+    }
+
+    /// The NBD socket.
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.file("nbd.sock")
+    }
+
+    /// Makes a folder inside, durably.
+    ///
+    /// # Errors
+    /// If the storage refuses.
+    pub fn create_directory(&self, name: &Path) -> Result<(), StateError> {
+        self.disk.create_directory(name).map_err(from_disk)
+    }
+
+    /// Replaces a file in one durable step.
+    ///
+    /// # Errors
+    /// If the storage refuses.
+    pub fn replace(&self, name: &Path, content: &[u8]) -> Result<(), StateError> {
+        self.disk.replace(name, content).map_err(from_disk)
+    }
+
+    /// Removes a folder inside with all in it; one that is not there is fine.
+    ///
+    /// # Errors
+    /// If the storage refuses.
+    pub fn remove_directory(&self, name: &Path) -> Result<(), StateError> {
+        match self.disk.remove_directory(name) {
+            Err(error) if !error.is_missing() => Err(from_disk(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a file of at most `limit_bytes`; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the storage refuses or the file is larger.
+    pub fn read(&self, name: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, StateError> {
+        match self.disk.read(name, limit_bytes) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(from_disk(error)),
+        }
+    }
+
+    /// The key for checksums in NFS handles, made at the first call ever.
+    ///
+    /// # Errors
+    /// If it cannot be read or stored.
+    pub fn nfs_key(&self) -> Result<[u8; 32], StateError> {
+        let name = Path::new("nfs.key");
+        if let Some(content) = self.read(name, 64)? {
+            return content
+                .as_slice()
+                .try_into()
+                .map_err(|_| StateError::Damaged {
+                    path: self.file(name),
+                    detail: format!("it has {} bytes instead of 32", content.len()),
+                    remedy: "remove it and start again; NFS clients must then mount anew",
+                });
+        }
+        let key = random::<32>();
+        self.create_secret(name, &key)?;
+        Ok(key)
+    }
+
+    /// Makes a file that only the owner can read; refuses if it is there.
+    fn create_secret(&self, name: &Path, content: &[u8]) -> Result<(), StateError> {
+        let path = self.file(name);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| {
+                file.write_all(content)?;
+                file.sync_all()
+            })
+            .and_then(|()| File::open(&self.path)?.sync_all())
+            .map_err(failed("create", &path))
+    }
+}
+
+/// Bytes that nobody can guess.
+///
+/// # Panics
+/// If the kernel has no random numbers, with which nothing here is safe.
+pub fn random<const COUNT: usize>() -> [u8; COUNT] {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0; COUNT];
+    ring::rand::SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the kernel gives random numbers");
+    bytes
+}
+
+/// Lower-case hexadecimal.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a string takes any text");
+            text
+        })
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::File {
+        action,
+        path,
+        source,
+    }
+}
+
+fn from_disk(error: repo::disk::DiskError) -> StateError {
+    StateError::File {
+        action: error.action,
+        path: error.path,
+        source: error.source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_private_and_keeps_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("daemon");
+        let state = StateFolder::open(&path).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        let key = state.nfs_key().unwrap();
+        assert_eq!(
+            fs::metadata(path.join("nfs.key"))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
+        assert_eq!(StateFolder::open(&path).unwrap().nfs_key().unwrap(), key);
+        fs::write(path.join("nfs.key"), b"short").unwrap();
+        assert!(
+            state
+                .nfs_key()
+                .unwrap_err()
+                .to_string()
+                .contains("5 bytes instead of 32")
+        );
+    }
+
+    #[test]
+    fn bytes_are_shown_as_hexadecimal() {
+        assert_eq!(hexadecimal(&[0, 15, 255]), "000fff");
+    }
+}
