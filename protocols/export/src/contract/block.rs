@@ -2,7 +2,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test says that something failed by panicking"
+    clippy::cast_possible_truncation,
+    reason = "a test says that something failed by panicking, and its disks are small"
 )]
 
 use std::hash::{BuildHasher, RandomState};
