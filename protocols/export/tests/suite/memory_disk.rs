@@ -6,7 +6,7 @@ use export::{BlockExport, Durability, MemoryDisk, contract};
 fn filled(content: &[u8]) -> MemoryDisk {
     let disk = MemoryDisk::new(content.len() as u64);
     disk.write(0, &[Bytes::copy_from_slice(content)], Durability::Unstable)
-        .unwrap();
+        .expect("a write in RAM succeeds");
     disk
 }
 
