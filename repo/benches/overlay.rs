@@ -1,6 +1,6 @@
 //! What an overlay costs beside plain calls of the same size on the same disk, in the same run.
 //!
-//! `cargo bench -p repo --bench overlay`; the folder is `HOLDFAST_BENCH_DIR`, or one for temporary files of the build.
+//! `cargo bench -p repo --bench overlay [-- calls|flushes|open]`; the folder is `HOLDFAST_BENCH_DIR`, or one for temporary files of the build.
 
 #![expect(
     clippy::print_stdout,
@@ -14,7 +14,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +25,9 @@ use repo::{CreateOptions, ImageBase, ImageSpec, OpenOptions, PointKind, Reposito
 
 const DISK_BYTES: u64 = 64 << 30;
 const BLOCK: usize = 4096;
+
+/// Turns of one second for each side.
+const ROUNDS: u64 = 4;
 
 fn main() {
     let folder = std::env::var_os("HOLDFAST_BENCH_DIR")
@@ -44,6 +47,11 @@ fn main() {
     let writer = backup.image(&spec).unwrap();
     backup.finish_image(writer).unwrap();
     let point = backup.commit().unwrap();
+    let chosen: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    let wants = |part: &str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == part);
     let started = Instant::now();
     let overlay = repository.create_overlay(&point, 0).unwrap();
     println!(
@@ -51,14 +59,19 @@ fn main() {
         DISK_BYTES >> 30,
         milliseconds(started)
     );
-    reads_and_writes(&overlay, folder.path());
+    if wants("calls") {
+        reads_and_writes(&overlay, folder.path());
+    }
     repository.discard_overlay(overlay.id()).unwrap();
-    for threads in [1, 8, 32] {
+    for threads in [1, 8, 32].into_iter().filter(|_| wants("flushes")) {
         let overlay = repository.create_overlay(&point, 0).unwrap();
         flushes(&overlay, folder.path(), threads);
         repository.discard_overlay(overlay.id()).unwrap();
     }
-    for records in [10_000, 100_000, 1_000_000] {
+    for records in [10_000, 100_000, 1_000_000]
+        .into_iter()
+        .filter(|_| wants("open"))
+    {
         let overlay = repository.create_overlay(&point, 0).unwrap();
         reopening(&repository, overlay, records);
     }
@@ -157,53 +170,51 @@ fn reads_and_writes(overlay: &Overlay, folder: &Path) {
     println!("{:?}", overlay.statistics());
 }
 
-/// Each thread writes 4 KiB and makes it durable, over and over.
+/// Each thread writes 4 KiB and makes it durable, over and over. Both take turns, as other work on the machine comes
+/// and goes.
 fn flushes(overlay: &Overlay, folder: &Path, threads: usize) {
     let raw = File::create(folder.join("raw")).unwrap();
     let (end, data) = (AtomicU64::new(0), payload(BLOCK));
-    let plain = rate(threads, |_| {
-        raw.write_all_at(&data, end.fetch_add(BLOCK as u64, Ordering::Relaxed))
-            .unwrap();
-        raw.sync_data().unwrap();
-    });
     let number = AtomicU64::new(0);
-    let ours = rate(threads, |_| {
-        overlay
-            .write(
-                block_of(number.fetch_add(1, Ordering::Relaxed)),
-                std::slice::from_ref(&data),
-                false,
-            )
-            .unwrap();
-        overlay.flush().unwrap();
-    });
-    let statistics = overlay.statistics();
+    let (mut plain, mut ours) = (0, 0);
+    for _ in 0..ROUNDS {
+        plain += count_calls(threads, || {
+            raw.write_all_at(&data, end.fetch_add(BLOCK as u64, Ordering::Relaxed))
+                .unwrap();
+            raw.sync_data().unwrap();
+        });
+        ours += count_calls(threads, || {
+            let offset = block_of(number.fetch_add(1, Ordering::Relaxed));
+            overlay
+                .write(offset, std::slice::from_ref(&data), false)
+                .unwrap();
+            overlay.flush().unwrap();
+        });
+    }
     println!(
-        "write and flush 4 KiB, {threads:>2} threads: plain {plain:.0}/s, overlay {ours:.0}/s, ratio {:.2}; {} syncs",
-        ours / plain,
-        statistics.syncs
+        "write and flush 4 KiB, {threads:>2} threads: plain {}/s, overlay {}/s, ratio {:.2}; {} writes in a sync",
+        plain / ROUNDS,
+        ours / ROUNDS,
+        ours as f64 / plain as f64,
+        ours / overlay.statistics().syncs
     );
 }
 
-fn rate(threads: usize, call: impl Fn(usize) + Sync) -> f64 {
-    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-    let started = Instant::now();
+/// How many calls all threads finish in a second.
+fn count_calls(threads: usize, call: impl Fn() + Sync) -> u64 {
+    let count = AtomicU64::new(0);
+    let end = Instant::now() + Duration::from_secs(1);
     std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let (stop, count, call) = (&stop, &count, &call);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    call(thread);
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    call();
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        while started.elapsed() < Duration::from_secs(3) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        stop.store(true, Ordering::Relaxed);
     });
-    count.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
+    count.into_inner()
 }
 
 fn reopening(repository: &Repository, overlay: Arc<Overlay>, records: u64) {

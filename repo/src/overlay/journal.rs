@@ -265,6 +265,7 @@ impl Journal {
     /// Returns when the record numbered `target` and all before it are on stable storage.
     pub(super) fn sync_to(&self, target: u64, reason: SyncReason) -> Result<(), RepoError> {
         let mut group = self.group.lock();
+        let mut waited = false;
         loop {
             if self.durable.load(Ordering::Acquire) >= target {
                 return Ok(());
@@ -273,11 +274,16 @@ impl Journal {
             if !group.led {
                 break;
             }
+            waited = true;
             self.synced.wait(&mut group);
         }
         group.led = true;
         drop(group);
         let _leading = Leading(self);
+        if waited {
+            // The others that the last sync released get to append once more, and share this one.
+            std::thread::yield_now();
+        }
         self.lead(reason)
     }
 

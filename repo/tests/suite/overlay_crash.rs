@@ -379,6 +379,22 @@ fn a_failed_write_never_comes_back_over_a_later_one() {
 }
 
 #[test]
+fn a_flush_after_opening_covers_what_was_written_before_the_kill() {
+    for seed in 0..20 {
+        let rig = Rig::new(SIZE_BYTES, OverlaySettings::default());
+        let bytes = tagged(1, 8);
+        rig.create()
+            .unwrap()
+            .write(512, &pieces(&bytes), false)
+            .unwrap();
+        let rig = rig.kill(seed);
+        rig.open().unwrap().flush().unwrap();
+        let overlay = rig.crash(seed).open().unwrap();
+        assert!(read(&overlay, 512, 4096).unwrap() == bytes, "seed {seed}");
+    }
+}
+
+#[test]
 fn after_a_failed_sync_no_write_is_taken_and_reads_go_on() {
     let rig = Rig::new(SIZE_BYTES, OverlaySettings::default());
     let overlay = rig.create().unwrap();

@@ -200,6 +200,11 @@ impl Page {
 
     /// Puts new content over what was there.
     pub(crate) fn put(&mut self, start: u32, sectors: u32, body: Body) {
+        if self.pieces.is_empty() {
+            // Most pages never get a second piece.
+            self.pieces = vec![Piece::new(start, sectors, body)];
+            return;
+        }
         let end = start + sectors;
         let mut first = self.pieces.partition_point(|piece| piece.end() <= start);
         let mut last = self.pieces.partition_point(|piece| piece.start() < end);
