@@ -2,4 +2,5 @@
 
 mod guest;
 mod nfs_guest;
+mod recovery_guest;
 mod tidy;

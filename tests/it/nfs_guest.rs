@@ -65,7 +65,7 @@ async fn serve_memory() -> Server {
 }
 
 /// Mounts an export of a server on this machine, which is 10.0.2.2 for the guest, in /mnt.
-fn mount(guest: &mut Guest, port: u16, export: &str) {
+pub(crate) fn mount(guest: &mut Guest, port: u16, export: &str) {
     let options = format!("vers=3,tcp,nolock,hard,port={port},mountport={port}");
     guest.must(
         &format!("mount -t nfs -o {options} 10.0.2.2:{export} /mnt"),
@@ -74,7 +74,7 @@ fn mount(guest: &mut Guest, port: u16, export: &str) {
 }
 
 /// Runs the client's list in a new folder of what is mounted in /mnt.
-fn exercise(guest: &mut Guest) {
+pub(crate) fn exercise(guest: &mut Guest) {
     let output = guest.must(
         &format!("mkdir /mnt/own && cd /mnt/own || exit\n{CLIENT}"),
         20 * MINUTE,

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod daemon;
 mod disk;
 mod guest;
 mod need;
@@ -13,6 +14,7 @@ mod net;
 mod process;
 mod transcript;
 
+pub use daemon::Daemon;
 pub use disk::{Noise, assert_same_bytes, sparse_disk};
 pub use guest::{Drive, Guest, GuestFiles, Machine, Output};
 pub use need::{need, need_root, scratch, workspace};

@@ -84,8 +84,15 @@ impl Process {
     /// # Panics
     /// When it still runs after `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        self.stdout.wait_for_end(limit);
-        self.stderr.wait_for_end(limit);
+        for stream in [&self.stdout, &self.stderr] {
+            let log = || last_lines(&self.stderr.all(), 40);
+            assert!(
+                stream.ends_within(limit),
+                "{} did not end in {limit:?}; its log:\n{}",
+                self.name,
+                log()
+            );
+        }
         self.child.wait().expect("the child is ours")
     }
 }
@@ -101,18 +108,14 @@ impl Drop for Process {
 /// Runs `command` to its end and gives its stdout.
 ///
 /// # Panics
-/// When it fails, with what it printed.
+/// When it fails, with what it printed, or when it takes more than ten minutes.
 pub fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}\n{}",
-        output.status,
-        last_lines(&stdout, 40),
-        last_lines(&String::from_utf8_lossy(&output.stderr), 40),
-    );
+    let words = format!("{command:?}");
+    let mut process = Process::start(command);
+    drop(process.stdin.take());
+    let status = process.wait(Duration::from_secs(600));
+    let stdout = process.stdout.all();
+    let [shown, log] = [&stdout, &process.stderr.all()].map(|text| last_lines(text, 40));
+    assert!(status.success(), "{words}: {status}\n{shown}\n{log}");
     stdout
 }

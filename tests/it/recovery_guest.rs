@@ -1,0 +1,283 @@
+//! The main job: a guest's disk is backed up twice, and the guest boots from either point.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{
+    Daemon, Drive, Guest, GuestFiles, Machine, assert_same_bytes, loopback_for_well_known_ports,
+    need_root, scratch,
+};
+use tempfile::TempDir;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A daemon that holds two points of the guest: `guest@1` and `guest@2`.
+struct Backed {
+    daemon: Daemon,
+    files: GuestFiles,
+    folder: TempDir,
+}
+
+impl Backed {
+    /// `None` on a machine that can run no guest.
+    fn up(daemon: impl FnOnce(&std::path::Path) -> Daemon) -> Option<Self> {
+        let files = GuestFiles::find()?;
+        let folder = scratch();
+        let daemon = daemon(folder.path());
+        for number in [1, 2] {
+            assert_eq!(
+                daemon.back_up("guest", &files.disk(number)),
+                format!("guest@{number}")
+            );
+        }
+        Some(Self {
+            daemon,
+            files,
+            folder,
+        })
+    }
+
+    fn start(&self, point: &str, protocol: &str) -> Session {
+        let view = self
+            .daemon
+            .cli(["recover", "start", point, "--protocol", protocol]);
+        Session {
+            name: text(&view, "session").to_owned(),
+            view,
+        }
+    }
+
+    /// Restores a point and compares it with the disk that was backed up.
+    fn assert_point_is_unchanged(&self, number: usize) {
+        let restored: PathBuf = self.folder.path().join("restored.raw");
+        let to = restored.to_str().expect("a plain path");
+        self.daemon.cli([
+            "restore",
+            "image",
+            &format!("guest@{number}"),
+            "--to",
+            to,
+            "--overwrite",
+        ]);
+        assert_same_bytes(&self.files.disk(number), &restored);
+        std::fs::remove_file(restored).expect("it was there");
+    }
+}
+
+struct Session {
+    name: String,
+    view: Value,
+}
+
+impl Session {
+    fn url(&self, protocol: &str) -> &str {
+        text(
+            self.view.pointer("/disks/0/urls").expect("one disk"),
+            protocol,
+        )
+    }
+}
+
+#[test]
+fn guest_boots_from_both_points_over_nbd_and_its_writes_are_discarded() {
+    let Some(backed) = Backed::up(Daemon::start) else {
+        return;
+    };
+    for number in [2, 1] {
+        let session = backed.start(&format!("guest@{number}"), "nbd");
+        let mut guest = boot(&backed, number, Drive::Url(session.url("nbd").to_owned()));
+        write_and_read_back(&mut guest);
+        guest.power_off();
+
+        // What was written outlives the guest, but not the session.
+        let mut guest = boot(
+            &backed,
+            number,
+            Drive::Url(session.url("nbd_unix").to_owned()),
+        );
+        guest.must("cmp /srv/written /srv/written-too", MINUTE);
+        guest.power_off();
+        backed.daemon.cli(["recover", "discard", &session.name]);
+        backed.assert_point_is_unchanged(number);
+    }
+}
+
+#[test]
+fn guest_boots_from_both_points_over_nfs_and_the_last_is_sealed() {
+    let Some(()) = need_root() else { return };
+    let address = loopback_for_well_known_ports();
+    let Some(backed) = Backed::up(|folder| Daemon::start_at_well_known_ports(folder, address))
+    else {
+        return;
+    };
+    for number in [1, 2] {
+        let session = backed.start(&format!("guest@{number}"), "nfs");
+        let mut guest = boot(&backed, number, Drive::Url(qemu_url(session.url("nfs"))));
+        write_and_read_back(&mut guest);
+        guest.power_off();
+        backed.assert_point_is_unchanged(number);
+        if number == 1 {
+            backed.daemon.cli(["recover", "discard", &session.name]);
+        } else {
+            let sealed = backed.daemon.cli(["recover", "seal", &session.name]);
+            assert_eq!(text(&sealed["point"], "point"), "guest@3");
+        }
+    }
+
+    // The sealed overlay is a point like any other.
+    let session = backed.start("guest@3", "nfs");
+    let mut guest = boot(&backed, 2, Drive::Url(qemu_url(session.url("nfs"))));
+    guest.must("cmp /srv/written /srv/written-too", MINUTE);
+    guest.power_off();
+    backed.daemon.cli(["verify"]);
+}
+
+#[test]
+fn guest_on_nbd_lives_through_a_killed_daemon() {
+    let Some(mut backed) = Backed::up(Daemon::start) else {
+        return;
+    };
+    let session = backed.start("guest@2", "nbd");
+    let export = format!("{}/disk-0", session.name);
+    let drive = Drive::nbd("127.0.0.1", backed.daemon.port("nbd"), &export, 5 * MINUTE);
+    let mut guest = boot(&backed, 2, drive);
+    under_load(&mut guest, "/srv", || {
+        backed.daemon.kill();
+        backed.daemon.serve();
+    });
+    guest.power_off();
+    backed.daemon.cli(["recover", "discard", &session.name]);
+    backed.assert_point_is_unchanged(2);
+}
+
+#[test]
+fn guest_on_an_nfs_mount_lives_through_a_killed_daemon() {
+    let Some(mut backed) = Backed::up(Daemon::start) else {
+        return;
+    };
+    let session = backed.start("guest@2", "nfs");
+    let own = backed.folder.path().join("own.raw");
+    backed.files.copy_of_disk(1, &own);
+    let mut guest = boot(&backed, 1, Drive::file(&own));
+    crate::nfs_guest::mount(
+        &mut guest,
+        backed.daemon.port("nfs"),
+        &format!("/{}", session.name),
+    );
+    under_load(&mut guest, "/mnt", || {
+        backed.daemon.kill();
+        backed.daemon.serve();
+    });
+    // The disk itself, written beside the page cache, through another crash: at this rate fio writes for ten seconds.
+    guest.begin(
+        "fio --minimal --name=disk --filename=/mnt/disk-0.raw --offset=1G --size=48M --rw=randwrite --bs=16k \
+         --ioengine=libaio --iodepth=8 --direct=1 --rate_iops=300 --verify=crc32c --verify_fatal=1 \
+         >/dev/shm/fio & \
+         sleep 2; echo begun; wait $! && echo verified",
+    );
+    guest.wait_for("begun\n", 2 * MINUTE);
+    backed.daemon.kill();
+    backed.daemon.serve();
+    let output = guest.finish(10 * MINUTE);
+    assert_eq!((output.status, output.text.as_str()), (0, "verified\n"));
+    guest.must("umount /mnt", MINUTE);
+    guest.power_off();
+    backed.daemon.cli(["recover", "discard", &session.name]);
+    backed.assert_point_is_unchanged(2);
+}
+
+#[test]
+fn guest_kernel_uses_a_recovery_session_over_nfs() {
+    let Some(backed) = Backed::up(Daemon::start) else {
+        return;
+    };
+    let session = backed.start("guest@1", "nfs");
+    let own = backed.folder.path().join("own.raw");
+    backed.files.copy_of_disk(1, &own);
+    let mut guest = boot(&backed, 1, Drive::file(&own));
+    crate::nfs_guest::mount(
+        &mut guest,
+        backed.daemon.port("nfs"),
+        &format!("/{}", session.name),
+    );
+    crate::nfs_guest::exercise(&mut guest);
+    // The disk of the point, mounted from the file that NFS shows.
+    guest.must("modprobe loop && mkdir /inner && losetup /dev/loop0 /mnt/disk-0.raw && mount /dev/loop0 /inner", MINUTE);
+    assert_eq!(
+        guest.must("cat /inner/etc/version-of-the-guest", MINUTE),
+        "first version\n"
+    );
+    guest.must(
+        "umount /inner && losetup -d /dev/loop0 && umount /mnt",
+        2 * MINUTE,
+    );
+    guest.power_off();
+    backed.daemon.cli(["recover", "discard", &session.name]);
+    backed.assert_point_is_unchanged(1);
+}
+
+/// Boots the guest whose disk 0 is a copy of disk `number`, to a shell.
+#[expect(
+    clippy::print_stdout,
+    reason = "the figure belongs into the test's output"
+)]
+fn boot(backed: &Backed, number: usize, drive: Drive) -> Guest {
+    let mut guest = Machine::new(&backed.files, drive).start();
+    let time = guest.wait_for_login(backed.files.prompt(number));
+    println!(
+        "{:.1} s to the login prompt of disk {number}",
+        time.as_secs_f64()
+    );
+    guest.log_in();
+    guest
+}
+
+fn write_and_read_back(guest: &mut Guest) {
+    guest.must(
+        "dd if=/dev/urandom of=/srv/written bs=1M count=16 conv=fsync status=none",
+        2 * MINUTE,
+    );
+    guest.must(
+        "cp /srv/written /srv/written-too; sync; echo 3 >/proc/sys/vm/drop_caches",
+        2 * MINUTE,
+    );
+    guest.must(
+        "cmp /srv/written /srv/written-too; echo changed >/etc/version-of-the-guest; sync",
+        2 * MINUTE,
+    );
+}
+
+/// Writes in `folder` while `disturb` takes the server away and gives it back; then reads back and compares.
+fn under_load(guest: &mut Guest, folder: &str, disturb: impl FnOnce()) {
+    guest.must(
+        "dd if=/dev/urandom of=/dev/shm/wanted bs=1M count=48 status=none",
+        MINUTE,
+    );
+    guest.begin(&format!(
+        "for n in $(seq 0 47); do
+            dd if=/dev/shm/wanted of={folder}/written bs=1M count=1 skip=$n seek=$n conv=notrunc,fsync status=none || exit 1
+            echo \"wrote $n\"
+        done"
+    ));
+    guest.wait_for("wrote 5\n", 2 * MINUTE);
+    disturb();
+    let output = guest.finish(10 * MINUTE);
+    assert_eq!(output.status, 0, "{}", output.text);
+    guest.must(
+        &format!("echo 3 >/proc/sys/vm/drop_caches; cmp /dev/shm/wanted {folder}/written"),
+        5 * MINUTE,
+    );
+}
+
+/// QEMU's NFS client takes no port: it asks the portmapper.
+fn qemu_url(url: &str) -> String {
+    url.replacen(":2049/", "/", 1)
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value
+        .get(name)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("{name} in {value}"))
+}
