@@ -25,6 +25,8 @@ pub struct Backup {
     images: Vec<ImageRecord>,
     streams: Vec<StreamRecord>,
     configuration: serde_json::Value,
+    /// Packs that had lost records when this began.
+    losses_before: u64,
 }
 
 /// A disk to be backed up.
@@ -54,6 +56,7 @@ impl Backup {
         kind: PointKind,
         parent: Option<Arc<Point>>,
     ) -> Self {
+        let losses_before = repository.store().packs().losses();
         Self {
             repository,
             workload,
@@ -64,6 +67,7 @@ impl Backup {
             images: Vec::new(),
             streams: Vec::new(),
             configuration: serde_json::Value::Null,
+            losses_before,
         }
     }
 
@@ -232,7 +236,12 @@ impl Backup {
             streams: self.streams,
             configuration: self.configuration,
         };
-        self.repository.store().packs().sync_all()?;
+        let packs = self.repository.store().packs();
+        packs.sync_all()?;
+        if packs.losses() != self.losses_before {
+            // Another backup may have met the failed write first, which took some of this one's records.
+            return Err(RepoError::LostRecords);
+        }
         let committed = self
             .repository
             .catalog()

@@ -149,6 +149,11 @@ pub enum RepoError {
         "the repository takes no more writes since an earlier sync failed; restart the daemon once the storage is sound"
     )]
     Poisoned,
+    /// A write failed while the backup was under way, for lack of space or by the storage's fault.
+    #[error(
+        "a write to the repository failed while this backup was under way: see to its space and storage, then run the backup again"
+    )]
+    LostRecords,
     /// Someone else took the next number first.
     #[error("another backup of {0} was committed meanwhile: run this one again")]
     Overtaken(WorkloadName),
@@ -185,6 +190,7 @@ impl RepoError {
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Disk(_) if self.is_full() => Culprit::Operator,
+            Self::LostRecords => Culprit::Operator,
             Self::Disk(_)
             | Self::Corrupt { .. }
             | Self::ChunkMissing { .. }

@@ -39,6 +39,7 @@ pub use verify::{Damage, VerifyProgress, VerifyReport, VerifyScope};
 pub mod fuzz {
     pub use crate::catalog::fuzz_manifest;
     pub use crate::image::fuzz_image_node;
+    pub use crate::overlay::fuzz::{fuzz_overlay_document, fuzz_overlay_formats};
     pub use crate::pack::fuzz_pack;
     pub use crate::stream::fuzz_stream_node;
 }

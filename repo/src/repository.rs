@@ -229,6 +229,9 @@ impl Repository {
     /// # Errors
     /// If the storage fails. Nothing that was committed depends on it.
     pub fn close(&self) -> Result<(), RepoError> {
+        for overlay in self.inner.overlays.lock().values().filter_map(Weak::upgrade) {
+            overlay.checkpoint()?;
+        }
         self.inner.store.packs().close()?;
         self.inner.pages.flush()
     }
@@ -387,11 +390,7 @@ impl Repository {
         if let Some(overlay) = overlays.get(&id).and_then(Weak::upgrade) {
             return Ok(overlay);
         }
-        let record = self
-            .overlays()?
-            .into_iter()
-            .find(|record| record.id == id)
-            .ok_or(RepoError::NoSuchOverlay(id))?;
+        let record = crate::overlay::find(self.inner.disk.as_ref(), id)?;
         let image = self.image(&*self.point(&record.point)?, record.disk)?;
         let overlay = Overlay::open(
             Arc::clone(&self.inner.disk),
@@ -421,7 +420,10 @@ impl Repository {
     pub fn discard_overlay(&self, id: Uuid) -> Result<(), RepoError> {
         let mut overlays = self.inner.overlays.lock();
         if let Some(overlay) = overlays.remove(&id).and_then(|overlay| overlay.upgrade()) {
-            overlay.freeze()?;
+            // One whose storage failed cannot be frozen, and may be dropped all the same.
+            if let Err(error) = overlay.freeze() {
+                tracing::info!(overlay = %id, %error, "an overlay is discarded as it is");
+            }
         }
         crate::overlay::discard(self.inner.disk.as_ref(), self.inner.pages.as_ref(), id)
     }
@@ -442,7 +444,7 @@ impl Repository {
             packs: packs.len() as u64,
             stored_bytes: self.inner.store.packs().stored_bytes(),
             index_entries: self.inner.store.index().entry_count(),
-            overlays: self.overlays()?.len() as u64,
+            overlays: self.overlays().map_or(0, |records| records.len() as u64),
             damaged_manifests: self.inner.catalog.damaged().len() as u64,
             free_bytes: space.available_bytes,
             total_bytes: space.total_bytes,

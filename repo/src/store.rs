@@ -12,7 +12,7 @@ use crate::chunk::{CHUNK_BYTES, ChunkId};
 use crate::error::RepoError;
 use crate::image::{ImageNode, Pointer};
 use crate::index::{IndexStore, Place};
-use crate::pack::{PackReader, PackSet};
+use crate::pack::{PackReader, PackSet, RecordKind};
 
 /// Finds, reads and proves records.
 pub(crate) struct ChunkStore {
@@ -103,7 +103,7 @@ impl ChunkStore {
         if let Some(chunk) = self.cached_chunk(id) {
             return Ok(chunk);
         }
-        let chunk = self.record(id, hint)?;
+        let chunk = self.image_chunk(id, hint)?;
         self.chunks.insert(id, chunk.clone());
         Ok(chunk)
     }
@@ -112,8 +112,20 @@ impl ChunkStore {
     pub(crate) fn chunk_once(&self, id: ChunkId, hint: Place) -> Result<Bytes, RepoError> {
         match self.cached_chunk(id) {
             Some(chunk) => Ok(chunk),
-            None => self.record(id, hint),
+            None => self.image_chunk(id, hint),
         }
+    }
+
+    /// A chunk of a disk, which has the length of the grid.
+    fn image_chunk(&self, id: ChunkId, hint: Place) -> Result<Bytes, RepoError> {
+        let chunk = self.record(id, hint, RecordKind::Chunk)?;
+        if chunk.len() == CHUNK_BYTES {
+            return Ok(chunk);
+        }
+        Err(RepoError::Corrupt {
+            what: format!("the map that names chunk {id} as part of a disk"),
+            detail: format!("the chunk has {} bytes", chunk.len()),
+        })
     }
 
     /// The map node if memory has it.
@@ -133,7 +145,7 @@ impl ChunkStore {
         {
             return Ok(node);
         }
-        let raw = self.record(id, hint)?;
+        let raw = self.record(id, hint, RecordKind::ImageNode)?;
         let node = ImageNode::decode(&raw, id, level).map_err(|detail| RepoError::Corrupt {
             what: format!("map node {id}"),
             detail: detail.to_owned(),
@@ -144,9 +156,14 @@ impl ChunkStore {
     }
 
     /// The stored bytes of the record named `id`. Chunks are proven here, nodes by their reader.
-    pub(crate) fn record(&self, id: ChunkId, hint: Place) -> Result<Bytes, RepoError> {
+    pub(crate) fn record(
+        &self,
+        id: ChunkId,
+        hint: Place,
+        kind: RecordKind,
+    ) -> Result<Bytes, RepoError> {
         self.counters.chunk_reads.fetch_add(1, Ordering::Relaxed);
-        let first = match self.reader.read(hint, id) {
+        let first = match self.reader.read(hint, id, kind) {
             Ok(Some(raw)) => return Ok(raw),
             Ok(None) => id.missing(),
             Err(error) => error,
@@ -155,7 +172,7 @@ impl ChunkStore {
         match self.index.find(&[id])?.pop().flatten() {
             Some(place) if place != hint => {
                 self.counters.stale_hints.fetch_add(1, Ordering::Relaxed);
-                self.reader.read(place, id)?.ok_or(first)
+                self.reader.read(place, id, kind)?.ok_or(first)
             }
             _ => Err(self.explain(first, id, hint)),
         }
@@ -203,8 +220,8 @@ impl ChunkStore {
         let mut chunks = Vec::with_capacity(pointers.len());
         for pointer in pointers {
             let chunk = match found.next().flatten() {
-                Some(chunk) => chunk,
-                None => self.chunk_once(pointer.id, pointer.place)?,
+                Some(chunk) if chunk.len() == CHUNK_BYTES => chunk,
+                _ => self.chunk_once(pointer.id, pointer.place)?,
             };
             chunks.push(chunk);
         }

@@ -114,6 +114,13 @@ impl Catalog {
             let Ok(workload) = WorkloadName::parse(&folder.name) else {
                 continue;
             };
+            if !folder.is_directory {
+                tracing::warn!(
+                    name = folder.name,
+                    "a file among the workloads is left alone"
+                );
+                continue;
+            }
             for item in disk.list(&workload_folder(&workload))? {
                 if item.name.ends_with(".expired") {
                     continue;

@@ -1,12 +1,14 @@
 //! A folder of the system's own file systems.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, Mode, OFlags};
 
 use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Space};
@@ -16,6 +18,8 @@ use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Space};
 pub struct SystemDisk {
     root: PathBuf,
     temporary_names: AtomicU64,
+    /// Folders known to be durable in the folders above them.
+    durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl SystemDisk {
@@ -26,6 +30,7 @@ impl SystemDisk {
             // A relative path means the folder that it means now.
             root: std::path::absolute(&root).unwrap_or(root),
             temporary_names: AtomicU64::new(0),
+            durable: Mutex::default(),
         }
     }
 
@@ -33,13 +38,39 @@ impl SystemDisk {
         self.root.join(path)
     }
 
+    /// Makes a folder and those above it, each durable in the one above. One that is there may have been made just
+    /// before a crash, so it is synced once, too; what lies above the root is taken as it is.
+    fn create_durably(&self, full: &Path) -> Result<(), DiskError> {
+        if self.durable.lock().contains(full) || (full.is_dir() && !full.starts_with(&self.root)) {
+            return Ok(());
+        }
+        if let Some(parent) = full.parent() {
+            self.create_durably(parent)?;
+        }
+        match fs::create_dir(full) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(DiskError::new("create the folder", full, error));
+            }
+            _ => sync_parent(full)?,
+        }
+        self.durable.lock().insert(full.to_owned());
+        Ok(())
+    }
+
     /// Writes `content` to a synced file with a name that nobody uses.
     fn write_temporary(&self, full: &Path, content: &[u8]) -> Result<PathBuf, DiskError> {
         let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
         let name = format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id());
         let temporary = full.with_file_name(name);
-        let written =
-            fs::write(&temporary, content).and_then(|()| File::open(&temporary)?.sync_all());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(CWD, &temporary, flags, Mode::from(0o600));
+        let written = opened
+            .map_err(io::Error::from)
+            .map(File::from)
+            .and_then(|mut file| {
+                file.write_all(content)?;
+                file.sync_all()
+            });
         if let Err(error) = written {
             drop(fs::remove_file(&temporary));
             return Err(DiskError::new("write", full, error));
@@ -50,7 +81,7 @@ impl SystemDisk {
 
 impl Disk for SystemDisk {
     fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
-        create_durably(&self.full(path))
+        self.create_durably(&self.full(path))
     }
 
     fn create(&self, path: &Path, caching: Caching) -> Result<Arc<dyn DiskFile>, DiskError> {
@@ -138,6 +169,9 @@ impl Disk for SystemDisk {
 
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
         let full = self.full(path);
+        self.durable
+            .lock()
+            .retain(|folder| !folder.starts_with(&full));
         fs::remove_dir_all(&full).map_err(|error| DiskError::new("remove the folder", &full, error))
     }
 
@@ -270,22 +304,6 @@ fn open_file(
         file: File::from(file),
         path: full,
     }))
-}
-
-/// Makes a folder and those above it, each durable in the one above.
-fn create_durably(full: &Path) -> Result<(), DiskError> {
-    if full.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = full.parent() {
-        create_durably(parent)?;
-    }
-    match fs::create_dir(full) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(DiskError::new("create the folder", full, error))
-        }
-        _ => sync_parent(full),
-    }
 }
 
 fn sync_parent(full: &Path) -> Result<(), DiskError> {

@@ -13,6 +13,7 @@ use crate::error::RepoError;
 pub(crate) struct MemoryIndex {
     places: Mutex<HashMap<ChunkId, Place>>,
     coverage: Mutex<HashMap<u32, Coverage>>,
+    highest_pack: Mutex<u32>,
 }
 
 impl IndexStore for MemoryIndex {
@@ -32,6 +33,15 @@ impl IndexStore for MemoryIndex {
 
     fn set_coverage(&self, pack: u32, coverage: Coverage) -> Result<(), RepoError> {
         self.coverage.lock().insert(pack, coverage);
+        Ok(())
+    }
+
+    fn highest_pack(&self) -> Result<u32, RepoError> {
+        Ok(*self.highest_pack.lock())
+    }
+
+    fn set_highest_pack(&self, pack: u32) -> Result<(), RepoError> {
+        *self.highest_pack.lock() = pack;
         Ok(())
     }
 

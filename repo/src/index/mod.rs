@@ -30,6 +30,13 @@ pub(crate) trait IndexStore: Send + Sync + fmt::Debug {
     /// Remembers that all records of a sealed pack are in the index.
     fn set_coverage(&self, pack: u32, coverage: Coverage) -> Result<(), RepoError>;
 
+    /// The highest pack number ever given, as far as is remembered; 0 if none is. Numbers are not given again, or what
+    /// is remembered of a pack that is gone would be believed of another.
+    fn highest_pack(&self) -> Result<u32, RepoError>;
+
+    /// Remembers that a number was given. Never later than records of that pack.
+    fn set_highest_pack(&self, pack: u32) -> Result<(), RepoError>;
+
     /// About how many names are known.
     fn entry_count(&self) -> u64;
 

@@ -108,6 +108,20 @@ impl IndexStore for RocksIndex {
         self.or_nothing("remember a pack", written).map(drop)
     }
 
+    fn highest_pack(&self) -> Result<u32, RepoError> {
+        let value = self.or_nothing("find the last pack", self.database.get(HIGHEST_PACK_KEY))?;
+        let number = value.and_then(|value| <[u8; 4]>::try_from(value).ok());
+        Ok(number.map_or(0, u32::from_le_bytes))
+    }
+
+    fn set_highest_pack(&self, pack: u32) -> Result<(), RepoError> {
+        let written = self
+            .database
+            .put_opt(HIGHEST_PACK_KEY, pack.to_le_bytes(), &self.unlogged)
+            .map(Some);
+        self.or_nothing("remember the last pack", written).map(drop)
+    }
+
     fn entry_count(&self) -> u64 {
         self.database
             .property_int_value("rocksdb.estimate-num-keys")
@@ -190,6 +204,9 @@ fn coverage_key(pack: u32) -> [u8; 5] {
     let [a, b, c, d] = pack.to_be_bytes();
     [b'p', a, b, c, d]
 }
+
+/// Shorter than any other key.
+const HIGHEST_PACK_KEY: [u8; 1] = *b"n";
 
 pub(super) fn failed(action: &'static str) -> impl Fn(rocksdb::Error) -> RepoError {
     move |source| RepoError::Index { action, source }

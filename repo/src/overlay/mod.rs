@@ -36,7 +36,7 @@ use self::format::{Record, SECTOR_BYTES};
 use self::journal::{Journal, Placed, Position, SyncReason};
 use self::map::Map;
 pub use self::pages::{MemoryPages, PageKey, PageStore};
-pub use self::record::{OverlayRecord, discard, finish_discards, overlays};
+pub use self::record::{OverlayRecord, discard, find, finish_discards, overlays};
 use self::recovery::{Change, Replay};
 use self::segments::Segments;
 pub use self::touched::{TouchedChunks, TouchedRange};

@@ -55,6 +55,14 @@ pub fn overlays(disk: &dyn Disk) -> Result<Vec<OverlayRecord>, RepoError> {
     Ok(records)
 }
 
+/// The overlay of that name.
+pub fn find(disk: &dyn Disk, id: Uuid) -> Result<OverlayRecord, RepoError> {
+    match load(disk, id)? {
+        (record, false) => Ok(record),
+        (_, true) => Err(RepoError::NoSuchOverlay(id)),
+    }
+}
+
 /// Finishes what a crash left half done: discards, and overlays that were never answered. To be called once after
 /// the repository was opened and before an overlay is.
 pub fn finish_discards(disk: &dyn Disk, pages: &dyn PageStore) -> Result<(), RepoError> {

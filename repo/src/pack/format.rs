@@ -215,10 +215,13 @@ pub(crate) fn pack_path(number: u32, epoch: u32) -> PathBuf {
 /// Number and epoch from the name of a pack's file.
 pub(crate) fn parse_pack_name(name: &str) -> Option<(u32, u32)> {
     let (number, epoch) = name.split_once('.')?;
+    let plain = |text: &str| {
+        text.bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let parse = |text: &str| {
-        (text.len() == 8)
-            .then(|| u32::from_str_radix(text, 16).ok())
-            .flatten()
+        let sound = text.len() == 8 && plain(text);
+        sound.then(|| u32::from_str_radix(text, 16).ok()).flatten()
     };
     Some((parse(number)?, parse(epoch)?))
 }
@@ -279,6 +282,8 @@ mod tests {
             "00001234",
             "0000123g.00000005",
             "00001234.00000005.tmp",
+            "0000ABCD.00000005",
+            "+0001234.00000005",
         ] {
             assert_eq!(parse_pack_name(bad), None, "{bad}");
         }

@@ -3,6 +3,7 @@
 //! `docs/formats/pack.md` specifies the bytes. [`PackSet`] knows all packs of a repository, [`PackWriter`] appends to
 //! one, [`scan`] reads one without its table.
 
+mod adopt;
 mod format;
 mod reader;
 mod record;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
-use super::format::{PAGE_BYTES, Place, RECORD_HEAD_BYTES, pack_path};
+use super::format::{PAGE_BYTES, Place, RECORD_HEAD_BYTES, RecordKind, pack_path};
 use super::record::RecordHeader;
 use super::set::PackSet;
 use crate::chunk::{ChunkId, Decoder, RAW_LENGTH_MAX};
@@ -41,12 +41,17 @@ impl PackReader {
 
     /// The bytes of the record named `id`, expected at `place`. `Ok(None)` says that something else is there, so that
     /// the caller can ask the index; an error says that this record is there and hurt.
-    pub(crate) fn read(&self, place: Place, id: ChunkId) -> Result<Option<Bytes>, RepoError> {
+    pub(crate) fn read(
+        &self,
+        place: Place,
+        id: ChunkId,
+        kind: RecordKind,
+    ) -> Result<Option<Bytes>, RepoError> {
         let Some(file) = self.file(place.pack)? else {
             return Ok(None);
         };
         let mut scratch = self.take_scratch()?;
-        let answer = self.read_with(&mut scratch, file.as_ref(), place, id);
+        let answer = self.read_with(&mut scratch, file.as_ref(), place, id, kind);
         self.scratch.lock().push(scratch);
         answer
     }
@@ -57,6 +62,7 @@ impl PackReader {
         file: &dyn DiskFile,
         place: Place,
         id: ChunkId,
+        kind: RecordKind,
     ) -> Result<Option<Bytes>, RepoError> {
         let Scratch { buffer, decoder } = scratch;
         let start = place.offset() - place.offset() % PAGE_BYTES as u64;
@@ -69,7 +75,7 @@ impl PackReader {
             place.length().unwrap_or(RECORD_HEAD_BYTES),
         )?;
         let header = match RecordHeader::decode(record) {
-            Ok(header) if header.id == id => header,
+            Ok(header) if header.id == id && header.kind == kind => header,
             _ => return Ok(None),
         };
         if record.len() < header.record_length() {
@@ -134,9 +140,11 @@ impl PackReader {
         for (place, id) in wanted {
             let at = usize::try_from(place.offset() - first.offset()).unwrap_or(usize::MAX);
             let record = bytes.get(at..).unwrap_or_default();
-            let opened = RecordHeader::decode(record).and_then(|header| match header.id == *id {
-                true => header.open(record, decoder),
-                false => Err("another record is there"),
+            let opened = RecordHeader::decode(record).and_then(|header| {
+                match header.id == *id && header.kind == RecordKind::Chunk {
+                    true => header.open(record, decoder),
+                    false => Err("another record is there"),
+                }
             });
             found.push(opened.ok());
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::format::{PACK_BYTES_MAX, PAGE_BYTES, PackHeader, Place, RECORD_ALIGNMENT};
 use super::record::RecordHeader;
-use super::table::{Ending, read_ending};
+use super::table::{Ending, TableOrigin, read_ending};
 use crate::disk::{AlignedBuffer, DiskFile};
 use crate::error::RepoError;
 
@@ -102,16 +102,21 @@ pub(crate) fn scan_pack(
         Ok(_) => {}
     }
     let length = file.length()?;
-    let records_end = match read_ending(file)? {
-        Ending::Sealed { table_offset, .. } => table_offset,
+    // Behind a crash there are bytes that were never acknowledged; and a pack still open may be growing.
+    let (records_end, all_records) = match read_ending(file)? {
+        Ending::Sealed {
+            table_offset,
+            origin,
+            ..
+        } => (table_offset, origin == TableOrigin::Writer),
         Ending::Damaged { table_offset } => {
             faults.push(PackFault::Table);
-            table_offset
+            (table_offset, false)
         }
-        Ending::Open => length,
+        Ending::Open => (length, false),
     };
     let bytes = scan_records(file, number, PAGE_BYTES as u64, records_end, visit)?;
-    if bytes > 0 {
+    if bytes > 0 && all_records {
         faults.push(PackFault::Strange { bytes });
     }
     Ok(faults)

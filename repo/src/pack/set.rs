@@ -4,25 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 
-use super::format::{
-    PACK_BYTES_MAX, PACK_MAGIC, PACK_VERSION, PAGE_BYTES, PackHeader, Place, pack_path,
-    parse_pack_name,
-};
-use super::scan::scan_records;
-use super::table::{Ending, PackTable, TableOrigin, read_ending};
-use super::writer::{OpenPack, seal_recovered};
+use super::adopt::FoundPack;
+use super::format::{PACK_MAGIC, PACK_VERSION, PackHeader, Place, pack_path, parse_pack_name};
+use super::table::{Ending, PackTable, read_ending};
+use super::writer::OpenPack;
 use crate::chunk::ChunkId;
 use crate::clock::Clock;
-use crate::disk::{Access, Caching, Disk, DiskFile};
+use crate::disk::{Access, Caching, Disk};
 use crate::error::RepoError;
-use crate::index::{Coverage, IndexStore};
+use crate::index::IndexStore;
 
 /// What a pack is for. Map nodes lie apart from chunks, so that a catalog of maps can be read without the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +47,8 @@ pub(crate) struct PackSet {
     state: Mutex<SetState>,
     tables: Cache<u32, Arc<PackTable>>,
     poisoned: AtomicBool,
+    /// Packs that lost records because a write failed.
+    losses: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -80,20 +79,22 @@ impl PackSet {
             state: Mutex::default(),
             tables: Cache::new(TABLES_MAX),
             poisoned: AtomicBool::new(false),
+            losses: Arc::default(),
         };
+        let mut last_number = set.index.highest_pack()?;
         for (number, epoch, length_bytes) in set.list()? {
-            let recovered = set.adopt(number, epoch, length_bytes)?;
-            let mut state = set.state.lock();
-            state.packs.insert(
+            let header = set.header(number, PackClass::Chunks);
+            let found = FoundPack {
                 number,
-                PackSummary {
-                    epoch,
-                    length_bytes,
-                    recovered,
-                },
-            );
-            state.last_number = state.last_number.max(number);
+                epoch,
+                length_bytes,
+                header,
+            };
+            let summary = found.adopt(set.disk.as_ref(), set.index())?;
+            set.state.lock().packs.insert(number, summary);
+            last_number = last_number.max(number);
         }
+        set.state.lock().last_number = last_number;
         Ok(Arc::new(set))
     }
 
@@ -107,8 +108,21 @@ impl PackSet {
         let open = self.state.lock().open.clone();
         for pack in open {
             self.guard(pack.sync(self.index()))?;
+            if pack.has_failed() {
+                // What reached the file is durable now and found again when the repository is opened.
+                self.state
+                    .lock()
+                    .open
+                    .retain(|open| open.number != pack.number);
+            }
         }
         Ok(())
+    }
+
+    /// How many packs have lost records because a write failed. A backup during which this changed may have lost some
+    /// of its own and must not be committed.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
     }
 
     /// Seals all open packs; for an orderly end.
@@ -189,6 +203,7 @@ impl PackSet {
     pub(super) fn open_pack(&self, class: PackClass) -> Result<Arc<OpenPack>, RepoError> {
         let number = {
             let mut state = self.state.lock();
+            state.idle.retain(|pack| !pack.has_failed());
             if let Some(found) = state.idle.iter().position(|pack| pack.class == class) {
                 return Ok(state.idle.swap_remove(found));
             }
@@ -198,13 +213,21 @@ impl PackSet {
                 .ok_or(RepoError::Refused("no pack numbers are left"))?;
             state.last_number
         };
+        // Before any record of it: the index must never know more of a number than of its having been given.
+        self.index.set_highest_pack(number)?;
         let path = pack_path(number, self.epoch);
         let folder = path.parent().unwrap_or(Path::new(""));
         self.disk.create_directory(folder)?;
         let file = self.disk.create(&path, Caching::Direct)?;
         self.disk.sync_directory(folder)?;
         let header = self.header(number, class).encode();
-        let pack = Arc::new(OpenPack::new(number, class, file, &header));
+        let pack = Arc::new(OpenPack::new(
+            number,
+            class,
+            file,
+            Arc::clone(&self.losses),
+            &header,
+        ));
         let mut state = self.state.lock();
         state.packs.insert(
             number,
@@ -263,98 +286,27 @@ impl PackSet {
         }
     }
 
-    /// Number, epoch and length of every pack file.
+    /// Number, epoch and length of every pack file. What is not where a pack belongs is none.
     fn list(&self) -> Result<Vec<(u32, u32, u64)>, RepoError> {
         let mut packs = Vec::new();
         for folder in self.disk.list(Path::new("packs"))? {
             if !folder.is_directory {
                 continue;
             }
-            for item in self.disk.list(&Path::new("packs").join(&folder.name))? {
-                if let Some((number, epoch)) = parse_pack_name(&item.name) {
-                    packs.push((number, epoch, item.length_bytes));
-                }
+            let folder = Path::new("packs").join(&folder.name);
+            for item in self.disk.list(&folder)? {
+                let known = parse_pack_name(&item.name);
+                let Some((number, epoch)) = known.filter(|(number, epoch)| {
+                    pack_path(*number, *epoch) == folder.join(&item.name)
+                }) else {
+                    tracing::warn!(folder = %folder.display(), name = item.name, "a file that is no pack is left alone");
+                    continue;
+                };
+                packs.push((number, epoch, item.length_bytes));
             }
         }
         packs.sort_unstable();
         Ok(packs)
-    }
-
-    /// Makes sure that a pack is sealed and that the index knows its records. Says whether it was recovered.
-    fn adopt(&self, number: u32, epoch: u32, length_bytes: u64) -> Result<bool, RepoError> {
-        if let Some(coverage) = self.index.coverage(number)? {
-            return Ok(coverage.recovered);
-        }
-        let path = pack_path(number, epoch);
-        let file = self.disk.open(&path, Access::ReadWrite, Caching::Direct)?;
-        let (table, recovered) = match read_ending(file.as_ref())? {
-            Ending::Sealed { table, origin, .. } => (table, origin == TableOrigin::Recovery),
-            Ending::Open => (self.recover(file.as_ref(), number, length_bytes)?, true),
-            Ending::Damaged { table_offset } => {
-                (self.scan_table(file.as_ref(), number, table_offset)?, true)
-            }
-        };
-        tracing::info!(
-            pack = number,
-            records = table.len(),
-            recovered,
-            "indexed a pack"
-        );
-        let entries: Vec<_> = table
-            .iter()
-            .filter(|(id, _)| !id.is_zero())
-            .map(|(id, slot)| (id, Place { pack: number, slot }))
-            .collect();
-        for batch in entries.chunks(INDEX_BATCH) {
-            self.index.insert(batch)?;
-        }
-        self.index.set_coverage(number, Coverage { recovered })?;
-        Ok(recovered)
-    }
-
-    /// Seals a pack that has no table with what a scan finds.
-    fn recover(
-        &self,
-        file: &dyn DiskFile,
-        number: u32,
-        length_bytes: u64,
-    ) -> Result<PackTable, RepoError> {
-        let table = self.scan_table(file, number, length_bytes)?;
-        if length_bytes > PACK_BYTES_MAX * 2 - PAGE_BYTES as u64 {
-            return Err(RepoError::Corrupt {
-                what: self.describe(number),
-                detail: format!("{length_bytes} bytes are more than a pack may have"),
-            });
-        }
-        seal_recovered(file, &table)?;
-        tracing::info!(
-            pack = number,
-            records = table.len(),
-            "sealed a pack that was left open"
-        );
-        Ok(table)
-    }
-
-    /// What a table of the records before `end` would say.
-    fn scan_table(
-        &self,
-        file: &dyn DiskFile,
-        number: u32,
-        end: u64,
-    ) -> Result<PackTable, RepoError> {
-        let mut table = PackTable::default();
-        let strange_bytes = scan_records(file, number, PAGE_BYTES as u64, end, &mut |record| {
-            table.push(record.place, &record.header);
-            Ok(())
-        })?;
-        if strange_bytes > 0 {
-            tracing::info!(
-                pack = self.describe(number),
-                strange_bytes,
-                "bytes that are no records were stepped over"
-            );
-        }
-        Ok(table)
     }
 
     /// Bytes of all packs, the open ones as far as they are filled.
@@ -377,6 +329,3 @@ impl fmt::Debug for PackSet {
 
 /// Tables kept in memory; each has up to some hundred kilobytes.
 const TABLES_MAX: usize = 64;
-
-/// Entries given to the index at once.
-const INDEX_BATCH: usize = 4096;

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::RecordKind;
+use super::adopt::write_page_aligned;
 use super::format::{PACK_BYTES_MAX, PAGE_BYTES, Place, RECORD_HEAD_BYTES};
 use super::record::Record;
 use super::set::{PackClass, PackSet};
@@ -73,6 +75,8 @@ pub(super) struct OpenPack {
     pub(super) number: u32,
     pub(super) class: PackClass,
     file: Arc<dyn DiskFile>,
+    /// Counts the packs of the set that lost records because a write failed.
+    losses: Arc<AtomicU64>,
     state: Mutex<OpenState>,
 }
 
@@ -96,6 +100,7 @@ impl OpenPack {
         number: u32,
         class: PackClass,
         file: Arc<dyn DiskFile>,
+        losses: Arc<AtomicU64>,
         header: &[u8],
     ) -> Self {
         let mut buffer = AlignedBuffer::zeroed(BUFFER_BYTES);
@@ -115,6 +120,7 @@ impl OpenPack {
             number,
             class,
             file,
+            losses,
             state: Mutex::new(state),
         }
     }
@@ -151,9 +157,12 @@ impl OpenPack {
             if state.synced == state.end() {
                 return Ok(());
             }
-            state.pad(self)?;
-            state.write_out(self)?;
-            state.publish(index)?;
+            // Behind a failed write nothing follows; what came before it may be in use by others.
+            if !state.failed {
+                state.pad(self)?;
+                state.write_out(self)?;
+                state.publish(index)?;
+            }
             state.written
         };
         self.file.sync()?;
@@ -167,7 +176,7 @@ impl OpenPack {
         self.sync(index)?;
         let state = self.state.lock();
         let table = state.table.encode(state.written, TableOrigin::Writer);
-        write_aligned(self.file.as_ref(), state.written, &table)?;
+        write_page_aligned(self.file.as_ref(), state.written, &table)?;
         self.file.sync()?;
         index.set_coverage(self.number, Coverage { recovered: false })?;
         Ok(state.written + table.len() as u64)
@@ -226,6 +235,7 @@ impl OpenState {
         let bytes = self.buffer.get(..self.filled).unwrap_or_default();
         if let Err(error) = pack.file.write_at(self.written, &[IoSlice::new(bytes)]) {
             self.failed = true;
+            pack.losses.fetch_add(1, Ordering::AcqRel);
             return Err(error.into());
         }
         self.written += self.filled as u64;
@@ -248,21 +258,6 @@ impl OpenState {
             .collect();
         index.insert(&entries)
     }
-}
-
-/// Ends a pack that a crash left open with a table of what a scan found, at the first free page.
-pub(super) fn seal_recovered(file: &dyn DiskFile, table: &PackTable) -> Result<(), RepoError> {
-    let end = file.length()?.next_multiple_of(PAGE_BYTES as u64);
-    file.sync()?;
-    write_aligned(file, end, &table.encode(end, TableOrigin::Recovery))?;
-    Ok(file.sync()?)
-}
-
-/// Writes whole pages from aligned memory.
-fn write_aligned(file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> Result<(), RepoError> {
-    let mut buffer = AlignedBuffer::zeroed(bytes.len());
-    buffer.copy_from_slice(bytes);
-    Ok(file.write_at(offset, &[IoSlice::new(&buffer)])?)
 }
 
 impl fmt::Debug for OpenPack {

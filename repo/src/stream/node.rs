@@ -82,7 +82,8 @@ impl StreamNode {
             .entries
             .iter()
             .try_fold(0_u64, |sum, entry| sum.checked_add(entry.length_bytes));
-        if sum.is_none() {
+        // An entry of nothing would let a few forged nodes be walked for ever.
+        if sum.is_none() || node.entries.iter().any(|entry| entry.length_bytes == 0) {
             return Err("the lengths in the stream's map node make no sense");
         }
         if node.id() == id {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::node::{StreamEntry, StreamNode};
 use crate::error::RepoError;
 use crate::image::Pointer;
+use crate::pack::RecordKind;
 use crate::store::ChunkStore;
 
 /// Gives the bytes of one stream in order, each chunk proven.
@@ -52,7 +53,10 @@ impl StreamReader {
     }
 
     fn read_node(&self, entry: &StreamEntry, level: u8) -> Result<StreamNode, RepoError> {
-        let raw = self.store.record(entry.pointer.id, entry.pointer.place)?;
+        let pointer = entry.pointer;
+        let raw = self
+            .store
+            .record(pointer.id, pointer.place, RecordKind::StreamNode)?;
         let node = StreamNode::decode(&raw, entry.pointer.id, level);
         node.and_then(|node| match node.length_bytes() == entry.length_bytes {
             true => Ok(node),
@@ -69,7 +73,10 @@ impl StreamReader {
                 false => Err(self.corrupt(entry, "a chunk is longer than any can be")),
             };
         }
-        let chunk = self.store.record(entry.pointer.id, entry.pointer.place)?;
+        let pointer = entry.pointer;
+        let chunk = self
+            .store
+            .record(pointer.id, pointer.place, RecordKind::Chunk)?;
         if chunk.len() == length {
             Ok(chunk)
         } else {

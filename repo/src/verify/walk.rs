@@ -8,7 +8,7 @@ use crate::catalog::{ImageRecord, Point, StreamRecord};
 use crate::chunk::{CHUNK_BYTES, ChunkId};
 use crate::error::RepoError;
 use crate::image::{Pointer, depth_for};
-use crate::pack::Place;
+use crate::pack::{Place, RecordKind};
 use crate::store::ChunkStore;
 use crate::stream::StreamReader;
 
@@ -151,7 +151,7 @@ impl<'a> Walk<'a> {
         }
         // Not in a table: in a pack still open, moved, or hurt. Reading tells.
         self.store
-            .record(pointer.id, pointer.place)
+            .record(pointer.id, pointer.place, RecordKind::Chunk)
             .map(|chunk| chunk.len() as u64)
     }
 

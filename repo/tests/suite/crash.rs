@@ -144,12 +144,7 @@ fn check(disk: &SimulatedDisk, told: &Acknowledged, place: &str) {
             std::ops::ControlFlow::Continue(())
         })
         .unwrap();
-    let hurt: Vec<_> = report
-        .damaged
-        .iter()
-        .filter(|damage| damage.point.is_some())
-        .collect();
-    assert!(hurt.is_empty(), "{place}: {hurt:?}");
+    assert!(report.is_sound(), "{place}: {:?}", report.damaged);
     // Life goes on: what a crash left behind must not mislead the next backup.
     let last = told
         .points
@@ -262,5 +257,41 @@ fn a_full_disk_is_a_clean_error_and_room_is_enough_to_go_on() {
         }
         disk.clear_faults();
         check(&disk.fork().kill(), &told, &format!("full at step {step}"));
+    }
+}
+
+#[test]
+fn once_there_is_room_again_the_same_process_goes_on() {
+    for bytes in [8_192, 300_000, 5_000_000] {
+        let disk = SimulatedDisk::new();
+        let clock = ManualClock::new(UnixNanoseconds(1_000));
+        Repository::create_on(
+            &disk,
+            Path::new("simulated"),
+            &clock,
+            &repo::CreateOptions::default(),
+        )
+        .unwrap();
+        let repository = open(&disk).unwrap();
+        let mut told = Acknowledged::default();
+        let first = noise(1, SIZE);
+        back_up(&repository, &mut told, &first, &[(0, first.clone())]).unwrap();
+        disk.inject(Fault::FullAfter { bytes });
+        let mut full = false;
+        for seed in 10..30 {
+            let other = noise(seed, SIZE);
+            if let Err(error) = back_up(&repository, &mut told, &other, &[(0, other.clone())]) {
+                assert!(error.is_full(), "{error}");
+                full = true;
+                break;
+            }
+        }
+        assert!(full, "{bytes}: the disk never became full");
+        disk.clear_faults();
+        let next = noise(50, SIZE);
+        back_up(&repository, &mut told, &next, &[(0, next.clone())]).unwrap();
+        told.created = true;
+        drop(repository);
+        check(&disk.fork().crash(1), &told, "after room was made");
     }
 }

@@ -165,6 +165,39 @@ fn a_lost_pack_is_an_error_and_what_it_held_is_stored_again() {
 }
 
 #[test]
+fn numbers_of_lost_packs_are_not_given_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, _] = two_points(folder.path());
+    for pack in files(&folder.path().join("packs")) {
+        fs::remove_file(pack).unwrap();
+    }
+    let other = noise(77, first.len());
+    for content in [&other, &first] {
+        let repository = Repository::open(folder.path(), &options()).unwrap();
+        let point = back_up(
+            &repository,
+            first.len() as u64,
+            ImageBase::Nothing,
+            &[(0, content.clone())],
+        );
+        assert!(crate::support::read_all(&repository.image(&point, 0).unwrap()) == *content);
+    }
+}
+
+#[test]
+fn a_pack_that_cannot_be_used_does_not_keep_the_others_from_being_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let disks = two_points(folder.path());
+    fs::create_dir(folder.path().join("packs/ff")).unwrap();
+    for name in ["ff/000000ff.00000001", "01/000000AA.00000001", "01/strange"] {
+        fs::write(folder.path().join("packs").join(name), b"no pack at all").unwrap();
+    }
+    fs::write(folder.path().join("points/stray"), b"").unwrap();
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    assert!(read_honestly(folder.path(), &disks));
+}
+
+#[test]
 fn an_index_of_garbage_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let disks = two_points(folder.path());

@@ -1,0 +1,189 @@
+//! Packs found when a repository is opened: sealed if a crash left them open, and known to the index.
+
+use std::io::IoSlice;
+
+use super::format::{
+    PACK_BYTES_MAX, PACK_VERSION, PAGE_BYTES, PackHeader, Place, RecordKind, pack_path,
+};
+use super::scan::scan_records;
+use super::set::PackSummary;
+use super::table::{Ending, PackTable, TableOrigin, read_ending};
+use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
+use crate::error::RepoError;
+use crate::index::{Coverage, IndexStore};
+
+/// A pack file and what its header should say, but for the class.
+pub(super) struct FoundPack {
+    pub(super) number: u32,
+    pub(super) epoch: u32,
+    pub(super) length_bytes: u64,
+    pub(super) header: PackHeader,
+}
+
+impl FoundPack {
+    /// Makes sure that the pack is sealed and that the index knows its records. One that cannot be read is kept in
+    /// the set, so that reads of it say what is wrong, but no new backup relies on it.
+    pub(super) fn adopt(
+        &self,
+        disk: &dyn Disk,
+        index: &dyn IndexStore,
+    ) -> Result<PackSummary, RepoError> {
+        let summary = |recovered, length_bytes| PackSummary {
+            epoch: self.epoch,
+            length_bytes,
+            recovered,
+        };
+        if let Some(coverage) = index.coverage(self.number)? {
+            return Ok(summary(coverage.recovered, self.length_bytes));
+        }
+        match self.seal(disk) {
+            Ok((table, recovered, length_bytes)) => {
+                self.teach(index, &table, recovered)?;
+                Ok(summary(recovered, length_bytes))
+            }
+            Err(error @ RepoError::Index { .. }) => Err(error),
+            Err(error) => {
+                tracing::error!(pack = self.describe(), %error, "a pack cannot be used");
+                Ok(summary(true, self.length_bytes))
+            }
+        }
+    }
+
+    /// The pack's table, made and written if there is none; whether it is a recovered one; and the pack's length.
+    fn seal(&self, disk: &dyn Disk) -> Result<(PackTable, bool, u64), RepoError> {
+        let path = pack_path(self.number, self.epoch);
+        let file = disk.open(&path, Access::ReadWrite, Caching::Direct)?;
+        let (table, recovered) = match read_ending(file.as_ref())? {
+            Ending::Sealed { table, origin, .. } => {
+                self.check_header(file.as_ref())?;
+                (table, origin == TableOrigin::Recovery)
+            }
+            Ending::Open => (self.recover(file.as_ref(), self.length_bytes)?, true),
+            Ending::Damaged { table_offset } => (self.recover(file.as_ref(), table_offset)?, true),
+        };
+        Ok((table, recovered, file.length()?))
+    }
+
+    /// Seals a pack that has no sound table with what a scan finds before `records_end`.
+    fn recover(&self, file: &dyn DiskFile, records_end: u64) -> Result<PackTable, RepoError> {
+        if self.length_bytes > PACK_BYTES_MAX * 2 - PAGE_BYTES as u64 {
+            return Err(self.corrupt(format!(
+                "{} bytes are more than a pack may have",
+                self.length_bytes
+            )));
+        }
+        let table = self.scan_table(file, records_end)?;
+        if let Err(error) = self.check_header(file) {
+            // The crash took it, or it was never written. What was acknowledged had a durable header.
+            if matches!(error, RepoError::TooNew { .. }) {
+                return Err(error);
+            }
+            write_page_aligned(file, 0, &self.header.clone().encode())?;
+        }
+        let end = file.length()?.next_multiple_of(PAGE_BYTES as u64);
+        file.sync()?;
+        write_page_aligned(file, end, &table.encode(end, TableOrigin::Recovery))?;
+        file.sync()?;
+        tracing::info!(
+            pack = self.describe(),
+            records = table.len(),
+            "sealed a pack that was left open"
+        );
+        Ok(table)
+    }
+
+    /// What a table of the records before `end` would say.
+    fn scan_table(&self, file: &dyn DiskFile, end: u64) -> Result<PackTable, RepoError> {
+        let mut table = PackTable::default();
+        let strange_bytes =
+            scan_records(file, self.number, PAGE_BYTES as u64, end, &mut |record| {
+                if record.header.kind != RecordKind::Padding {
+                    table.push(record.place, &record.header);
+                }
+                Ok(())
+            })?;
+        if strange_bytes > 0 {
+            tracing::info!(
+                pack = self.describe(),
+                strange_bytes,
+                "bytes that are no records were stepped over"
+            );
+        }
+        Ok(table)
+    }
+
+    /// Tells the index of all records, and then that it knows them.
+    fn teach(
+        &self,
+        index: &dyn IndexStore,
+        table: &PackTable,
+        recovered: bool,
+    ) -> Result<(), RepoError> {
+        let place = |slot| Place {
+            pack: self.number,
+            slot,
+        };
+        let named = table.iter().filter(|(id, _)| !id.is_zero());
+        let entries: Vec<_> = named.map(|(id, slot)| (id, place(slot))).collect();
+        for batch in entries.chunks(INDEX_BATCH) {
+            index.insert(batch)?;
+        }
+        tracing::info!(
+            pack = self.describe(),
+            records = entries.len(),
+            recovered,
+            "indexed a pack"
+        );
+        index.set_coverage(self.number, Coverage { recovered })
+    }
+
+    /// Whether the first page is that of this very pack.
+    fn check_header(&self, file: &dyn DiskFile) -> Result<(), RepoError> {
+        let mut page = AlignedBuffer::zeroed(PAGE_BYTES);
+        let got = file.read_at(0, &mut page)?;
+        let header = PackHeader::decode(page.get(..got).unwrap_or_default());
+        let header = header.map_err(|detail| self.corrupt(detail.to_owned()))?;
+        if header.version.get() > PACK_VERSION {
+            let found = header.version.get();
+            return Err(RepoError::TooNew {
+                what: self.describe(),
+                found,
+                known: PACK_VERSION,
+            });
+        }
+        if header.repository != self.header.repository || header.number != self.header.number {
+            return Err(self.corrupt("its header is that of another pack or repository".to_owned()));
+        }
+        if header.key_slot.get() != 0 {
+            return Err(
+                self.corrupt("it is encrypted, which this version does not read".to_owned())
+            );
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, detail: String) -> RepoError {
+        RepoError::Corrupt {
+            what: self.describe(),
+            detail,
+        }
+    }
+
+    fn describe(&self) -> String {
+        pack_path(self.number, self.epoch).display().to_string()
+    }
+}
+
+/// Writes whole pages from aligned memory.
+pub(super) fn write_page_aligned(
+    file: &dyn DiskFile,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), RepoError> {
+    let mut buffer = AlignedBuffer::zeroed(bytes.len());
+    buffer.copy_from_slice(bytes);
+    Ok(file.write_at(offset, &[IoSlice::new(&buffer)])?)
+}
+
+/// Entries given to the index at once.
+const INDEX_BATCH: usize = 4096;
