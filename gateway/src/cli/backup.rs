@@ -15,7 +15,7 @@ use crate::api::{
     BackupBegun, BackupView, BaseChoice, BeginBody, HandOverBody, ImageBody, PointView, RangeBody,
 };
 use crate::framing::Encoder;
-use crate::sources::image::{ChangedExtents, ImageSource, Piece, SourceError};
+use crate::sources::image::{ChangedExtents, ImageFormat, ImageSource, Piece, SourceError};
 
 use super::client::{Client, segment};
 use super::output::{Output, size, tell};
@@ -34,6 +34,9 @@ pub(super) struct ImageArgs {
     /// Images (raw, qcow2, VMDK, VHD, VHDX) or block devices, in the same order at each backup
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
+    /// The form of the images [default: what each shows; block devices, .raw and .img are raw]
+    #[arg(long, value_enum)]
+    pub(super) format: Option<ImageFormat>,
     /// What changed since the newest point: lines `OFFSET LENGTH` or JSON; once for each FILE, in order
     #[arg(long, value_name = "FILE")]
     pub(super) changed_extents: Vec<PathBuf>,
@@ -118,7 +121,7 @@ fn open(arguments: &ImageArgs) -> Result<Vec<Disk>> {
     }
     let mut disks = Vec::with_capacity(arguments.files.len());
     for (number, file) in arguments.files.iter().enumerate() {
-        let source = ImageSource::open(file)?;
+        let source = ImageSource::open(file, arguments.format)?;
         let changed = lists
             .get(number)
             .map(|list| ChangedExtents::load(list, source.size_bytes()))

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::api::{PointView, RecoveryBody, RestoreBody, RestoredView};
 use crate::framing::{Decoder, Frame};
 use crate::recovery::{Protocol, SessionView};
+use crate::sources::image::ImageFormat;
 
 use super::client::{Client, Place, segment};
 use super::output::{Output, size};
@@ -37,20 +38,11 @@ pub(super) struct ImageArgs {
     #[arg(long, value_name = "FILE|DEVICE")]
     pub(super) to: PathBuf,
     /// The form of the file
-    #[arg(long, value_enum, default_value_t = Format::Raw)]
-    pub(super) format: Format,
+    #[arg(long, value_enum, default_value_t = ImageFormat::Raw)]
+    pub(super) format: ImageFormat,
     /// Replace a file that is there
     #[arg(long)]
     pub(super) overwrite: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
-    Raw,
-    Qcow2,
-    Vmdk,
-    Vhd,
-    Vhdx,
 }
 
 /// A disk that was restored.
@@ -99,7 +91,7 @@ pub(super) fn image(arguments: &ImageArgs, client: &Client) -> Result<Restored> 
     let mut progress = Progress::start("restore", disk.size_bytes);
     let target = Target::open(&arguments.to, arguments.overwrite)?;
     let restored = match arguments.format {
-        Format::Raw => raw(
+        ImageFormat::Raw => raw(
             client,
             &point.point,
             disk.disk,
@@ -283,7 +275,7 @@ fn convert(
     point: &str,
     disk: usize,
     target: &Target,
-    format: Format,
+    format: ImageFormat,
 ) -> Result<()> {
     if target.is_device {
         bail!(
@@ -319,7 +311,7 @@ fn convert(
     converted
 }
 
-fn run_convert(url: &str, target: &Target, format: Format) -> Result<()> {
+fn run_convert(url: &str, target: &Target, format: ImageFormat) -> Result<()> {
     let output = Command::new("qemu-img")
         .args(["convert", "-f", "raw", "-O", format.qemu_name(), url])
         .arg(&target.path)
@@ -338,23 +330,4 @@ fn run_convert(url: &str, target: &Target, format: Format) -> Result<()> {
         target.path.display(),
         text.lines().next().unwrap_or("it said nothing")
     )
-}
-
-impl Format {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-            Self::Vmdk => "vmdk",
-            Self::Vhd => "vhd",
-            Self::Vhdx => "vhdx",
-        }
-    }
-
-    fn qemu_name(self) -> &'static str {
-        match self {
-            Self::Vhd => "vpc",
-            format => format.name(),
-        }
-    }
 }

@@ -9,6 +9,8 @@ mod point_disk;
 mod session_folder;
 mod sessions_tree;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use directory::ROOT_ID;
 pub use directory::{Exports, ServedSession};

@@ -112,6 +112,7 @@ fn back_up(client: &Client, guest: &Guest, number: usize) -> Result<PointView> {
     let arguments = ImageArgs {
         workload: WORKLOAD.to_owned(),
         files: vec![guest.disk(number)],
+        format: None,
         changed_extents: Vec::new(),
         since: None,
     };

@@ -284,16 +284,12 @@ impl SessionFolder {
             return Err(ExportError::TooLarge);
         }
         let _order = node.lock_content();
-        let before = node.size();
-        self.content
-            .reserve(size.saturating_sub(before), self.limits.file_bytes)?;
-        if let Err(error) = self.content.set_length(node.file(), size) {
-            self.content.give_back(size.saturating_sub(before));
-            return Err(error);
-        }
-        self.content.give_back(before.saturating_sub(size));
+        let (_, used) = node.extent();
+        let after = self.content.set_length(node.file(), size)?;
+        self.content.settle(used, after);
         let mut state = node.state();
         state.size_bytes = size;
+        state.used_bytes = after;
         state.touch(self.clock.now());
         Ok(())
     }
@@ -302,7 +298,7 @@ impl SessionFolder {
     fn forget(&self, node: &Node) {
         if matches!(node.body(), Body::File { .. }) {
             let _order = node.lock_content();
-            self.content.remove(node.file(), node.size());
+            self.content.remove(node.file(), node.extent().1);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,7 +47,9 @@ impl Content {
                 state.size_bytes = metadata.len();
                 state.modified = modified;
                 state.changed = state.changed.max(modified);
-                self.used_bytes.fetch_add(metadata.len(), Ordering::Relaxed);
+                state.used_bytes = allocated(&metadata);
+                self.used_bytes
+                    .fetch_add(state.used_bytes, Ordering::Relaxed);
             }
         }
         for entry in std::fs::read_dir(&self.folder)? {
@@ -83,9 +85,9 @@ impl Content {
         make().map_err(|error| self.failed("create", file, &error))
     }
 
-    /// Removes a content that no name leads to.
-    pub(super) fn remove(&self, file: FileId, size_bytes: u64) {
-        self.give_back(size_bytes);
+    /// Removes a content that no name leads to, and that took `used_bytes`.
+    pub(super) fn remove(&self, file: FileId, used_bytes: u64) {
+        self.settle(used_bytes, 0);
         if let Err(error) = std::fs::remove_file(self.path(file)) {
             tracing::warn!(file = file.0, %error, "a removed file's content stays until the next start");
         }
@@ -113,24 +115,25 @@ impl Content {
         Ok(buffer.freeze().into())
     }
 
+    /// Writes, and says how much space the content takes then.
     pub(super) fn write(
         &self,
         file: FileId,
         offset: u64,
         data: &[Bytes],
         durability: Durability,
-    ) -> Result<(), ExportError> {
-        let write = || -> io::Result<()> {
+    ) -> Result<u64, ExportError> {
+        let write = || -> io::Result<u64> {
             let open = OpenOptions::new().write(true).open(self.path(file))?;
             let mut at = offset;
             for piece in data {
                 open.write_all_at(piece, at)?;
                 at += piece.len() as u64;
             }
-            match durability {
-                Durability::Unstable => Ok(()),
-                Durability::Stable => open.sync_all(),
+            if durability == Durability::Stable {
+                open.sync_all()?;
             }
+            Ok(allocated(&open.metadata()?))
         };
         write().map_err(|error| self.failed("write", file, &error))
     }
@@ -141,12 +144,13 @@ impl Content {
             .map_err(|error| self.failed("sync", file, &error))
     }
 
-    /// Cuts or extends, durably.
-    pub(super) fn set_length(&self, file: FileId, length: u64) -> Result<(), ExportError> {
-        let set = || -> io::Result<()> {
+    /// Cuts or extends, durably, and says how much space the content takes then.
+    pub(super) fn set_length(&self, file: FileId, length: u64) -> Result<u64, ExportError> {
+        let set = || -> io::Result<u64> {
             let open = OpenOptions::new().write(true).open(self.path(file))?;
             open.set_len(length)?;
-            open.sync_all()
+            open.sync_all()?;
+            Ok(allocated(&open.metadata()?))
         };
         set().map_err(|error| self.failed("set the length of", file, &error))
     }
@@ -166,30 +170,26 @@ impl Content {
         set().map_err(|error| self.failed("set the time of", file, &error))
     }
 
-    /// Takes room for `growth` bytes.
-    pub(super) fn reserve(&self, growth: u64, limit: u64) -> Result<(), ExportError> {
-        let fits = |used: u64| {
-            used.checked_add(growth)
-                .filter(|&sum| sum <= limit || growth == 0)
-        };
-        match self
-            .used_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-        {
-            Ok(_) => Ok(()),
-            Err(used) => {
-                let detail = format!(
-                    "the session's small files hold {used} of {limit} bytes (recovery.file_bytes)"
-                );
-                Err(ExportError::NoSpace {
-                    detail: detail.into(),
-                })
-            }
+    /// Refuses what would take more space than `limit`. Writes that run side by side may pass it by their own length.
+    pub(super) fn check_room(&self, growth: u64, limit: u64) -> Result<(), ExportError> {
+        let used = self.used_bytes.load(Ordering::Relaxed);
+        if growth == 0 || used.checked_add(growth).is_some_and(|sum| sum <= limit) {
+            return Ok(());
         }
+        let detail =
+            format!("the session's small files take {used} of {limit} bytes (recovery.file_bytes)");
+        Err(ExportError::NoSpace {
+            detail: detail.into(),
+        })
     }
 
-    pub(super) fn give_back(&self, bytes: u64) {
-        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// Notes that a content that took `before` bytes takes `after` now.
+    pub(super) fn settle(&self, before: u64, after: u64) {
+        if after >= before {
+            self.used_bytes.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.used_bytes.fetch_sub(before - after, Ordering::Relaxed);
+        }
     }
 
     fn path(&self, file: FileId) -> PathBuf {
@@ -207,4 +207,9 @@ impl Content {
             _ => ExportError::Storage { detail },
         }
     }
+}
+
+/// Space of a file of the host, which counts in units of 512 bytes.
+fn allocated(metadata: &std::fs::Metadata) -> u64 {
+    metadata.blocks().saturating_mul(512)
 }

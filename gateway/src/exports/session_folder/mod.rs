@@ -61,7 +61,7 @@ pub struct FolderDisk {
 pub struct FolderLimits {
     /// Files, folders and links.
     pub files: usize,
-    /// Lengths of all files together.
+    /// Space of all files together.
     pub file_bytes: u64,
 }
 
@@ -158,15 +158,18 @@ impl SessionFolder {
             .filter(|&end| end <= FILE_BYTES_MAX)
             .ok_or(ExportError::TooLarge)?;
         let _order = node.lock_content();
-        let growth = end.saturating_sub(node.size());
-        self.content.reserve(growth, self.limits.file_bytes)?;
-        match self.content.write(node.file(), offset, data, durability) {
-            Ok(()) => Ok(self.written(node, end, durability)),
-            Err(error) => {
-                self.content.give_back(growth);
-                Err(error)
-            }
-        }
+        let (size, used) = node.extent();
+        // What is written over bytes that have their space takes no more.
+        let growth = if end <= size && used >= size {
+            0
+        } else {
+            length
+        };
+        self.content.check_room(growth, self.limits.file_bytes)?;
+        let after = self.content.write(node.file(), offset, data, durability)?;
+        self.content.settle(used, after);
+        node.state().used_bytes = after;
+        Ok(self.written(node, end, durability))
     }
 }
 

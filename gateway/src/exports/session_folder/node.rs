@@ -54,6 +54,8 @@ pub(super) struct NodeState {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) size_bytes: u64,
+    /// Space that the content takes; less than the size where it has holes.
+    pub(super) used_bytes: u64,
     pub(super) accessed: UnixNanoseconds,
     pub(super) modified: UnixNanoseconds,
     pub(super) changed: UnixNanoseconds,
@@ -87,6 +89,12 @@ impl Node {
         self.state.lock().size_bytes
     }
 
+    /// Length of the content, and the space it takes.
+    pub(super) fn extent(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.size_bytes, state.used_bytes)
+    }
+
     /// Holds off other changes of the content's length.
     pub(super) fn lock_content(&self) -> MutexGuard<'_, ()> {
         self.content_order.lock()
@@ -107,7 +115,7 @@ impl Node {
             uid: state.uid,
             gid: state.gid,
             size_bytes: state.size_bytes,
-            used_bytes: state.size_bytes.next_multiple_of(512),
+            used_bytes: state.used_bytes,
             accessed: timestamp(state.accessed),
             modified: timestamp(state.modified),
             changed: timestamp(state.changed),

@@ -30,6 +30,7 @@ impl Table {
             uid: 0,
             gid: 0,
             size_bytes: DIRECTORY_BYTES,
+            used_bytes: DIRECTORY_BYTES,
             accessed: now,
             modified: now,
             changed: now,
@@ -148,6 +149,7 @@ impl Table {
         if let Some(node) = self.disk(number) {
             let mut state = node.state();
             state.size_bytes = size_bytes;
+            state.used_bytes = size_bytes;
             state.touch(now);
         }
     }
@@ -252,6 +254,7 @@ impl Table {
             uid: *uid,
             gid: *gid,
             size_bytes,
+            used_bytes: size_bytes.next_multiple_of(512),
             accessed: time,
             modified: time,
             changed: time,

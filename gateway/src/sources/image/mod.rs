@@ -1,8 +1,7 @@
 //! Disk images: raw files and block devices are read as they are; qcow2, VMDK, VHD and VHDX through `qemu-nbd`.
 //!
 //! The parsers of foreign formats are QEMU's, in a process of their own: they are kept by many and see hostile files
-//! every day. `qemu-img info` names the format; a file that is none of the known ones is raw only if nothing speaks
-//! against it.
+//! every day.
 
 mod changed;
 mod program;
@@ -23,6 +22,42 @@ pub struct ImageSource {
     path: PathBuf,
     size_bytes: u64,
     reader: Reader,
+}
+
+/// A form of disk images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ImageFormat {
+    /// The disk's bytes and nothing else.
+    Raw,
+    /// QEMU's.
+    Qcow2,
+    /// VMware's.
+    Vmdk,
+    /// Virtual PC's and Hyper-V's older one.
+    Vhd,
+    /// Hyper-V's.
+    Vhdx,
+}
+
+impl ImageFormat {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
+        }
+    }
+
+    /// What QEMU calls it.
+    pub fn qemu_name(self) -> &'static str {
+        match self {
+            Self::Vhd => "vpc",
+            format => format.name(),
+        }
+    }
 }
 
 /// How it is read.
@@ -119,14 +154,17 @@ pub enum SourceError {
 }
 
 impl ImageSource {
-    /// Opens an image of any known format.
+    /// Opens an image, of the format given or of the one that it shows.
     ///
     /// # Errors
     /// If it is no image, or the program that reads its format is missing.
-    pub fn open(path: &Path) -> Result<Self, SourceError> {
+    pub fn open(path: &Path, format: Option<ImageFormat>) -> Result<Self, SourceError> {
         let (file, size_bytes) = raw::open(path)?;
-        let format = program::detect(path, &file)?;
-        if format == "raw" {
+        let format = match format {
+            Some(format) => format,
+            None => program::detect(path, &file)?,
+        };
+        if format == ImageFormat::Raw {
             raw::check_size(path, size_bytes)?;
             raw::refuse_other_files(path, &file)?;
             return Ok(Self {
@@ -136,7 +174,7 @@ impl ImageSource {
             });
         }
         program::check_backing(path)?;
-        let program = NbdProgram::start(path, &format)?;
+        let program = NbdProgram::start(path, format)?;
         let size_bytes = program.size_bytes();
         raw::check_size(path, size_bytes)?;
         Ok(Self {

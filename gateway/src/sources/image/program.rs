@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use nbd::client::{Address, Client, ConnectOptions};
 use serde::Deserialize;
 
-use super::{PIECE_BYTES, Piece, SourceError};
+use super::{ImageFormat, PIECE_BYTES, Piece, SourceError};
 
 /// A running `qemu-nbd` that serves one image read-only on a private socket. Dropping it ends the program.
 #[derive(Debug)]
@@ -32,21 +32,45 @@ struct Information {
     backing: Option<PathBuf>,
 }
 
-/// The format of an image: by its first bytes, and by `qemu-img` where those say that it is not raw.
-pub(super) fn detect(path: &Path, file: &File) -> Result<String, SourceError> {
+/// The format of an image that begins like none of the raw ones.
+///
+/// A guest can write anything into its raw disk, so its bytes alone must not decide: block devices and files called
+/// `.raw` or `.img` are raw, and a fixed VHD, which has its header at the end only, must be called `.vhd`.
+pub(super) fn detect(path: &Path, file: &File) -> Result<ImageFormat, SourceError> {
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_ascii_lowercase());
+    let extension = extension
+        .as_ref()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default();
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !is_file || matches!(extension, "raw" | "img") {
+        return Ok(ImageFormat::Raw);
+    }
+    if extension == "vhd" && ends_like_vhd(file) {
+        return Ok(ImageFormat::Vhd);
+    }
     if !looks_foreign(file) {
-        return Ok("raw".to_owned());
+        return Ok(ImageFormat::Raw);
     }
     let format = information(path)?
         .first()
         .map(|information| information.format.clone())
         .unwrap_or_default();
     match format.as_str() {
-        "raw" | "qcow2" | "qcow" | "vmdk" | "vpc" | "vhdx" | "vdi" => Ok(format),
-        _ => Err(SourceError::NotAnImage {
-            path: path.to_owned(),
-            what: format!("of the format `{format}`, which is not supported"),
-        }),
+        "raw" => Ok(ImageFormat::Raw),
+        "qcow2" => Ok(ImageFormat::Qcow2),
+        "vmdk" => Ok(ImageFormat::Vmdk),
+        "vpc" => Ok(ImageFormat::Vhd),
+        "vhdx" => Ok(ImageFormat::Vhdx),
+        _ => {
+            let what = format!("of the format `{format}`, which is not supported");
+            Err(SourceError::NotAnImage {
+                path: path.to_owned(),
+                what,
+            })
+        }
     }
 }
 
@@ -86,10 +110,10 @@ impl NbdProgram {
     ///
     /// # Errors
     /// If the program is missing or refuses the image.
-    pub fn start(path: &Path, format: &str) -> Result<Self, SourceError> {
+    pub fn start(path: &Path, format: ImageFormat) -> Result<Self, SourceError> {
         let failed = |detail: String| SourceError::Program {
             path: path.to_owned(),
-            format: format.to_owned(),
+            format: format.qemu_name().to_owned(),
             detail,
         };
         let folder = tempfile::tempdir()
@@ -103,7 +127,7 @@ impl NbdProgram {
                 "--cache=none",
                 "--aio=threads",
                 "--format",
-                format,
+                format.qemu_name(),
             ])
             .arg("--socket")
             .arg(&socket)
@@ -272,8 +296,7 @@ fn missing(program: &str, error: &io::Error) -> String {
     }
 }
 
-/// Whether the file begins or ends like one of the foreign formats. Everything else is raw, whatever a guest wrote
-/// into it: only the header counts, and `qemu-nbd` is then told the format and does not guess.
+/// Whether the file begins like one of the foreign formats.
 fn looks_foreign(file: &File) -> bool {
     let mut start = [0; 80];
     let read = file.read_at(&mut start, 0).unwrap_or(0);
@@ -287,7 +310,7 @@ fn looks_foreign(file: &File) -> bool {
         b"# Disk DescriptorFile",
     ];
     let vdi = start.get(64..68) == Some(&[0x7f, 0x10, 0xda, 0xbe]);
-    vdi || begins.iter().any(|magic| start.starts_with(magic)) || ends_like_vhd(file)
+    vdi || begins.iter().any(|magic| start.starts_with(magic))
 }
 
 /// Fixed VHD images have their header at the end only.
