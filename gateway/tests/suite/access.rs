@@ -1,0 +1,88 @@
+use crate::support::{Daemon, content, json_of};
+
+#[test]
+fn the_network_needs_a_token_and_the_right_certificate() {
+    let daemon = Daemon::start();
+    daemon.back_up("web01", &content(1));
+    let listed = json_of(&daemon.remote_cli(&["--json", "point", "list"]));
+    assert_eq!(listed[0]["point"], "web01@1");
+    let addresses = daemon.gateway().addresses().clone();
+    let refused = |token: &str, fingerprint: &str| {
+        let file = daemon.path("some-token");
+        std::fs::write(&file, token).unwrap();
+        let mut command = daemon.plain_command();
+        command
+            .arg("--server")
+            .arg(format!("https://{}", addresses.api))
+            .arg("--token-file")
+            .arg(&file);
+        let output = command
+            .args(["--fingerprint", fingerprint, "point", "list"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let wrong = refused("hf_0000", &addresses.fingerprint);
+    assert!(wrong.contains("the token is wrong"), "{wrong}");
+    let other = refused(&daemon.token(), &"00".repeat(32));
+    assert!(other.contains("fingerprint"), "{other}");
+}
+
+#[test]
+fn health_and_metrics_say_little_and_need_nothing() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.call("GET", "/v1/health", "").body["status"], "ok");
+    let metrics = daemon.call("GET", "/metrics", "");
+    assert_eq!(metrics.status, 200);
+}
+
+#[test]
+fn a_backup_over_the_network_is_streamed_and_restored() {
+    let daemon = Daemon::start();
+    let disk = daemon.path("disk.raw");
+    std::fs::write(&disk, content(3)).unwrap();
+    let done = json_of(&daemon.remote_cli(&[
+        "--json",
+        "backup",
+        "image",
+        "web01",
+        disk.to_str().unwrap(),
+    ]));
+    assert_eq!(done["point"], "web01@1");
+    let changed = content(4);
+    std::fs::write(&disk, &changed).unwrap();
+    let done = json_of(&daemon.remote_cli(&[
+        "--json",
+        "backup",
+        "image",
+        "web01",
+        disk.to_str().unwrap(),
+    ]));
+    assert_eq!(
+        (&done["point"], &done["kind"]),
+        (&"web01@2".into(), &"incremental".into())
+    );
+    let out = daemon.path("out.raw");
+    json_of(&daemon.remote_cli(&[
+        "--json",
+        "restore",
+        "image",
+        "web01@latest",
+        "--to",
+        out.to_str().unwrap(),
+    ]));
+    assert!(std::fs::read(&out).unwrap() == changed);
+    let again = daemon.remote_cli(&[
+        "restore",
+        "image",
+        "web01@latest",
+        "--to",
+        out.to_str().unwrap(),
+    ]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--overwrite"));
+    assert!(
+        std::fs::read(&out).unwrap() == changed,
+        "a file that was there is not touched"
+    );
+}

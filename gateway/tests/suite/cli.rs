@@ -1,0 +1,70 @@
+use crate::support::command;
+
+/// What a command prints on either stream, with its exit status.
+fn shown(arguments: &[&str]) -> String {
+    let output = command()
+        .args(arguments)
+        .env("XDG_RUNTIME_DIR", "/nonexistent")
+        .output()
+        .unwrap();
+    format!(
+        "exit {}\n{}{}",
+        output.status.code().unwrap(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn help_texts() {
+    for (name, arguments) in [
+        ("help", &["--help"][..]),
+        ("help_serve", &["serve", "--help"]),
+        ("help_backup_image", &["backup", "image", "--help"]),
+        ("help_recover_start", &["recover", "start", "--help"]),
+        ("help_restore_image", &["restore", "image", "--help"]),
+        ("help_demo", &["demo", "--help"]),
+    ] {
+        insta::assert_snapshot!(name, shown(arguments));
+    }
+}
+
+#[test]
+fn misuse_ends_with_two_and_says_what_to_do() {
+    for (name, arguments) in [
+        ("misuse_nothing", &[][..]),
+        ("misuse_point", &["point", "show", "web01"]),
+        ("misuse_verb", &["recover", "begin"]),
+        ("misuse_files", &["backup", "image", "web01"]),
+        (
+            "misuse_format",
+            &["restore", "image", "w@1", "--to", "x", "--format", "iso"],
+        ),
+    ] {
+        insta::assert_snapshot!(name, shown(arguments));
+    }
+}
+
+#[test]
+fn failures_end_with_one_and_one_sentence() {
+    for (name, arguments) in [
+        ("failure_server", &["--server", "http://x", "stats"][..]),
+        (
+            "failure_token",
+            &["--server", "https://backup.invalid:8700", "stats"],
+        ),
+        ("failure_state", &["--state", "/nonexistent", "stats"]),
+        (
+            "failure_config",
+            &["serve", "--config", "/nonexistent/holdfast.toml"],
+        ),
+        ("failure_init", &["init", "/dev/null"]),
+    ] {
+        insta::assert_snapshot!(name, shown(arguments));
+    }
+}
+
+#[test]
+fn completion_is_made_for_a_shell() {
+    assert!(shown(&["completion", "bash"]).contains("_holdfast"));
+}

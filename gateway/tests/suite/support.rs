@@ -1,0 +1,236 @@
+//! A daemon on any free ports, and the means to talk to it.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use holdfast::Gateway;
+use holdfast::config::Config;
+use nbd::client::{Address, Client as NbdClient, ConnectOptions};
+use nfs::client::{Client as NfsClient, Identity};
+use repo::{CreateOptions, Repository};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// A repository with a daemon that can be restarted.
+pub(crate) struct Daemon {
+    pub(crate) folder: TempDir,
+    pub(crate) runtime: Runtime,
+    gateway: Option<Gateway>,
+}
+
+/// An answer of the HTTP interface.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Repository::create(&folder.path().join("repository"), &CreateOptions::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut daemon = Self {
+            folder,
+            runtime,
+            gateway: None,
+        };
+        let mut config = daemon.config();
+        change(&mut config);
+        daemon.gateway = Some(daemon.runtime.block_on(Gateway::start(config)).unwrap());
+        daemon
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config::for_repository(&self.folder.path().join("repository")).with_any_ports()
+    }
+
+    pub(crate) fn stop(&mut self) {
+        let gateway = self.gateway.take().expect("the daemon runs");
+        self.runtime.block_on(gateway.stop());
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.gateway = Some(
+            self.runtime
+                .block_on(Gateway::start(self.config()))
+                .unwrap(),
+        );
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().expect("the daemon runs")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("repository/daemon")
+    }
+
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.state().join("token"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One request over the control socket, which needs no token.
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.send(format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .as_bytes())
+    }
+
+    /// Raw bytes over the control socket, to the end of the answer.
+    pub(crate) fn send(&self, request: &[u8]) -> Answer {
+        let mut stream = UnixStream::connect(&self.gateway().addresses().control_socket).unwrap();
+        // The daemon may answer and close before it has read everything.
+        drop(stream.write_all(request));
+        let mut text = Vec::new();
+        drop(stream.read_to_end(&mut text));
+        Answer::parse(&text)
+    }
+
+    /// The command line, as somebody on another machine uses it: over TLS with token and fingerprint.
+    pub(crate) fn remote_cli(&self, arguments: &[&str]) -> Output {
+        let addresses = self.gateway().addresses();
+        let mut command = self.plain_command();
+        command
+            .arg("--server")
+            .arg(format!("https://{}", addresses.api));
+        command.arg("--token-file").arg(self.state().join("token"));
+        command.arg("--fingerprint").arg(&addresses.fingerprint);
+        command.args(arguments).output().unwrap()
+    }
+
+    /// The command line on the daemon's own machine.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
+        self.plain_command()
+            .arg("--state")
+            .arg(self.state())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// The JSON that a command prints, which must succeed.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let mut all = vec!["--json"];
+        all.extend(arguments);
+        json_of(&self.cli(&all))
+    }
+
+    /// Backs up a disk with this content.
+    pub(crate) fn back_up(&self, workload: &str, content: &[u8]) -> Value {
+        let file = self.path("disk.raw");
+        std::fs::write(&file, content).unwrap();
+        self.json(&["backup", "image", workload, file.to_str().unwrap()])
+    }
+
+    pub(crate) fn plain_command(&self) -> Command {
+        command()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            self.runtime.block_on(gateway.stop());
+        }
+    }
+}
+
+impl Answer {
+    pub(crate) fn parse(text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0);
+        let from = body.find(['{', '[']).unwrap_or(0);
+        let to = body.rfind(['}', ']']).map_or(from, |end| end + 1);
+        Self {
+            status,
+            body: serde_json::from_str(&body[from..to]).unwrap_or(Value::Null),
+        }
+    }
+
+    pub(crate) fn detail(&self) -> &str {
+        self.body["detail"].as_str().unwrap_or_default()
+    }
+}
+
+/// The program without anything of this process's environment that it looks at.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    for name in [
+        "SERVER",
+        "TOKEN",
+        "FINGERPRINT",
+        "STATE",
+        "REPOSITORY",
+        "CONFIG",
+        "LOG",
+        "GUEST_DIR",
+    ] {
+        command.env_remove(format!("HOLDFAST_{name}"));
+    }
+    command
+}
+
+pub(crate) fn json_of(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Reads a whole disk over NBD.
+pub(crate) fn read_nbd(url: &str) -> Vec<u8> {
+    let mut client = open_nbd(url);
+    let mut content = vec![0; usize::try_from(client.export().size_bytes).unwrap()];
+    client.read_at(0, &mut content).unwrap();
+    content
+}
+
+pub(crate) fn open_nbd(url: &str) -> NbdClient {
+    let (address, name) = Address::parse_uri(url).unwrap();
+    NbdClient::connect(&address, &name, &ConnectOptions::default()).unwrap()
+}
+
+pub(crate) fn mount(nfs: SocketAddr, path: &str) -> NfsClient {
+    NfsClient::mount(nfs, nfs, path, &Identity::root()).unwrap()
+}
+
+/// A disk with data in some places.
+pub(crate) fn content(seed: u8) -> Vec<u8> {
+    let mut content = vec![0; 3 << 20];
+    for (index, byte) in content.iter_mut().enumerate().skip(200_000).take(1_000_000) {
+        *byte = u8::try_from(index * 31 % 251).unwrap() ^ seed;
+    }
+    content
+}
+
+pub(crate) fn url<'a>(session: &'a Value, kind: &str) -> &'a str {
+    session["disks"][0]["urls"][kind]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {kind} in {session}"))
+}
