@@ -287,6 +287,7 @@ impl Pump {
             self.session.poll_finished(waker);
             self.poll_pause(waker);
             self.session.advance()?;
+            let replied = !self.session.output().is_empty();
             let sent = self
                 .poll_send(stream.as_mut(), waker)
                 .map_err(ConnectionError::Socket)?;
@@ -298,6 +299,10 @@ impl Pump {
                 continue;
             }
             if !self.session.wants_input() {
+                if replied && sent.is_ready() {
+                    // What held requests back may be gone with the replies, and nobody would wake this task for it.
+                    continue;
+                }
                 return Poll::Pending;
             }
             let filled = ready!(self.session.poll_fill(stream.as_mut(), waker))
@@ -354,3 +359,66 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_COUNT: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use export::{BlockExport as _, BlockingPool, Durability, MemoryDisk};
+
+    use crate::directory::{ExportDirectory as _, StaticDirectory};
+    use crate::metrics::Metrics;
+    use crate::session::TransmissionLimits;
+    use crate::wire::{Command, CommandFlags, Dialect, Request};
+
+    /// Replies fill their limit and leave at once, all from memory: nothing but the pump itself can go on.
+    #[tokio::test]
+    async fn requests_held_back_by_replies_are_taken_when_those_are_sent() {
+        const READS: u64 = 64;
+        let disk = MemoryDisk::new(1 << 20);
+        let content = bytes::Bytes::from(vec![7; 1 << 20]);
+        disk.write(0, &[content], Durability::Unstable).unwrap();
+        let directory = StaticDirectory::new();
+        directory.add("", "", Arc::new(disk));
+        let peer = Peer::new(PeerAddress::Unix { uid: None });
+        let chosen = Chosen {
+            opened: directory.open("", &peer).unwrap(),
+            dialect: Dialect::Simple,
+            contexts: Vec::new(),
+        };
+        let mut requests = Vec::new();
+        for cookie in 0..READS {
+            let request = Request {
+                flags: CommandFlags(0),
+                command: Command::Read,
+                cookie,
+                offset: 0,
+                length: 65_536,
+            };
+            request.encode(Dialect::Simple, &mut requests);
+        }
+        let limits = TransmissionLimits {
+            in_flight_bytes: 200_000,
+            in_flight_requests: 8,
+        };
+        let pool = Arc::new(BlockingPool::start(1, 8).unwrap());
+        let input = BytesMut::from(requests.as_slice());
+        let metrics = Metrics::unregistered();
+        let session = Transmission::start(chosen, input, limits, pool, metrics);
+        let (ours, mut theirs) = tokio::io::duplex(64 << 20);
+        let mut ours = ours;
+        let mut pump = Pump {
+            session,
+            pause: None,
+            stopped: false,
+            unflushed: false,
+        };
+        let pumping = poll_fn(|waker| pump.poll(Pin::new(&mut ours), waker));
+        let mut replies = vec![0; usize::try_from(READS).unwrap() * (65_536 + 16)];
+        tokio::select! {
+            ended = pumping => panic!("the connection ended: {ended:?}"),
+            read = theirs.read_exact(&mut replies) => drop(read.unwrap()),
+            () = tokio::time::sleep(Duration::from_secs(20)) => panic!("the connection stalled"),
+        }
+    }
+}
