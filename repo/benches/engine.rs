@@ -30,6 +30,8 @@ fn main() {
         ["restore", root, file] => restore(root, file),
         ["verify", root] => verify(root),
         ["read", root, length, count, mode] => random_reads(root, length, count, mode),
+        ["points", root, count] => points(root, count),
+        ["disk", root, workload, size] => disk(root, workload, size),
         _ => println!("run repo/benches/peers.py, which runs this"),
     }
 }
@@ -109,6 +111,49 @@ fn restore(root: &str, path: &str) {
         .unwrap()
         .restore_to_file(&file)
         .unwrap();
+}
+
+/// Many points of one small disk, each with one changed chunk.
+fn points(root: &str, count: &str) {
+    let repository = open(root);
+    let workload = WorkloadName::parse("many").unwrap();
+    for number in 0..count.parse::<u64>().unwrap() {
+        let mut backup = repository.begin(&workload, PointKind::Incremental).unwrap();
+        let spec = ImageSpec {
+            name: "disk-0".to_owned(),
+            size_bytes: 1 << 30,
+            base: ImageBase::Parent,
+        };
+        let mut writer = backup.image(&spec).unwrap();
+        let chunk = number.to_le_bytes().repeat(65_536 / 8);
+        writer
+            .write(number % 16_384 * 65_536, chunk.into())
+            .unwrap();
+        backup.finish_image(writer).unwrap();
+        backup.commit().unwrap();
+    }
+    repository.close().unwrap();
+}
+
+/// One point of a disk of any size, with a megabyte of data at its start, in its middle and at its end.
+fn disk(root: &str, workload: &str, size: &str) {
+    let repository = open(root);
+    let size_bytes: u64 = size.parse().unwrap();
+    let mut backup = repository
+        .begin(&WorkloadName::parse(workload).unwrap(), PointKind::Full)
+        .unwrap();
+    let spec = ImageSpec {
+        name: "disk-0".to_owned(),
+        size_bytes,
+        base: ImageBase::Nothing,
+    };
+    let mut writer = backup.image(&spec).unwrap();
+    for place in [0, size_bytes / 2, size_bytes - (1 << 20)] {
+        writer.write(place, vec![7; 1 << 20].into()).unwrap();
+    }
+    backup.finish_image(writer).unwrap();
+    backup.commit().unwrap();
+    repository.close().unwrap();
 }
 
 fn verify(root: &str) {

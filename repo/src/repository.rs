@@ -229,7 +229,13 @@ impl Repository {
     /// # Errors
     /// If the storage fails. Nothing that was committed depends on it.
     pub fn close(&self) -> Result<(), RepoError> {
-        for overlay in self.inner.overlays.lock().values().filter_map(Weak::upgrade) {
+        for overlay in self
+            .inner
+            .overlays
+            .lock()
+            .values()
+            .filter_map(Weak::upgrade)
+        {
             overlay.checkpoint()?;
         }
         self.inner.store.packs().close()?;

@@ -55,6 +55,9 @@ impl ServeArgs {
         if let Some(repository) = &self.repository {
             config.repository.path.clone_from(repository);
         }
+        // Clients elsewhere are told paths below it.
+        config.repository.path =
+            std::path::absolute(&config.repository.path).context("the working folder is gone")?;
         if let Some(state) = &daemon.state {
             config.state.path = Some(state.clone());
         }

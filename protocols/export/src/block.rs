@@ -28,7 +28,8 @@ pub trait BlockExport: Send + Sync + 'static {
     }
 
     /// Writes the pieces of `data` one after the other at `offset`.
-    fn write(&self, offset: u64, data: &[Bytes], durability: Durability) -> Result<(), ExportError>;
+    fn write(&self, offset: u64, data: &[Bytes], durability: Durability)
+    -> Result<(), ExportError>;
 
     /// Writes if that takes microseconds (an append to memory the kernel owns); `None` says that it might wait and
     /// that nothing was done. Never offered for [`Durability::Stable`].
@@ -38,7 +39,13 @@ pub trait BlockExport: Send + Sync + 'static {
     }
 
     /// Makes the range read as zeroes.
-    fn write_zeroes(&self, offset: u64, length: u64, mode: ZeroMode, durability: Durability) -> Result<(), ExportError>;
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        mode: ZeroMode,
+        durability: Durability,
+    ) -> Result<(), ExportError>;
 
     /// Says that the content of the range is no longer needed. Here it reads as zeroes afterwards.
     fn discard(&self, offset: u64, length: u64, durability: Durability) -> Result<(), ExportError>;
@@ -56,7 +63,13 @@ pub trait BlockExport: Send + Sync + 'static {
     }
 
     /// Like [`extents`](BlockExport::extents) for one change map: `(length, changed)` pairs.
-    fn changes(&self, map: &str, offset: u64, length: u64, limit: usize) -> Result<Vec<(u64, bool)>, ExportError> {
+    fn changes(
+        &self,
+        map: &str,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, bool)>, ExportError> {
         let _ = (map, offset, length, limit);
         Err(ExportError::NotSupported)
     }

@@ -27,13 +27,18 @@ impl BlockingPool {
         let (queue, jobs) = bounded::<Job>(queue_depth.max(1));
         for number in 0..threads.max(1) {
             let jobs = jobs.clone();
-            thread::Builder::new().name(format!("disk-{number}")).spawn(move || {
-                for job in jobs {
-                    job();
-                }
-            })?;
+            thread::Builder::new()
+                .name(format!("disk-{number}"))
+                .spawn(move || {
+                    for job in jobs {
+                        job();
+                    }
+                })?;
         }
-        Ok(Self { queue, threads: threads.max(1) })
+        Ok(Self {
+            queue,
+            threads: threads.max(1),
+        })
     }
 
     /// Queues `job`, or says at once that there is no room (the job is dropped then).
@@ -75,7 +80,11 @@ impl BlockingPool {
 
 impl fmt::Debug for BlockingPool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("BlockingPool").field("threads", &self.threads).field("queued", &self.queue.len()).finish()
+        formatter
+            .debug_struct("BlockingPool")
+            .field("threads", &self.threads)
+            .field("queued", &self.queue.len())
+            .finish()
     }
 }
 

@@ -20,7 +20,12 @@ pub trait FileExport: Send + Sync + 'static {
     fn attributes(&self, file: FileId) -> Result<Attributes, ExportError>;
 
     /// Changes the attributes that are given; a new size cuts or extends with zeroes.
-    fn set_attributes(&self, caller: &Caller, file: FileId, change: &SetAttributes) -> Result<Attributes, ExportError>;
+    fn set_attributes(
+        &self,
+        caller: &Caller,
+        file: FileId,
+        change: &SetAttributes,
+    ) -> Result<Attributes, ExportError>;
 
     /// Finds `name` in a folder. `.` and `..` are found too; `..` of the root is the root.
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError>;
@@ -29,16 +34,32 @@ pub trait FileExport: Send + Sync + 'static {
     fn read(&self, file: FileId, offset: u64, length: u32) -> Result<FileRead, ExportError>;
 
     /// Reads if memory alone can answer; `None` says that [`read`](FileExport::read) would have to wait.
-    fn read_cached(&self, file: FileId, offset: u64, length: u32) -> Option<Result<FileRead, ExportError>> {
+    fn read_cached(
+        &self,
+        file: FileId,
+        offset: u64,
+        length: u32,
+    ) -> Option<Result<FileRead, ExportError>> {
         let _ = (file, offset, length);
         None
     }
 
     /// Writes the pieces of `data` one after the other at `offset`, growing the file if it may grow.
-    fn write(&self, file: FileId, offset: u64, data: &[Bytes], durability: Durability) -> Result<Written, ExportError>;
+    fn write(
+        &self,
+        file: FileId,
+        offset: u64,
+        data: &[Bytes],
+        durability: Durability,
+    ) -> Result<Written, ExportError>;
 
     /// Writes if that takes microseconds; `None` says that it might wait and that nothing was done.
-    fn try_write(&self, file: FileId, offset: u64, data: &[Bytes]) -> Option<Result<Written, ExportError>> {
+    fn try_write(
+        &self,
+        file: FileId,
+        offset: u64,
+        data: &[Bytes],
+    ) -> Option<Result<Written, ExportError>> {
         let _ = (file, offset, data);
         None
     }
@@ -48,7 +69,12 @@ pub trait FileExport: Send + Sync + 'static {
 
     /// Entries of a folder after `cookie` (0 starts), in an order in which an entry that is neither made nor removed
     /// meanwhile comes exactly once. `.` and `..` are not among them. At most `limit`; fewer only at the end.
-    fn list(&self, directory: FileId, cookie: u64, limit: usize) -> Result<Vec<DirectoryEntry>, ExportError>;
+    fn list(
+        &self,
+        directory: FileId,
+        cookie: u64,
+        limit: usize,
+    ) -> Result<Vec<DirectoryEntry>, ExportError>;
 
     /// Makes a file.
     fn create(
@@ -95,7 +121,13 @@ pub trait FileExport: Send + Sync + 'static {
     }
 
     /// Gives a file a second name.
-    fn link(&self, caller: &Caller, file: FileId, directory: FileId, name: &[u8]) -> Result<(), ExportError> {
+    fn link(
+        &self,
+        caller: &Caller,
+        file: FileId,
+        directory: FileId,
+        name: &[u8],
+    ) -> Result<(), ExportError> {
         let _ = (caller, file, directory, name);
         Err(ExportError::NotSupported)
     }
@@ -107,7 +139,12 @@ pub trait FileExport: Send + Sync + 'static {
     }
 
     /// Removes an empty folder.
-    fn remove_directory(&self, caller: &Caller, directory: FileId, name: &[u8]) -> Result<(), ExportError> {
+    fn remove_directory(
+        &self,
+        caller: &Caller,
+        directory: FileId,
+        name: &[u8],
+    ) -> Result<(), ExportError> {
         let _ = (caller, directory, name);
         Err(ExportError::ReadOnly)
     }

@@ -23,8 +23,8 @@ pub use block::{BlockExport, BlockProperties, BlockState, Durability, Extent, Ze
 pub use blocking::{BlockingPool, PoolFull};
 pub use error::ExportError;
 pub use file::{
-    Attributes, Caller, Created, CreateMode, DirectoryEntry, FileExport, FileId, FileKind, FileRead, SetAttributes,
-    Statistics, TimeChange, Timestamp, Written,
+    Attributes, Caller, CreateMode, Created, DirectoryEntry, FileExport, FileId, FileKind,
+    FileRead, SetAttributes, Statistics, TimeChange, Timestamp, Written,
 };
 pub use memory_disk::MemoryDisk;
 pub use memory_tree::MemoryTree;

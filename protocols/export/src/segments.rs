@@ -81,7 +81,11 @@ impl Segments {
     /// # Panics
     /// If the lengths differ.
     pub fn copy_to(&self, mut out: &mut [u8]) {
-        assert_eq!(out.len(), self.length_bytes, "the buffer has the length of the read");
+        assert_eq!(
+            out.len(),
+            self.length_bytes,
+            "the buffer has the length of the read"
+        );
         for piece in &self.pieces {
             let (head, tail) = out.split_at_mut(piece.len());
             head.copy_from_slice(piece);
@@ -112,7 +116,10 @@ mod tests {
         segments.push(Bytes::from_static(b"z"));
         assert_eq!(segments.len(), 600_004);
         let all = segments.to_vec();
-        assert_eq!((&all[..3], all[600_003], all[300_000]), (&b"abc"[..], b'z', 0));
+        assert_eq!(
+            (&all[..3], all[600_003], all[300_000]),
+            (&b"abc"[..], b'z', 0)
+        );
         let mut copy = vec![1; all.len()];
         segments.copy_to(&mut copy);
         assert_eq!(copy, all);

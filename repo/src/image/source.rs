@@ -95,19 +95,15 @@ impl<'a> Source<'a> {
     /// is none. A file that cannot tell holds data everywhere.
     fn next_data(&self, at: u64, end: u64) -> Range<u64> {
         let chunk = CHUNK_BYTES as u64;
-        let start = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
-            Ok(start) => start.min(end),
-            Err(rustix::io::Errno::NXIO) => end,
+        let data = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
+            Ok(data) if data < end => data,
+            Ok(_) | Err(rustix::io::Errno::NXIO) => return end..end,
             Err(_) => return at..end,
         };
-        let start = if start == end {
-            end
-        } else {
-            (start - start % chunk).max(at)
-        };
-        let stop = rustix::fs::seek(self.file, SeekFrom::Hole(start)).unwrap_or(end);
-        let stop = stop.checked_next_multiple_of(chunk).unwrap_or(end);
-        start..stop.clamp(start, end)
+        // From the data itself: the start of its chunk may lie in a hole.
+        let hole = rustix::fs::seek(self.file, SeekFrom::Hole(data)).unwrap_or(end);
+        let stop = hole.max(data + 1).checked_next_multiple_of(chunk);
+        (data - data % chunk).max(at)..stop.unwrap_or(end).min(end)
     }
 
     /// Fills the first `length` bytes of `buffer`, whose rest is there for alignment.

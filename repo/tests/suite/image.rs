@@ -179,7 +179,7 @@ fn a_file_is_read_with_its_holes_and_restored_with_them() {
     source.set_len(size).unwrap();
     let parts = [
         (0, noise(8, 5000)),
-        (40 * MIB as u64 + 512, noise(9, 3 * MIB)),
+        (40 * MIB as u64 + 20_480, noise(9, 3 * MIB)),
         (size - 1536, noise(10, 1536)),
     ];
     for (offset, bytes) in &parts {
