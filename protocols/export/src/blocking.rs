@@ -97,8 +97,8 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_says_so_and_run_waits() {
         let pool = BlockingPool::start(1, 1).unwrap();
-        let (release, held) = crossbeam_channel::bounded::<()>(0);
-        let (started, start) = crossbeam_channel::bounded::<()>(1);
+        let (release, held) = bounded::<()>(0);
+        let (started, start) = bounded::<()>(1);
         pool.submit(move || {
             started.send(()).unwrap();
             held.recv().unwrap();

@@ -254,7 +254,7 @@ pub enum TimeChange {
 /// What to do if the name of a new file is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateMode {
-    /// Use the file that is there, and change its attributes.
+    /// Use the file that is there, and give it the size asked for, if one is.
     Unchecked,
     /// Refuse.
     Guarded,
