@@ -241,7 +241,14 @@ impl Backups {
                 return Err(BackupError::Incomplete(number));
             }
         }
-        let backup = open.state.lock().take().ok_or(BackupError::Ending)?;
+        let mut backup = open.state.lock().take().ok_or(BackupError::Ending)?;
+        // Disks may have arrived in any order; their numbers are those of the beginning.
+        let names: Vec<&str> = open
+            .images
+            .iter()
+            .map(|image| image.name.as_str())
+            .collect();
+        backup.order_images(&names);
         let committed = backup.commit();
         self.forget(id);
         match &committed {
@@ -254,10 +261,12 @@ impl Backups {
     /// Drops a backup. Nothing of it was ever visible.
     ///
     /// # Errors
-    /// [`BackupError::NoSuchBackup`].
+    /// [`BackupError::NoSuchBackup`]; [`BackupError::Ending`] if it is being committed.
     pub fn abort(&self, id: Uuid) -> Result<(), BackupError> {
         let open = self.find(id)?;
-        drop(open.state.lock().take());
+        // Without one, it is being committed right now and may become visible.
+        let backup = open.state.lock().take().ok_or(BackupError::Ending)?;
+        drop(backup);
         self.forget(id);
         self.metrics.backups_dropped.inc();
         Ok(())
@@ -501,4 +510,4 @@ impl fmt::Debug for Receiver {
 
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Progress is shown after so many bytes of a file.
-const COPY_STEP: u64 = 1 << 30;
+const COPY_STEP: u64 = 64 << 20;

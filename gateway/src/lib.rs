@@ -139,7 +139,9 @@ impl Gateway {
         self.core.jobs.stop();
         self.core.backups.abort_all();
         self.nfs.stop().await;
-        if !self.nbd.shutdown(GRACE).await {
+        let nbd_done = self.nbd.shutdown(GRACE).await;
+        self.core.sessions.leave();
+        if !nbd_done {
             tracing::warn!("some NBD connections were cut with requests under way");
         }
         if let Err(error) = self.core.repository.close() {
@@ -186,7 +188,12 @@ impl Core {
         let (answer, result) = tokio::sync::oneshot::channel();
         std::thread::Builder::new()
             .name("long-call".to_owned())
-            .spawn(move || drop(answer.send(work(&core))))?;
+            .spawn(move || {
+                let done = work(&core);
+                // The caller may wait for everything to be let go.
+                drop(core);
+                drop(answer.send(done));
+            })?;
         Ok(result.await.expect("a long call does not panic"))
     }
 }

@@ -202,6 +202,12 @@ impl Backup {
         Ok(())
     }
 
+    /// Numbers the finished disks in the order of `names`, whatever the order in which they were finished.
+    pub fn order_images(&mut self, names: &[&str]) {
+        self.images
+            .sort_by_key(|image| names.iter().position(|name| *name == image.name));
+    }
+
     /// Keeps what the source says of the machine.
     pub fn set_configuration(&mut self, configuration: serde_json::Value) {
         self.configuration = configuration;

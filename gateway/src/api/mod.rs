@@ -75,7 +75,6 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(points::show, points::expire))
         .routes(routes!(backups::list, backups::begin))
         .routes(routes!(backups::show, backups::abort))
-        .routes(routes!(backups::commit))
         .routes(routes!(jobs::list, jobs::start))
         .routes(routes!(jobs::show, jobs::stop))
         .routes(routes!(recoveries::list, recoveries::start))
@@ -85,6 +84,8 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
     let long = OpenApiRouter::new()
         .routes(routes!(backups::extents))
         .routes(routes!(backups::file))
+        // A client that gave up would not know whether the point is there.
+        .routes(routes!(backups::commit))
         .routes(routes!(recoveries::seal))
         .routes(routes!(restore::extents))
         .routes(routes!(restore::file));

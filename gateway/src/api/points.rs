@@ -98,9 +98,18 @@ impl PointView {
             kind: kind.to_owned(),
             created: point.created.to_string(),
             parent: point.parent.as_ref().map(ToString::to_string),
-            size_bytes: point.images.iter().map(|image| image.size_bytes).sum(),
-            sent_bytes: point.images.iter().map(|image| image.sent_bytes).sum(),
-            stored_bytes: point.images.iter().map(|image| image.stored_bytes).sum(),
+            size_bytes: point
+                .images
+                .iter()
+                .fold(0, |sum, image| sum.saturating_add(image.size_bytes)),
+            sent_bytes: point
+                .images
+                .iter()
+                .fold(0, |sum, image| sum.saturating_add(image.sent_bytes)),
+            stored_bytes: point
+                .images
+                .iter()
+                .fold(0, |sum, image| sum.saturating_add(image.stored_bytes)),
             disks: disks.collect(),
             configuration: point.configuration.clone(),
         }

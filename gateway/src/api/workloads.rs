@@ -49,7 +49,10 @@ pub(super) async fn list(State(core): State<Arc<Core>>) -> Json<Vec<WorkloadView
                 latest: latest.name.to_string(),
                 latest_created: latest.created.to_string(),
                 disks: latest.images.len() as u64,
-                size_bytes: latest.images.iter().map(|image| image.size_bytes).sum(),
+                size_bytes: latest
+                    .images
+                    .iter()
+                    .fold(0, |sum, image| sum.saturating_add(image.size_bytes)),
                 stored_bytes: stored,
             })
         });

@@ -40,19 +40,20 @@ impl Progress {
             return;
         }
         self.shown = Some(now);
+        let rate = rate(done_bytes, now.duration_since(self.started));
         let percent = (u128::from(done_bytes) * 100)
             .checked_div(u128::from(self.total_bytes))
-            .unwrap_or(0)
-            .min(100);
-        let rate = rate(done_bytes, now.duration_since(self.started));
-        let text = format!(
-            "{}: {percent:>3} %  {} of {}  {rate}/s",
-            self.what,
-            size(done_bytes),
-            size(self.total_bytes)
-        );
+            .map(|percent| percent.min(100));
+        let text = match percent {
+            Some(percent) => {
+                let (done, total) = (size(done_bytes), size(self.total_bytes));
+                format!("{}: {percent:>3} %  {done} of {total}  {rate}/s", self.what)
+            }
+            // How much there is to do is not known yet.
+            None => format!("{}: {}  {rate}/s", self.what, size(done_bytes)),
+        };
         if self.terminal {
-            let full = usize::try_from(percent / 5).unwrap_or(0);
+            let full = usize::try_from(percent.unwrap_or(0) / 5).unwrap_or(0);
             eprint!("\r[{:<20}] {text}\x1b[K", "#".repeat(full));
             drop(std::io::stderr().flush());
             self.drawn = true;

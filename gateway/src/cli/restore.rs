@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -129,10 +129,18 @@ impl Target {
             std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        if !is_device {
+        if is_device {
+            // Refused by the kernel while the device is mounted or otherwise in use.
+            let exclusive = rustix::fs::OFlags::EXCL.bits();
+            options.custom_flags(exclusive.cast_signed());
+        } else {
             options.create(true).truncate(true).create_new(!overwrite);
         }
         let file = options.open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => anyhow!(
+                "{} is in use, perhaps mounted; nothing was written to it",
+                path.display()
+            ),
             io::ErrorKind::AlreadyExists => anyhow!(
                 "{} is there already; give another name, or --overwrite",
                 path.display()

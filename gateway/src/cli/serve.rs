@@ -1,7 +1,7 @@
 //! `holdfast serve`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,12 +55,15 @@ impl ServeArgs {
         if let Some(repository) = &self.repository {
             config.repository.path.clone_from(repository);
         }
-        // Clients elsewhere are told paths below it.
-        config.repository.path =
-            std::path::absolute(&config.repository.path).context("the working folder is gone")?;
         if let Some(state) = &daemon.state {
             config.state.path = Some(state.clone());
         }
+        config.check()?;
+        // Clients in other folders are told paths below these.
+        let absolute =
+            |path: &Path| std::path::absolute(path).context("the working folder is gone");
+        config.repository.path = absolute(&config.repository.path)?;
+        config.state.path = config.state.path.as_deref().map(absolute).transpose()?;
         if self.any_ports {
             config = config.with_any_ports();
         }
@@ -74,7 +77,6 @@ impl ServeArgs {
         if self.log_json {
             config.log.format = LogFormat::Json;
         }
-        config.check()?;
         Ok(config)
     }
 }
@@ -84,6 +86,7 @@ pub(super) fn run(arguments: &ServeArgs, daemon: &ClientArgs) -> Result<()> {
     // Everything the daemon makes is for its own user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     telemetry::start_log(&config.log).map_err(|error| anyhow!(error))?;
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -109,7 +112,16 @@ async fn serve(config: Config) -> Result<()> {
     Ok(())
 }
 
-fn greet(addresses: &Addresses, state: &std::path::Path) {
+/// Takes as many open files as the system allows without asking: each connection and pack needs one.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn greet(addresses: &Addresses, state: &Path) {
     tracing::info!(api = %addresses.api, nbd = %addresses.nbd, nfs = %addresses.nfs, "serving");
     tell(&format!(
         "holdfast serves: HTTPS {}, NBD {}, NFS {}\ncertificate: sha256:{}\ntoken: in {}\nOn this machine the command line finds all this by itself.",

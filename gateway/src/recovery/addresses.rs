@@ -250,6 +250,7 @@ mod tests {
             allow: Peers::loopback(),
             created: 0,
             state: SessionState::Active,
+            seal: None,
         };
         let addresses = Addresses {
             api: "127.0.0.1:8700".parse().unwrap(),

@@ -76,11 +76,19 @@ impl Sessions {
         self.discard_orphans(&records)?;
         for mut record in records {
             match record.state {
-                SessionState::Starting | SessionState::Discarding => self.drop_session(&record)?,
-                SessionState::Stopped => {}
-                SessionState::Sealing => self.resume_seal(&mut record)?,
-                SessionState::Active => self.serve_or_stop(&mut record)?,
+                SessionState::Starting | SessionState::Discarding => self.drop_session(&record),
+                SessionState::Stopped => Ok(()),
+                SessionState::Sealing => self.resume_seal(&mut record),
+                SessionState::Active => self.serve_or_stop(&mut record),
             }
+            // One that cannot come back must not keep the others from it.
+            .unwrap_or_else(|error| {
+                tracing::error!(
+                    session = record.name,
+                    error = chain(&error),
+                    "a recovery session is left as it is"
+                );
+            });
         }
         Ok(())
     }
@@ -277,6 +285,7 @@ impl Sessions {
                 .unwrap_or_else(|| self.config.allow.clone()),
             created: SystemClock.now().0,
             state: SessionState::Starting,
+            seal: None,
         };
         records.by_name.insert(record.name.clone(), record.clone());
         Ok(record)
@@ -324,11 +333,13 @@ impl Sessions {
             .into_iter()
             .filter(|overlay| !known.contains(&overlay.id))
         {
-            let written = self
-                .repository
-                .open_overlay(orphan.id)?
-                .statistics()
-                .written_bytes;
+            let written = match self.repository.open_overlay(orphan.id) {
+                Ok(overlay) => overlay.statistics().written_bytes,
+                Err(error) => {
+                    tracing::error!(overlay = %orphan.id, %error, "an overlay of no session cannot be opened and is left alone");
+                    continue;
+                }
+            };
             if written == 0 {
                 self.repository.discard_overlay(orphan.id)?;
             } else {

@@ -104,6 +104,13 @@ impl Sessions {
             .ok_or_else(|| RecoveryError::NoSuchSession(name.to_owned()))
     }
 
+    /// Serves nothing any more; records stay as they are, so that the next start serves the same again.
+    pub(crate) fn leave(&self) {
+        for session in self.exports.sessions() {
+            self.exports.hide(&session.name);
+        }
+    }
+
     /// The session that shows a point, if one does.
     pub fn user_of(&self, point: &str) -> Option<String> {
         let records = self.records.lock();

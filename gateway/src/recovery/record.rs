@@ -33,6 +33,9 @@ pub struct SessionRecord {
     pub created: u64,
     /// What is going on.
     pub state: SessionState,
+    /// Marks the point that the latest seal makes, so that a restart knows it again.
+    #[serde(default)]
+    pub seal: Option<Uuid>,
 }
 
 /// One disk of a session.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use repo::{Point, PointKind, PointName, RepoError};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::record::{SessionMode, SessionRecord, SessionState};
 use super::{RecoveryError, Sessions};
@@ -24,6 +25,7 @@ impl Sessions {
         }
         let before = record.state;
         record.state = SessionState::Sealing;
+        record.seal = Some(Uuid::new_v4());
         self.keep(&record)?;
         self.exports.hide(name);
         match self.make_point(&record) {
@@ -32,6 +34,7 @@ impl Sessions {
                 Ok(point)
             }
             Err(error) => {
+                self.thaw(&record)?;
                 record.state = before;
                 self.keep(&record)?;
                 if before == SessionState::Active {
@@ -85,13 +88,25 @@ impl Sessions {
         Ok(backup.commit()?)
     }
 
+    /// Lets the session's overlays take writes again.
+    fn thaw(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
+        for id in record.disks.iter().filter_map(|disk| disk.overlay) {
+            self.repository.open_overlay(id)?.thaw();
+        }
+        Ok(())
+    }
+
     /// The point that sealing this session made, if it did.
     fn sealed_point(&self, record: &SessionRecord) -> Result<Option<Arc<Point>>, RecoveryError> {
+        let Some(seal) = record.seal else {
+            return Ok(None);
+        };
         let base = self.base(record)?;
         let points = self.repository.points(Some(&base.name.workload));
-        Ok(points.into_iter().find(|point| {
-            point.configuration.pointer("/sealed/session") == Some(&json!(record.number))
-        }))
+        let mark = Some(json!(seal));
+        Ok(points
+            .into_iter()
+            .find(|point| point.configuration.pointer("/sealed/seal").cloned() == mark))
     }
 
     fn base(&self, record: &SessionRecord) -> Result<Arc<Point>, RecoveryError> {
@@ -103,7 +118,7 @@ impl Sessions {
     }
 }
 
-/// The configuration of the point below, with a note of what was sealed. The session's number is unique for ever.
+/// The configuration of the point below, with a note of what was sealed, and the mark of this very seal.
 fn sealed_configuration(base: &Point, record: &SessionRecord) -> serde_json::Value {
     let mut configuration = match &base.configuration {
         serde_json::Value::Object(map) => map.clone(),
@@ -111,7 +126,7 @@ fn sealed_configuration(base: &Point, record: &SessionRecord) -> serde_json::Val
     };
     configuration.insert(
         "sealed".to_owned(),
-        json!({ "session": record.number, "name": record.name, "point": record.point }),
+        json!({ "seal": record.seal, "session": record.number, "name": record.name, "point": record.point }),
     );
     serde_json::Value::Object(configuration)
 }

@@ -86,3 +86,15 @@ fn a_backup_over_the_network_is_streamed_and_restored() {
         "a file that was there is not touched"
     );
 }
+
+#[test]
+fn a_stream_that_is_refused_at_once_gets_the_reason_and_not_a_broken_pipe() {
+    let daemon = Daemon::start();
+    let mut put = format!(
+        "PUT /v1/backups/6c0f0a52-7c5e-4b0c-8a53-1d2f3a4b5c6d/images/0/extents HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        64 << 20
+    )
+    .into_bytes();
+    put.resize(put.len() + (64 << 20), 0);
+    assert_eq!(daemon.send(&put).status, 404);
+}

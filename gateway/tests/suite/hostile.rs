@@ -22,134 +22,107 @@ fn check(daemon: &Daemon, method: &str, path: &str, body: &str, status: u16, wor
     );
 }
 
-#[test]
-fn nonsense_gets_a_problem_that_says_what_to_do() {
-    let daemon = Daemon::start();
-    daemon.back_up("web01", &content(1));
-    check(&daemon, "GET", "/v1/nothing", "", 404, "openapi.json");
-    check(
-        &daemon,
-        "PATCH",
-        "/v1/points",
-        "",
-        405,
-        "does not take PATCH",
-    );
-    check(
-        &daemon,
+/// A request, the status it gets, and words of the sentence.
+type Case = (&'static str, &'static str, &'static str, u16, &'static str);
+
+const ABOUT_POINTS: [Case; 9] = [
+    ("GET", "/v1/nothing", "", 404, "openapi.json"),
+    ("PATCH", "/v1/points", "", 405, "does not take PATCH"),
+    (
         "GET",
         "/v1/points?workload=none",
         "",
         404,
         "no workload none",
-    );
-    check(
-        &daemon,
-        "GET",
-        "/v1/points?workload=../..",
-        "",
-        400,
-        "valid",
-    );
-    check(&daemon, "GET", "/v1/points/web01@9", "", 404, "point list");
-    check(
-        &daemon,
-        "GET",
-        "/v1/points/web01",
-        "",
-        400,
-        "WORKLOAD@SEQUENCE",
-    );
-    check(
-        &daemon,
+    ),
+    ("GET", "/v1/points?workload=../..", "", 400, "valid"),
+    ("GET", "/v1/points/web01@9", "", 404, "point list"),
+    ("GET", "/v1/points/web01", "", 400, "WORKLOAD@SEQUENCE"),
+    (
         "GET",
         "/v1/points/web01@1/images/7/extents",
         "",
         404,
         "no disk 7",
-    );
-    check(
-        &daemon,
+    ),
+    (
         "GET",
         "/v1/points/web01@1/images/x/extents",
         "",
         400,
         "count from 0",
-    );
-    check(&daemon, "POST", "/v1/backups", "{", 400, "not the JSON");
-    check(
-        &daemon,
+    ),
+    ("DELETE", "/v1/recoveries/none", "", 404, "recover list"),
+];
+
+const BODIES: [Case; 10] = [
+    ("POST", "/v1/backups", "{", 400, "not the JSON"),
+    (
         "POST",
         "/v1/backups",
-        "{\"workload\":\"w\",\"images\":[]}",
+        r#"{"workload":"w","images":[]}"#,
         400,
         "at least one disk",
-    );
-    check(
-        &daemon,
+    ),
+    (
         "POST",
         "/v1/backups",
-        "{\"workload\":\"w\",\"images\":[],\"extra\":1}",
+        r#"{"workload":"w","images":[],"extra":1}"#,
         400,
         "extra",
-    );
-    check(
-        &daemon,
+    ),
+    (
         "POST",
         "/v1/backups",
-        "{\"workload\":\"../x\",\"images\":[]}",
+        r#"{"workload":"../x","images":[]}"#,
         400,
         "valid",
-    );
-    check(&daemon, "GET", "/v1/backups/1", "", 400, "not an id");
-    check(
-        &daemon,
+    ),
+    ("GET", "/v1/backups/1", "", 400, "not an id"),
+    (
         "GET",
         "/v1/jobs/6c0f0a52-7c5e-4b0c-8a53-1d2f3a4b5c6d",
         "",
         404,
         "no job",
-    );
-    check(
-        &daemon,
+    ),
+    (
         "POST",
         "/v1/jobs",
-        "{\"kind\":\"mine\"}",
+        r#"{"kind":"mine"}"#,
         400,
         "not the JSON",
-    );
-    check(
-        &daemon,
+    ),
+    (
         "POST",
         "/v1/recoveries",
-        "{\"point\":\"web01@1\",\"name\":\"../x\"}",
+        r#"{"point":"web01@1","name":"../x"}"#,
         400,
         "session name",
-    );
-    check(
-        &daemon,
+    ),
+    (
         "POST",
         "/v1/recoveries",
-        "{\"point\":\"web01@1\",\"allow\":[\"here\"]}",
+        r#"{"point":"web01@1","allow":["here"]}"#,
         400,
         "`here`",
-    );
-    check(
-        &daemon,
+    ),
+    (
         "POST",
         "/v1/recoveries",
-        "{\"point\":\"web01@1\",\"disks\":[4]}",
+        r#"{"point":"web01@1","disks":[4]}"#,
         404,
         "no disk 4",
-    );
-    check(
-        &daemon,
-        "DELETE",
-        "/v1/recoveries/none",
-        "",
-        404,
-        "recover list",
-    );
+    ),
+];
+
+#[test]
+fn nonsense_gets_a_problem_that_says_what_to_do() {
+    let daemon = Daemon::start();
+    daemon.back_up("web01", &content(1));
+    for (method, path, body, status, words) in ABOUT_POINTS.into_iter().chain(BODIES) {
+        check(&daemon, method, path, body, status, words);
+    }
 }
 
 #[test]

@@ -126,7 +126,8 @@ fn sealing_makes_the_next_point_and_ends_the_session() {
     assert!(std::fs::read(out).unwrap() == expected);
     let session = start(&daemon, &["web01@2", "--read-only"]);
     let refused = daemon.cli(&["recover", "seal", session["session"].as_str().unwrap()]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing to seal"));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("nothing to seal"), "{error}");
 }
 
 #[test]

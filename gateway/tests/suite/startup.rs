@@ -1,10 +1,10 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
-use holdfast::Gateway;
+use export::Durability;
 use holdfast::config::Config;
 
-use crate::support::{Daemon, command, content, json_of};
+use crate::support::{Daemon, command, content, json_of, open_nbd, read_nbd, url};
 
 #[test]
 fn a_port_in_use_is_named_with_what_to_do() {
@@ -20,11 +20,7 @@ fn a_port_in_use_is_named_with_what_to_do() {
     for setting in settings {
         let mut config = daemon.config();
         *setting(&mut config) = address;
-        let error = daemon
-            .runtime
-            .block_on(Gateway::start(config))
-            .unwrap_err()
-            .to_string();
+        let error = daemon.try_start(&config).unwrap_err().to_string();
         assert!(
             error.contains(&address.to_string()) && error.contains("another program uses it"),
             "{error}"
@@ -131,4 +127,69 @@ fn the_program_serves_is_ready_and_stops_in_order() {
     assert!(!state.join("control.sock").exists());
     let length = socket.recv(&mut word).unwrap();
     assert_eq!(&word[..length], b"STOPPING=1");
+}
+
+#[test]
+fn a_killed_daemon_comes_back_with_its_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path().join("repository");
+    json_of(
+        &command()
+            .args(["--json", "init"])
+            .arg(&repository)
+            .output()
+            .unwrap(),
+    );
+    let mut child = serve(folder.path());
+    let disk = folder.path().join("disk");
+    std::fs::write(&disk, content(1)).unwrap();
+    let cli = |arguments: &[&str]| {
+        let mut command = command();
+        command
+            .arg("--json")
+            .arg("--state")
+            .arg(repository.join("daemon"));
+        json_of(&command.args(arguments).output().unwrap())
+    };
+    cli(&["backup", "image", "web01", disk.to_str().unwrap()]);
+    let session = cli(&["recover", "start", "web01@1", "--name", "lab"]);
+    let mut client = open_nbd(url(&session, "nbd"));
+    client
+        .write_at(1 << 20, &[7; 4096], Durability::Stable)
+        .unwrap();
+    client
+        .write_at(2 << 20, &[8; 4096], Durability::Unstable)
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut child = serve(folder.path());
+    let session = cli(&["recover", "show", "lab"]);
+    let mut expected = content(1);
+    expected[1 << 20..(1 << 20) + 4096].fill(7);
+    expected[2 << 20..(2 << 20) + 4096].fill(8);
+    assert!(
+        read_nbd(url(&session, "nbd")) == expected,
+        "what was answered survives the end of the process"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A daemon in a process of its own, once it is ready.
+fn serve(folder: &std::path::Path) -> std::process::Child {
+    let path = folder.join("ready");
+    drop(std::fs::remove_file(&path));
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let child = command()
+        .args(["serve", "--any-ports", "--log", "warn", "--repository"])
+        .arg(folder.join("repository"))
+        .env("NOTIFY_SOCKET", &path)
+        .env("XDG_RUNTIME_DIR", folder)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut word = [0; 32];
+    let length = socket.recv(&mut word).unwrap();
+    assert_eq!(&word[..length], b"READY=1");
+    child
 }

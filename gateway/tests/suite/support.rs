@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
-use holdfast::Gateway;
 use holdfast::config::Config;
+use holdfast::{Gateway, StartError};
 use nbd::client::{Address, Client as NbdClient, ConnectOptions};
 use nfs::client::{Client as NfsClient, Identity};
-use repo::{CreateOptions, Repository};
+use repo::{CreateOptions, RepoError, Repository};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -64,11 +65,24 @@ impl Daemon {
 
     pub(crate) fn restart(&mut self) {
         self.stop();
-        self.gateway = Some(
-            self.runtime
-                .block_on(Gateway::start(self.config()))
-                .unwrap(),
-        );
+        let config = self.config();
+        self.gateway = Some(self.try_start(&config).unwrap());
+    }
+
+    /// Starts a daemon on the repository of one that was stopped. Other tests in this process start programs, each of
+    /// which holds the repository's lock for the moment between its fork and its exec: so this tries for a while.
+    pub(crate) fn try_start(&self, config: &Config) -> Result<Gateway, StartError> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.runtime.block_on(Gateway::start(config.clone())) {
+                Err(StartError::Repository(RepoError::InUse { .. }))
+                    if Instant::now() < deadline =>
+                {
+                    std::thread::yield_now();
+                }
+                started => return started,
+            }
+        }
     }
 
     pub(crate) fn gateway(&self) -> &Gateway {

@@ -378,3 +378,30 @@ fn numbers_of_expired_points_are_not_given_again() {
         3
     );
 }
+
+#[test]
+fn disks_are_numbered_as_the_backup_says_not_as_they_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh(folder.path());
+    let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
+    let mut writers: Vec<_> = ["disk-0", "disk-1"]
+        .map(|name| ImageSpec {
+            name: name.to_owned(),
+            size_bytes: 512,
+            base: ImageBase::Nothing,
+        })
+        .iter()
+        .map(|spec| backup.image(spec).unwrap())
+        .collect();
+    while let Some(writer) = writers.pop() {
+        backup.finish_image(writer).unwrap();
+    }
+    backup.order_images(&["disk-0", "disk-1"]);
+    let point = backup.commit().unwrap();
+    let names: Vec<_> = point
+        .images
+        .iter()
+        .map(|image| image.name.as_str())
+        .collect();
+    assert_eq!(names, ["disk-0", "disk-1"]);
+}

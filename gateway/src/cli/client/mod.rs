@@ -6,6 +6,8 @@ mod locate;
 mod transport;
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::Serialize;
@@ -22,6 +24,24 @@ pub(super) use locate::{ClientArgs, Place, note_state};
 pub(super) struct Client {
     agent: Agent,
     place: Place,
+    /// Whether the daemon closed its end of the request under way. A client has one at a time that sends a stream.
+    closed: Arc<AtomicBool>,
+}
+
+/// A body that ends early when nobody reads it any more.
+struct WhileRead<'a> {
+    reader: &'a mut (dyn Read + Send),
+    closed: &'a AtomicBool,
+}
+
+impl Read for WhileRead<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.closed.load(Ordering::Relaxed) {
+            Ok(0)
+        } else {
+            self.reader.read(buffer)
+        }
+    }
 }
 
 impl Client {
@@ -31,13 +51,18 @@ impl Client {
             .http_status_as_error(false)
             .user_agent("holdfast")
             .build();
-        let connector = transport::Connector::new(&place);
+        let closed = Arc::new(AtomicBool::new(false));
+        let connector = transport::Connector::new(&place, Arc::clone(&closed));
         let agent = Agent::with_parts(
             config,
             connector,
             ureq::unversioned::resolver::DefaultResolver::default(),
         );
-        Self { agent, place }
+        Self {
+            agent,
+            place,
+            closed,
+        }
     }
 
     /// Where the daemon is.
@@ -65,7 +90,10 @@ impl Client {
 
     /// Sends a body of any length.
     pub(super) fn put_stream(&self, path: &str, reader: &mut (dyn Read + Send)) -> Result<()> {
-        let mut reader = reader;
+        let mut reader = WhileRead {
+            reader,
+            closed: &self.closed,
+        };
         self.send("PUT", path, SendBody::from_reader(&mut reader), EXTENTS)
             .map(drop)
     }

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -22,23 +23,31 @@ use super::Place;
 
 /// Makes connections to one place.
 #[derive(Debug)]
-pub(super) enum Connector {
+pub(super) struct Connector {
+    target: Target,
+    /// Set once the daemon closed its end: it has answered before it read everything.
+    closed: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Target {
     Local(PathBuf),
     Remote(Arc<ClientConfig>),
 }
 
 impl Connector {
-    pub(super) fn new(place: &Place) -> Self {
-        match place {
-            Place::Local { socket } => Self::Local(socket.clone()),
-            Place::Remote { fingerprint, .. } => Self::Remote(pinned(*fingerprint)),
-        }
+    pub(super) fn new(place: &Place, closed: Arc<AtomicBool>) -> Self {
+        let target = match place {
+            Place::Local { socket } => Target::Local(socket.clone()),
+            Place::Remote { fingerprint, .. } => Target::Remote(pinned(*fingerprint)),
+        };
+        Self { target, closed }
     }
 
     fn open(&self, details: &ConnectionDetails<'_>) -> io::Result<Stream> {
-        match self {
-            Self::Local(socket) => UnixStream::connect(socket).map(Stream::Local),
-            Self::Remote(config) => {
+        match &self.target {
+            Target::Local(socket) => UnixStream::connect(socket).map(Stream::Local),
+            Target::Remote(config) => {
                 let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
                 for address in &details.addrs {
                     match TcpStream::connect_timeout(address, CONNECT_LIMIT) {
@@ -63,9 +72,11 @@ impl ureq::unversioned::transport::Connector for Connector {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Connection>, ureq::Error> {
+        self.closed.store(false, Ordering::Relaxed);
         let stream = self.open(details).map_err(ureq::Error::Io)?;
         Ok(Some(Connection {
             stream,
+            closed: Arc::clone(&self.closed),
             buffers: LazyBuffers::new(BUFFER_BYTES, BUFFER_BYTES),
         }))
     }
@@ -74,6 +85,7 @@ impl ureq::unversioned::transport::Connector for Connector {
 /// One connection.
 pub(super) struct Connection {
     stream: Stream,
+    closed: Arc<AtomicBool>,
     buffers: LazyBuffers,
 }
 
@@ -89,11 +101,26 @@ impl Transport for Connection {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         let output = self.buffers.output().get(..amount).unwrap_or_default();
-        match &mut self.stream {
-            Stream::Local(stream) => stream.write_all(output)?,
-            Stream::Remote(stream) => stream.write_all(output)?,
+        if self.closed.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        Ok(())
+        let written = match &mut self.stream {
+            Stream::Local(stream) => stream.write_all(output),
+            Stream::Remote(stream) => stream.write_all(output),
+        };
+        match written {
+            // A daemon that refuses need not read the rest. Its answer is there to be read and says why.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.closed.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            written => Ok(written?),
+        }
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
