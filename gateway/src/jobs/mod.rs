@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::exports::chain;
 
-/// All jobs since the daemon started, the newest [`KEPT`] of them.
+/// All jobs since the daemon started, the newest few of them.
 pub struct Jobs {
     repository: Repository,
     jobs: Mutex<BTreeMap<u64, Arc<Job>>>,

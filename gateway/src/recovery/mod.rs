@@ -2,7 +2,7 @@
 //!
 //! A session is recorded before it is served and its record is kept until it is discarded or sealed, so that a daemon
 //! that was killed brings back the same sessions with the same names, numbers, handles and data. Only
-//! [`Sessions`] changes records; the servers see sessions through [`Exports`](crate::exports::Exports).
+//! [`Sessions`] changes records; the servers see sessions through [`Exports`].
 
 mod addresses;
 mod error;
