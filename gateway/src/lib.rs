@@ -82,7 +82,9 @@ impl Gateway {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let repository = start::repository(&config)?;
-        let state = Arc::new(StateFolder::open(&config.state_path())?);
+        let mut state = StateFolder::open(&config.state_path())?;
+        state.claim(repository.uuid())?;
+        let state = Arc::new(state);
         let exports = Exports::new(&config.recovery.allow_root);
         let sessions = Sessions::open(
             repository.clone(),

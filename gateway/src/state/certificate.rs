@@ -39,16 +39,20 @@ impl Identity {
             state.read(key, LIMIT_BYTES)?,
         ) {
             (Some(certificate), Some(key)) => Ok(Self::new(certificate, key)),
-            (None, None) => {
+            (None, alone) => {
+                // The certificate comes last: a key alone was never told to anyone.
+                if alone.is_some() {
+                    state.remove(key)?;
+                }
                 let (made, made_key) = make(names)?;
                 state.create_secret(key, &made_key)?;
                 state.create_secret(certificate, &made)?;
                 Ok(Self::new(made, made_key))
             }
-            _ => Err(StateError::Damaged {
+            (Some(_), None) => Err(StateError::Damaged {
                 path: state.file(certificate),
-                detail: "only one of certificate.der and key.der is there".to_owned(),
-                remedy: "remove both and start again; clients then need the new fingerprint",
+                detail: "its key.der is gone".to_owned(),
+                remedy: "remove it and start again; clients then need the new fingerprint",
             }),
         }
     }

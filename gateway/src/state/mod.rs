@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `certificate.der`, `key.der` | the self-made certificate and its key |
 //! | `tokens.json`, `token` | hashes of all tokens; the first one in clear, for the command line |
+//! | `repository` | the repository whose daemon this is the folder of |
+//! | `lock` | held while a daemon runs |
 //! | `nfs.key` | key of the checksums in NFS file handles |
 //! | `sessions/` | recovery sessions |
 //! | `addresses.json` | where the running daemon listens |
@@ -15,12 +17,13 @@ mod addresses;
 mod certificate;
 mod tokens;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use repo::disk::{Disk as _, SystemDisk};
+use uuid::Uuid;
 
 pub use addresses::Addresses;
 pub use certificate::{Fingerprint, Identity};
@@ -32,6 +35,18 @@ pub use tokens::Tokens;
 pub struct StateFolder {
     path: PathBuf,
     disk: SystemDisk,
+    claim: Option<Claim>,
+}
+
+/// Held by the daemon that runs on a folder.
+struct Claim {
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Claim")
+    }
 }
 
 /// Something in the folder could not be used.
@@ -58,6 +73,20 @@ pub enum StateError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Another daemon runs on the folder.
+    #[error("{} is the state folder of a daemon that runs; stop that one, or give --state another folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder was made for another repository.
+    #[error("{} is the state folder of repository {found}, not of this one; give --state another folder", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+    },
     /// The certificate could not be made or used.
     #[error("cannot make the certificate of the HTTP interface: {0}")]
     Certificate(String),
@@ -81,9 +110,40 @@ impl StateFolder {
         let folder = Self {
             path: path.to_owned(),
             disk: SystemDisk::new(path),
+            claim: None,
         };
         folder.create_directory(Path::new("sessions"))?;
         Ok(folder)
+    }
+
+    /// Takes the folder for the daemon of `repository`, for as long as the value lives. Sessions and handles in it mean
+    /// something in that repository only.
+    ///
+    /// # Errors
+    /// If a daemon runs on it, or it belongs to another repository.
+    pub fn claim(&mut self, repository: Uuid) -> Result<(), StateError> {
+        let lock = match self.disk.lock(Path::new("lock")) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::WouldBlock => {
+                return Err(StateError::InUse {
+                    path: self.path.clone(),
+                });
+            }
+            other => other.map_err(from_disk)?,
+        };
+        let name = Path::new("repository");
+        let ours = repository.to_string();
+        match self.read(name, 64)? {
+            None => self.create_secret(name, ours.as_bytes())?,
+            Some(found) if found == ours.as_bytes() => {}
+            Some(found) => {
+                return Err(StateError::Foreign {
+                    path: self.path.clone(),
+                    found: String::from_utf8_lossy(&found).into_owned(),
+                });
+            }
+        }
+        self.claim = Some(Claim { _lock: lock });
+        Ok(())
     }
 
     /// Where the folder lies.
@@ -120,6 +180,18 @@ impl StateFolder {
     /// If the storage refuses.
     pub fn replace(&self, name: &Path, content: &[u8]) -> Result<(), StateError> {
         self.disk.replace(name, content).map_err(from_disk)
+    }
+
+    /// Removes a file inside, durably.
+    ///
+    /// # Errors
+    /// If the storage refuses.
+    pub fn remove(&self, name: &Path) -> Result<(), StateError> {
+        let removed = self
+            .disk
+            .remove(name)
+            .and_then(|()| self.disk.sync_directory(Path::new("")));
+        removed.map_err(from_disk)
     }
 
     /// Removes a folder inside with all in it; one that is not there is fine.
@@ -166,20 +238,9 @@ impl StateFolder {
         Ok(key)
     }
 
-    /// Makes a file that only the owner can read; refuses if it is there.
+    /// Makes a file that only the owner can read, whole or not at all; refuses if it is there.
     fn create_secret(&self, name: &Path, content: &[u8]) -> Result<(), StateError> {
-        let path = self.file(name);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(content)?;
-                file.sync_all()
-            })
-            .and_then(|()| File::open(&self.path)?.sync_all())
-            .map_err(failed("create", &path))
+        self.disk.publish(name, content).map_err(from_disk)
     }
 }
 
@@ -255,6 +316,23 @@ mod tests {
                 .to_string()
                 .contains("5 bytes instead of 32")
         );
+    }
+
+    #[test]
+    fn a_folder_serves_one_daemon_of_one_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("daemon");
+        let (ours, other) = (Uuid::new_v4(), Uuid::new_v4());
+        let mut first = StateFolder::open(&path).unwrap();
+        first.claim(ours).unwrap();
+        let mut second = StateFolder::open(&path).unwrap();
+        assert!(matches!(second.claim(ours), Err(StateError::InUse { .. })));
+        drop(first);
+        assert!(matches!(
+            second.claim(other),
+            Err(StateError::Foreign { .. })
+        ));
+        second.claim(ours).unwrap();
     }
 
     #[test]
