@@ -84,7 +84,7 @@ impl Log {
     pub(super) fn open(folder: &Path, now: UnixNanoseconds) -> io::Result<(Self, Table)> {
         let path = folder.join(FILE);
         let disk = SystemDisk::new(folder);
-        if !path.exists() {
+        if !path.try_exists()? {
             let table = Table::new(now);
             disk.replace(Path::new(FILE), &encode_all(&table.snapshot()))
                 .map_err(|error| error.source)?;

@@ -134,7 +134,7 @@ pub enum SourceError {
         after: u64,
     },
     /// It stands on another file that is out of bounds.
-    #[error("{} stands on the backing file {}, which is outside its folder; copy that beside it, or flatten the image with `qemu-img convert`", path.display(), backing.display())]
+    #[error("{} stands on the file {}, which is not in its folder; copy that beside it, or flatten the image with `qemu-img convert`", path.display(), backing.display())]
     Backing {
         /// The file.
         path: PathBuf,

@@ -30,6 +30,43 @@ struct Information {
     full_backing: Option<PathBuf>,
     #[serde(rename = "backing-filename")]
     backing: Option<PathBuf>,
+    #[serde(rename = "format-specific")]
+    specific: Option<Specific>,
+}
+
+/// What only some formats have: files beside the one that was named.
+#[derive(Debug, Deserialize)]
+struct Specific {
+    #[serde(default)]
+    data: Parts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Parts {
+    /// A VMDK's.
+    #[serde(default)]
+    extents: Vec<Part>,
+    /// A qcow2's.
+    #[serde(rename = "data-file")]
+    data_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Part {
+    filename: Option<PathBuf>,
+}
+
+impl Information {
+    /// All other files that the image is read from.
+    fn others(self) -> impl Iterator<Item = PathBuf> {
+        let parts = self
+            .specific
+            .map(|specific| specific.data)
+            .unwrap_or_default();
+        let extents = parts.extents.into_iter().filter_map(|part| part.filename);
+        let backing = self.full_backing.or(self.backing);
+        backing.into_iter().chain(parts.data_file).chain(extents)
+    }
 }
 
 /// The format of an image that begins like none of the raw ones.
@@ -88,14 +125,18 @@ pub(super) fn check_backing(path: &Path) -> Result<(), SourceError> {
         .parent()
         .map(Path::to_owned)
         .unwrap_or_default();
-    for information in information(path)? {
-        let Some(backing) = information.full_backing.or(information.backing) else {
-            continue;
-        };
-        let inside = backing
-            .canonicalize()
-            .is_ok_and(|backing| backing.starts_with(&home));
-        if !inside {
+    // The program that reads the image takes its names as from here; what is relative may mean the image's own folder.
+    let inside = |name: &Path| {
+        let here = name.canonicalize().ok();
+        let beside = home.join(name).canonicalize().ok();
+        (here.is_some() || beside.is_some())
+            && here
+                .into_iter()
+                .chain(beside)
+                .all(|found| found.starts_with(&home))
+    };
+    for backing in information(path)?.into_iter().flat_map(Information::others) {
+        if !inside(&backing) {
             return Err(SourceError::Backing {
                 path: path.to_owned(),
                 backing,

@@ -158,12 +158,37 @@ fn an_image_may_not_reach_for_files_elsewhere() {
     };
     let bad = home.path().join("bad.qcow2");
     make(&bad, &secret);
-    assert!(refused(&bad).contains("outside its folder"));
+    assert!(refused(&bad).contains("not in its folder"));
     fs::copy(&secret, home.path().join("base.raw")).unwrap();
     let good = home.path().join("good.qcow2");
     make(&good, Path::new("base.raw"));
     let (seen, _) = read_all(&mut ImageSource::open(&good, None).unwrap());
     assert!(seen == content);
+}
+
+#[test]
+fn a_vmdk_that_names_a_file_elsewhere_is_refused() {
+    if !have_qemu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("images");
+    fs::create_dir(&home).unwrap();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, vec![7; 1 << 20]).unwrap();
+    let descriptor = |extent: &str| {
+        format!(
+            "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\
+             RW 2048 FLAT \"{extent}\" 0\nddb.adapterType = \"ide\"\nddb.geometry.cylinders = \"2\"\n\
+             ddb.geometry.heads = \"16\"\nddb.geometry.sectors = \"63\"\n"
+        )
+    };
+    let image = home.join("a.vmdk");
+    fs::write(&image, descriptor(secret.to_str().unwrap())).unwrap();
+    assert!(super::program::check_backing(&image).is_err());
+    fs::write(home.join("a-flat.vmdk"), vec![7; 1 << 20]).unwrap();
+    fs::write(&image, descriptor("a-flat.vmdk")).unwrap();
+    super::program::check_backing(&image).unwrap();
 }
 
 #[test]
