@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use export::{BlockExport, Durability, ExportError, Segments};
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use super::FolderDisk;
 
@@ -14,8 +14,9 @@ pub(super) struct DiskFile {
     export: Arc<dyn BlockExport>,
     block_bytes: u64,
     size_bytes: u64,
-    /// Held while a block is read, changed in part and written back, so that two such do not undo one another.
-    edges: Mutex<()>,
+    /// Held alone while a block is read, changed in part and written back, so that no other write that comes through
+    /// the file meanwhile is undone; held together by all other writes.
+    edges: RwLock<()>,
 }
 
 impl DiskFile {
@@ -26,7 +27,7 @@ impl DiskFile {
             export: disk.export,
             block_bytes: properties.block_size_bytes.into(),
             size_bytes: properties.size_bytes,
-            edges: Mutex::new(()),
+            edges: RwLock::new(()),
         }
     }
 
@@ -75,10 +76,11 @@ impl DiskFile {
             return Ok(0);
         }
         if self.is_aligned(offset, length) {
+            let _together = self.edges.read();
             self.export.write(offset, data, durability)?;
             return Ok(end);
         }
-        let _alone = self.edges.lock();
+        let _alone = self.edges.write();
         let wide = self.complete(offset, end, data)?;
         self.export
             .write(offset - offset % self.block_bytes, &wide, durability)?;
@@ -93,6 +95,7 @@ impl DiskFile {
         match self.check(offset, data) {
             Ok((0, _)) => Some(Ok(0)),
             Ok((length, end)) if self.is_aligned(offset, length) => {
+                let _together = self.edges.try_read()?;
                 Some(self.export.try_write(offset, data)?.map(|()| end))
             }
             Ok(_) => None,
