@@ -8,6 +8,7 @@
 
 mod crash;
 mod damage;
+mod fixture;
 mod image;
 mod model;
 mod overlay_crash;
