@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -96,6 +96,9 @@ pub(crate) struct Catalog {
     disk: Arc<dyn Disk>,
     repository: Uuid,
     epoch: u32,
+    /// Held by whoever makes or drops a point, through all its waits for the storage. Taken before `points`.
+    changing: Mutex<()>,
+    /// Held for moments only, so that readers never wait for the storage.
     points: RwLock<BTreeMap<PointName, Arc<Point>>>,
     damaged: Vec<RepoError>,
 }
@@ -135,6 +138,7 @@ impl Catalog {
             disk,
             repository,
             epoch,
+            changing: Mutex::new(()),
             points: RwLock::new(points),
             damaged,
         })
@@ -192,20 +196,9 @@ impl Catalog {
     ) -> Result<Arc<Point>, RepoError> {
         let workload = draft.name.workload.clone();
         self.disk.create_directory(&workload_folder(&workload))?;
-        let mut points = self.points.write();
-        let first = PointName {
-            workload: workload.clone(),
-            sequence: 0,
-        };
-        let last = PointName {
-            workload: workload.clone(),
-            sequence: u64::MAX,
-        };
-        let newest = points
-            .range(first..=last)
-            .next_back()
-            .map(|(name, _)| name.clone());
-        if must_follow.is_some() && must_follow != newest.as_ref() {
+        let _changing = self.changing.lock();
+        let newest = self.latest(&workload);
+        if must_follow.is_some() && must_follow != newest.as_ref().map(|point| &point.name) {
             return Err(RepoError::Overtaken(workload));
         }
         draft.name.sequence = self.next_sequence(&workload)?;
@@ -213,16 +206,16 @@ impl Catalog {
         self.disk
             .publish(&point_path(&draft.name, self.epoch), text.as_bytes())?;
         let point = Arc::new(draft);
-        points.insert(point.name.clone(), Arc::clone(&point));
+        self.points
+            .write()
+            .insert(point.name.clone(), Arc::clone(&point));
         Ok(point)
     }
 
     /// Drops a restore point, durably. What only it used is freed by a later collection.
     pub(crate) fn expire(&self, name: &PointName) -> Result<(), RepoError> {
-        let mut points = self.points.write();
-        if !points.contains_key(name) {
-            return Err(RepoError::NoSuchPoint(name.clone()));
-        }
+        let _changing = self.changing.lock();
+        self.point(name)?;
         let folder = workload_folder(&name.workload);
         let tombstone = folder.join(format!("{:020}.expired", name.sequence));
         match self.disk.publish(&tombstone, b"") {
@@ -237,7 +230,7 @@ impl Catalog {
             }
         }
         self.disk.sync_directory(&folder)?;
-        points.remove(name);
+        self.points.write().remove(name);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod catalog_readers;
 mod crash;
 mod damage;
 mod fixture;
