@@ -4,6 +4,7 @@
 //! they lie in the cache, and pieces of requests go to the journal as they came.
 
 mod directory;
+mod earlier_points;
 mod overlay_disk;
 mod point_disk;
 mod session_folder;
@@ -14,6 +15,7 @@ mod tests;
 
 pub(crate) use directory::ROOT_ID;
 pub use directory::{Exports, ServedSession};
+pub use earlier_points::EarlierPoints;
 pub use overlay_disk::OverlayDisk;
 pub use point_disk::PointDisk;
 pub use session_folder::{FolderAccess, FolderDisk, FolderLimits, SessionFolder};

@@ -8,12 +8,15 @@ use export::{
 };
 use repo::overlay::{Overlay, OverlayState};
 
+use super::earlier_points::{EarlierPoints, either};
 use super::point_disk::segments;
 use super::status::status;
 
-/// An overlay as a block export. Its change map `written` shows what differs from the restore point below.
+/// An overlay as a block export. Its change map `written` shows what differs from the restore point below, the others
+/// what differs from earlier points.
 pub struct OverlayDisk {
     overlay: Arc<Overlay>,
+    earlier: EarlierPoints,
     properties: BlockProperties,
 }
 
@@ -21,8 +24,8 @@ pub struct OverlayDisk {
 const WRITTEN: &str = "written";
 
 impl OverlayDisk {
-    /// Serves `overlay`.
-    pub fn new(overlay: Arc<Overlay>) -> Self {
+    /// Serves `overlay`; `earlier` are the points before the one below it.
+    pub fn new(overlay: Arc<Overlay>, earlier: EarlierPoints) -> Self {
         let properties = BlockProperties {
             size_bytes: overlay.size_bytes(),
             block_size_bytes: 512,
@@ -32,6 +35,7 @@ impl OverlayDisk {
         };
         Self {
             overlay,
+            earlier,
             properties,
         }
     }
@@ -148,7 +152,9 @@ impl BlockExport for OverlayDisk {
     }
 
     fn change_maps(&self) -> Vec<String> {
-        vec![WRITTEN.to_owned()]
+        let mut maps = vec![WRITTEN.to_owned()];
+        maps.extend(self.earlier.maps());
+        maps
     }
 
     fn changes(
@@ -158,13 +164,16 @@ impl BlockExport for OverlayDisk {
         length: u64,
         limit: usize,
     ) -> Result<Vec<(u64, bool)>, ExportError> {
-        if map != WRITTEN {
-            return Err(ExportError::NotFound);
-        }
         self.properties.check(offset, length)?;
-        self.overlay
+        let written = self
+            .overlay
             .changes(offset, length, limit)
-            .map_err(|error| status(&error))
+            .map_err(|error| status(&error));
+        if map == WRITTEN {
+            return written;
+        }
+        let below = self.earlier.changes(map, offset, length, limit)?;
+        Ok(either(&written?, &below, limit))
     }
 }
 

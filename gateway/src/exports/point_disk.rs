@@ -6,17 +6,19 @@ use export::{
 };
 use repo::Image;
 
+use super::earlier_points::EarlierPoints;
 use super::status::status;
 
-/// A disk of a restore point as a read-only block export.
+/// A disk of a restore point as a read-only block export. Its change maps show what differs from earlier points.
 pub struct PointDisk {
     image: Image,
+    earlier: EarlierPoints,
     properties: BlockProperties,
 }
 
 impl PointDisk {
     /// Serves `image`; `identity` must stay the same for this disk of this point.
-    pub fn new(image: Image, identity: [u8; 16]) -> Self {
+    pub fn new(image: Image, earlier: EarlierPoints, identity: [u8; 16]) -> Self {
         let properties = BlockProperties {
             size_bytes: image.size_bytes(),
             block_size_bytes: 512,
@@ -24,7 +26,11 @@ impl PointDisk {
             read_only: true,
             identity,
         };
-        Self { image, properties }
+        Self {
+            image,
+            earlier,
+            properties,
+        }
     }
 }
 
@@ -89,6 +95,21 @@ impl BlockExport for PointDisk {
                 },
             })
             .collect())
+    }
+
+    fn change_maps(&self) -> Vec<String> {
+        self.earlier.maps()
+    }
+
+    fn changes(
+        &self,
+        map: &str,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, bool)>, ExportError> {
+        self.properties.check(offset, length)?;
+        self.earlier.changes(map, offset, length, limit)
     }
 }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use export::BlockExport;
 use export::contract::block;
+use export::{BlockExport, Durability};
 use repo::{
     CreateOptions, ImageBase, ImageSpec, OpenOptions, Point, PointKind, Repository, WorkloadName,
 };
 use tempfile::TempDir;
 
-use super::{OverlayDisk, PointDisk};
+use super::{EarlierPoints, OverlayDisk, PointDisk};
 
 struct Store {
     repository: Repository,
@@ -42,6 +42,20 @@ impl Store {
         backup.finish_image(image).unwrap();
         backup.commit().unwrap()
     }
+
+    fn earlier(&self, point: &Point) -> EarlierPoints {
+        EarlierPoints::new(self.repository.clone(), point, 0).unwrap()
+    }
+
+    fn point_disk(&self, point: &Point) -> PointDisk {
+        let image = self.repository.image(point, 0).unwrap();
+        PointDisk::new(image, self.earlier(point), [1; 16])
+    }
+
+    fn overlay_disk(&self, point: &Point) -> OverlayDisk {
+        let overlay = self.repository.create_overlay(point, 0).unwrap();
+        OverlayDisk::new(overlay, self.earlier(point))
+    }
 }
 
 #[test]
@@ -52,8 +66,7 @@ fn a_disk_of_a_point_keeps_the_contract() {
         *byte = u8::try_from(index % 251).unwrap();
     }
     let point = store.back_up(&content);
-    let image = store.repository.image(&point, 0).unwrap();
-    block::check_read_only(&PointDisk::new(image, [1; 16]), &content);
+    block::check_read_only(&store.point_disk(&point), &content);
 }
 
 #[test]
@@ -61,7 +74,61 @@ fn an_overlay_keeps_the_contract() {
     let store = Store::new();
     block::check_over(|content| {
         let point = store.back_up(content);
-        let overlay = store.repository.create_overlay(&point, 0).unwrap();
-        Arc::new(OverlayDisk::new(overlay)) as Arc<dyn BlockExport>
+        Arc::new(store.overlay_disk(&point)) as Arc<dyn BlockExport>
     });
+}
+
+#[test]
+fn change_maps_show_what_differs_from_earlier_points() {
+    const CHUNK: usize = 65536;
+    let store = Store::new();
+    let mut content = vec![1; 8 * CHUNK];
+    let first = store.back_up(&content);
+    content[2 * CHUNK] = 2;
+    store.back_up(&content);
+    content[5 * CHUNK] = 3;
+    let third = store.back_up(&content);
+    let chunks = |count: u64| count * CHUNK as u64;
+
+    assert!(store.point_disk(&first).change_maps().is_empty());
+    let disk = store.point_disk(&third);
+    assert_eq!(disk.change_maps(), ["since-2", "since-1"]);
+    let all = |disk: &dyn BlockExport, map| disk.changes(map, 0, chunks(8), 99).unwrap();
+    let since_second = [(chunks(5), false), (chunks(1), true), (chunks(2), false)];
+    assert_eq!(all(&disk, "since-2"), since_second);
+    assert_eq!(
+        all(&disk, "since-1"),
+        [
+            (chunks(2), false),
+            (chunks(1), true),
+            (chunks(2), false),
+            (chunks(1), true),
+            (chunks(2), false)
+        ]
+    );
+    assert!(disk.changes("since-3", 0, chunks(8), 99).is_err());
+
+    let overlay = store.overlay_disk(&third);
+    assert_eq!(overlay.change_maps(), ["written", "since-2", "since-1"]);
+    overlay
+        .write(
+            chunks(4),
+            &[Bytes::from_static(&[9; 512])],
+            Durability::Unstable,
+        )
+        .unwrap();
+    assert_eq!(
+        all(&overlay, "written"),
+        [(chunks(4), false), (512, true), (chunks(4) - 512, false)]
+    );
+    assert_eq!(
+        all(&overlay, "since-2"),
+        [
+            (chunks(4), false),
+            (512, true),
+            (chunks(1) - 512, false),
+            (chunks(1), true),
+            (chunks(2), false)
+        ]
+    );
 }

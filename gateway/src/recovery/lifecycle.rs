@@ -8,8 +8,8 @@ use repo::clock::{Clock as _, SystemClock};
 use repo::{Point, PointName, RepoError};
 
 use crate::exports::{
-    FolderAccess, FolderDisk, FolderLimits, OverlayDisk, PointDisk, ROOT_ID, ServedSession,
-    SessionFolder, chain,
+    EarlierPoints, FolderAccess, FolderDisk, FolderLimits, OverlayDisk, PointDisk, ROOT_ID,
+    ServedSession, SessionFolder, chain,
 };
 
 use super::record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState, VERSION};
@@ -150,11 +150,13 @@ impl Sessions {
         let point = self.repository.point(&name)?;
         let mut disks: Vec<(usize, Arc<dyn BlockExport>)> = Vec::new();
         for disk in &record.disks {
+            let earlier = EarlierPoints::new(self.repository.clone(), &point, disk.number)?;
             let export: Arc<dyn BlockExport> = match disk.overlay {
-                Some(overlay) => Arc::new(OverlayDisk::new(self.repository.open_overlay(overlay)?)),
+                Some(id) => Arc::new(OverlayDisk::new(self.repository.open_overlay(id)?, earlier)),
                 None => {
                     let image = self.repository.image(&point, disk.number)?;
-                    Arc::new(PointDisk::new(image, self.identity(&name, disk.number)))
+                    let identity = self.identity(&name, disk.number);
+                    Arc::new(PointDisk::new(image, earlier, identity))
                 }
             };
             disks.push((disk.number, export));
