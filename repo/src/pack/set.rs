@@ -107,7 +107,7 @@ impl PackSet {
         self.check_sound()?;
         let open = self.state.lock().open.clone();
         for pack in open {
-            self.guard(pack.sync(self.index()))?;
+            self.guard(&pack, pack.sync(self.index()))?;
             if pack.has_failed() {
                 // What reached the file is durable now and found again when the repository is opened.
                 self.state
@@ -125,8 +125,10 @@ impl PackSet {
         self.losses.load(Ordering::Acquire)
     }
 
-    /// Seals all open packs; for an orderly end.
+    /// Seals all open packs; for an orderly end. After a failed sync there is none: a table would vouch for records
+    /// that may be lost.
     pub(crate) fn close(&self) -> Result<(), RepoError> {
+        self.check_sound()?;
         let open = self.state.lock().open.clone();
         for pack in open {
             if !pack.has_failed() {
@@ -250,7 +252,7 @@ impl PackSet {
 
     /// Ends a pack with its table.
     pub(super) fn seal(&self, pack: &Arc<OpenPack>) -> Result<(), RepoError> {
-        let length_bytes = self.guard(pack.seal(self.index()))?;
+        let length_bytes = self.guard(pack, pack.seal(self.index()))?;
         let mut state = self.state.lock();
         state.open.retain(|open| open.number != pack.number);
         state.idle.retain(|idle| idle.number != pack.number);
@@ -260,9 +262,11 @@ impl PackSet {
         Ok(())
     }
 
-    /// After a failed sync nobody knows what is on the disk, so nothing more is written.
-    fn guard<T>(&self, result: Result<T, RepoError>) -> Result<T, RepoError> {
-        if result.as_ref().is_err_and(|error| !error.is_full()) {
+    /// After a failed sync nobody knows what is on the disk, so nothing more is written. It does not matter why it
+    /// failed: only a write that finds no space leaves everything else as it was.
+    fn guard<T>(&self, pack: &OpenPack, result: Result<T, RepoError>) -> Result<T, RepoError> {
+        let harmless = |error: &RepoError| error.is_full() && !pack.is_unknown();
+        if result.as_ref().is_err_and(|error| !harmless(error)) {
             self.poison();
         }
         result

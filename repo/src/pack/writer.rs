@@ -91,7 +91,10 @@ struct OpenState {
     table: PackTable,
     /// Records whose bytes are partly in the buffer.
     unpublished: Vec<(ChunkId, Place, u64)>,
+    /// A write failed: nothing follows.
     failed: bool,
+    /// A sync failed: what the file holds behind `synced` is not known, and no later sync can tell.
+    unknown: bool,
 }
 
 impl OpenPack {
@@ -115,6 +118,7 @@ impl OpenPack {
             table: PackTable::default(),
             unpublished: Vec::new(),
             failed: false,
+            unknown: false,
         };
         Self {
             number,
@@ -128,6 +132,11 @@ impl OpenPack {
     /// Whether a write failed, so that nothing may follow.
     pub(super) fn has_failed(&self) -> bool {
         self.state.lock().failed
+    }
+
+    /// Whether a sync failed, so that nobody knows what the file holds.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.state.lock().unknown
     }
 
     /// How far it is filled.
@@ -154,6 +163,9 @@ impl OpenPack {
     pub(super) fn sync(&self, index: &dyn IndexStore) -> Result<(), RepoError> {
         let target = {
             let mut state = self.state.lock();
+            if state.unknown {
+                return Err(RepoError::Poisoned);
+            }
             if state.synced == state.end() {
                 return Ok(());
             }
@@ -165,19 +177,25 @@ impl OpenPack {
             }
             state.written
         };
-        self.file.sync()?;
+        let synced = self.file.sync();
         let mut state = self.state.lock();
-        state.synced = state.synced.max(target);
-        Ok(())
+        match &synced {
+            Ok(()) => state.synced = state.synced.max(target),
+            Err(_) => state.unknown = true,
+        }
+        Ok(synced?)
     }
 
     /// Ends the pack with its table. The records are durable before the table tells of them.
     pub(super) fn seal(&self, index: &dyn IndexStore) -> Result<u64, RepoError> {
         self.sync(index)?;
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let table = state.table.encode(state.written, TableOrigin::Writer);
         write_page_aligned(self.file.as_ref(), state.written, &table)?;
-        self.file.sync()?;
+        if let Err(error) = self.file.sync() {
+            state.unknown = true;
+            return Err(error.into());
+        }
         index.set_coverage(self.number, Coverage { recovered: false })?;
         Ok(state.written + table.len() as u64)
     }
