@@ -59,23 +59,29 @@ impl SystemDisk {
 
     /// Writes `content` to a synced file with a name that nobody uses.
     fn write_temporary(&self, full: &Path, content: &[u8]) -> Result<PathBuf, DiskError> {
-        let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id());
-        let temporary = full.with_file_name(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(CWD, &temporary, flags, Mode::from(0o600));
-        let written = opened
-            .map_err(io::Error::from)
-            .map(File::from)
-            .and_then(|mut file| {
-                file.write_all(content)?;
-                file.sync_all()
-            });
+        let (temporary, mut file) = self.create_temporary(full)?;
+        let written = file.write_all(content).and_then(|()| file.sync_all());
         if let Err(error) = written {
             drop(fs::remove_file(&temporary));
             return Err(DiskError::new("write", full, error));
         }
         Ok(temporary)
+    }
+
+    /// Makes a file beside `full`. A name that is taken is not touched: a process that had our number and was killed may
+    /// have left it, and what it published may have the same inode.
+    fn create_temporary(&self, full: &Path) -> Result<(PathBuf, File), DiskError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        loop {
+            let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id());
+            let temporary = full.with_file_name(name);
+            match rustix::fs::openat(CWD, &temporary, flags, Mode::from(0o600)) {
+                Ok(file) => return Ok((temporary, File::from(file))),
+                Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(DiskError::new("write", full, error)),
+            }
+        }
     }
 }
 
@@ -338,6 +344,22 @@ mod tests {
         assert_eq!(disk.read(Path::new("a"), 100).unwrap(), b"third");
         assert_eq!(disk.list(Path::new("")).unwrap().len(), 1);
         assert!(disk.read(Path::new("a"), 4).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_process_of_the_same_number_published_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path());
+        disk.publish(Path::new("a"), b"first").unwrap();
+        // It was killed between the link and the removal of the name it had first.
+        let left = format!("{TEMPORARY_PREFIX}{}-0", std::process::id());
+        fs::hard_link(folder.path().join("a"), folder.path().join(left)).unwrap();
+        let next = SystemDisk::new(folder.path());
+        next.publish(Path::new("b"), b"second").unwrap();
+        next.replace(Path::new("c"), b"third").unwrap();
+        assert_eq!(next.read(Path::new("a"), 100).unwrap(), b"first");
+        assert_eq!(next.read(Path::new("b"), 100).unwrap(), b"second");
+        assert_eq!(next.read(Path::new("c"), 100).unwrap(), b"third");
     }
 
     #[test]
