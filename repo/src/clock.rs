@@ -67,6 +67,11 @@ impl ManualClock {
     pub fn advance(&self, nanoseconds: u64) {
         self.now.fetch_add(nanoseconds, Ordering::SeqCst);
     }
+
+    /// Is set, forwards or backwards.
+    pub fn set(&self, now: UnixNanoseconds) {
+        self.now.store(now.0, Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {

@@ -28,6 +28,7 @@ pub use chunk::{CHUNK_BYTES, ChunkId};
 pub use clock::UnixNanoseconds;
 pub use error::{Culprit, RepoError};
 pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};
+pub use index::SimulatedIndex;
 pub use overlay::{Overlay, OverlayRecord};
 pub use repository::{CreateOptions, OpenOptions, Repository, RepositoryStatistics};
 pub use store::StoreCounters;

@@ -15,8 +15,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, SystemDisk};
 use crate::error::RepoError;
 use crate::image::Image;
-use crate::index::{MemoryIndex, OpenedIndex, RocksIndex};
-use crate::overlay::{MemoryPages, Overlay, OverlayRecord, OverlaySettings, PageStore};
+use crate::index::{OpenedIndex, RocksIndex, SimulatedIndex};
+use crate::overlay::{Overlay, OverlayRecord, OverlaySettings, PageStore};
 use crate::pack::{PackReader, PackSet};
 use crate::store::{ChunkStore, StoreCounters};
 use crate::stream::StreamReader;
@@ -35,7 +35,8 @@ pub struct OpenOptions {
     pub node_cache_bytes: u64,
     /// The index's block cache.
     pub index_cache_bytes: u64,
-    /// Threads that hash and compress for each disk being backed up.
+    /// Threads that hash and compress for each disk being backed up. With 0 the caller does it all, and the same calls
+    /// give the same files.
     pub workers: usize,
     /// How overlays keep their journal and map.
     pub overlay: OverlaySettings,
@@ -167,12 +168,22 @@ impl Repository {
         clock: Arc<dyn Clock>,
         options: &OpenOptions,
     ) -> Result<Self, RepoError> {
+        Self::open_with(disk, root, clock, &SimulatedIndex::new(), options)
+    }
+
+    /// Opens a repository on any disk, with an index that may know of earlier openings.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        clock: Arc<dyn Clock>,
+        index: &SimulatedIndex,
+        options: &OpenOptions,
+    ) -> Result<Self, RepoError> {
         let lock = take_lock(disk.as_ref(), root)?;
-        let index = OpenedIndex {
-            index: Arc::new(MemoryIndex::default()),
-            pages: Arc::new(MemoryPages::new()),
-        };
-        Self::assemble(disk, root, clock, index, lock, options)
+        Self::assemble(disk, root, clock, index.opened(), lock, options)
     }
 
     fn assemble(

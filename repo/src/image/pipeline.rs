@@ -98,7 +98,7 @@ impl Worker {
         }
     }
 
-    fn process(&mut self, unit: Unit) -> Result<Processed, RepoError> {
+    pub(super) fn process(&mut self, unit: Unit) -> Result<Processed, RepoError> {
         let Unit {
             number,
             first,
@@ -225,12 +225,17 @@ impl Appender {
                 }
             }
         }
+        self.finish()
+    }
+
+    /// Stores the rest of the map.
+    pub(super) fn finish(mut self) -> Result<ImageTotals, RepoError> {
         self.totals.root = self.tree.finish()?;
         self.totals.stored_bytes += self.tree.stored().1;
         Ok(self.totals)
     }
 
-    fn append_unit(&mut self, unit: &Processed) -> Result<(), RepoError> {
+    pub(super) fn append_unit(&mut self, unit: &Processed) -> Result<(), RepoError> {
         let bytes = unit.data.bytes();
         self.store
             .counters()

@@ -32,13 +32,24 @@ pub struct ImageWriter {
     /// Everything before is settled.
     position: u64,
     partial: Option<PartialChunk>,
-    units: Option<Sender<Unit>>,
     next_unit: u64,
+    stages: Stages,
+    sent_bytes: u64,
+}
+
+/// Who does the work on units.
+enum Stages {
+    Threads(Threads),
+    /// The caller, one unit after the other; none after a failure.
+    Caller(Option<Box<(Worker, Appender)>>),
+}
+
+struct Threads {
+    units: Option<Sender<Unit>>,
     /// One token for each unit on its way; bounds memory.
     tokens: Receiver<()>,
     threads: Vec<JoinHandle<()>>,
     result: Receiver<Result<ImageTotals, RepoError>>,
-    sent_bytes: u64,
 }
 
 /// What a finished image amounts to.
@@ -83,37 +94,27 @@ impl ImageWriter {
                 rule,
             });
         }
-        let (units, unit_queue) = bounded::<Unit>(UNITS_IN_FLIGHT);
-        let (done, done_queue) = bounded::<Result<Processed, RepoError>>(UNITS_IN_FLIGHT);
-        let (give_token, tokens) = bounded(UNITS_IN_FLIGHT);
-        for _ in 0..UNITS_IN_FLIGHT {
-            give_token
-                .send(())
-                .expect("the channel has room for each token");
-        }
-        let (answer, result) = bounded(1);
-        let mut threads = Vec::new();
-        for _ in 0..workers.max(1) {
-            let worker = Worker::new(Arc::clone(store), base.image.clone())?;
-            let (unit_queue, done) = (unit_queue.clone(), done.clone());
-            threads.push(spawn("chunk-worker", move || {
-                worker.run(&unit_queue, &done)
-            })?);
-        }
-        let appender = Appender::new(Arc::clone(store), size_bytes, base.image.clone())?;
-        let append = move || drop(answer.send(appender.run(&done_queue, &give_token)));
-        threads.push(spawn("pack-appender", append)?);
+        let stages = match workers {
+            0 => {
+                let worker = Worker::new(Arc::clone(store), base.image.clone())?;
+                let appender = Appender::new(Arc::clone(store), size_bytes, base.image.clone())?;
+                Stages::Caller(Some(Box::new((worker, appender))))
+            }
+            workers => Stages::Threads(Threads::start(
+                store,
+                size_bytes,
+                base.image.as_ref(),
+                workers,
+            )?),
+        };
         Ok(Self {
             name,
             size_bytes,
             base: base.image,
             position: 0,
             partial: None,
-            units: Some(units),
             next_unit: 0,
-            tokens,
-            threads,
-            result,
+            stages,
             sent_bytes: 0,
         })
     }
@@ -182,8 +183,13 @@ impl ImageWriter {
         self.cut_tail_of_larger_base()?;
         self.move_to(end)?;
         self.flush_partial()?;
-        self.units = None;
-        let mut totals = self.take_result()?;
+        let mut totals = match &mut self.stages {
+            Stages::Threads(threads) => threads.take_result()?,
+            Stages::Caller(caller) => {
+                let (_, appender) = *caller.take().ok_or(RepoError::Stopped)?;
+                appender.finish()?
+            }
+        };
         totals.sent_bytes = self.sent_bytes;
         Ok(totals)
     }
@@ -196,15 +202,15 @@ impl ImageWriter {
             data,
         };
         self.next_unit += 1;
-        let sent = self.tokens.recv().is_ok()
-            && self
-                .units
-                .as_ref()
-                .is_some_and(|units| units.send(unit).is_ok());
-        if sent {
-            Ok(())
-        } else {
-            self.take_result().and(Err(RepoError::Stopped))
+        match &mut self.stages {
+            Stages::Threads(threads) => threads.send(unit),
+            Stages::Caller(caller) => {
+                let mut stages = caller.take().ok_or(RepoError::Stopped)?;
+                let (worker, appender) = &mut *stages;
+                appender.append_unit(&worker.process(unit)?)?;
+                *caller = Some(stages);
+                Ok(())
+            }
         }
     }
 
@@ -355,6 +361,55 @@ impl ImageWriter {
         let kept = usize::try_from(within).unwrap_or(0);
         self.write(start, chunk.slice(..kept))
     }
+}
+
+impl Threads {
+    fn start(
+        store: &Arc<ChunkStore>,
+        size_bytes: u64,
+        base: Option<&Image>,
+        workers: usize,
+    ) -> Result<Self, RepoError> {
+        let (units, unit_queue) = bounded::<Unit>(UNITS_IN_FLIGHT);
+        let (done, done_queue) = bounded::<Result<Processed, RepoError>>(UNITS_IN_FLIGHT);
+        let (give_token, tokens) = bounded(UNITS_IN_FLIGHT);
+        for _ in 0..UNITS_IN_FLIGHT {
+            give_token
+                .send(())
+                .expect("the channel has room for each token");
+        }
+        let (answer, result) = bounded(1);
+        let mut threads = Vec::new();
+        for _ in 0..workers {
+            let worker = Worker::new(Arc::clone(store), base.cloned())?;
+            let (unit_queue, done) = (unit_queue.clone(), done.clone());
+            threads.push(spawn("chunk-worker", move || {
+                worker.run(&unit_queue, &done)
+            })?);
+        }
+        let appender = Appender::new(Arc::clone(store), size_bytes, base.cloned())?;
+        let append = move || drop(answer.send(appender.run(&done_queue, &give_token)));
+        threads.push(spawn("pack-appender", append)?);
+        Ok(Self {
+            units: Some(units),
+            tokens,
+            threads,
+            result,
+        })
+    }
+
+    fn send(&mut self, unit: Unit) -> Result<(), RepoError> {
+        let sent = self.tokens.recv().is_ok()
+            && self
+                .units
+                .as_ref()
+                .is_some_and(|units| units.send(unit).is_ok());
+        if sent {
+            Ok(())
+        } else {
+            self.take_result().and(Err(RepoError::Stopped))
+        }
+    }
 
     /// The appender's verdict, once there is one.
     fn take_result(&mut self) -> Result<ImageTotals, RepoError> {
@@ -367,7 +422,7 @@ impl ImageWriter {
     }
 }
 
-impl Drop for ImageWriter {
+impl Drop for Threads {
     fn drop(&mut self) {
         self.units = None;
         for thread in self.threads.drain(..) {

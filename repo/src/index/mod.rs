@@ -1,6 +1,7 @@
 //! Where a chunk lies: a table that can be thrown away and is made again from the packs.
 //!
-//! `docs/formats/index.md` says what is kept. [`RocksIndex`] is the one in use, [`MemoryIndex`] serves tests.
+//! `docs/formats/index.md` says what is kept. [`RocksIndex`] is the one in use, [`SimulatedIndex`] keeps the one of
+//! tests.
 
 mod memory;
 mod pages;
@@ -8,7 +9,7 @@ mod rocks;
 
 use std::fmt;
 
-pub(crate) use memory::MemoryIndex;
+pub use memory::SimulatedIndex;
 pub(crate) use rocks::RocksIndex;
 
 use crate::chunk::ChunkId;

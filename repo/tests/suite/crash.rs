@@ -219,9 +219,18 @@ fn a_failed_write_or_sync_is_an_error_and_hurts_nothing() {
         Operation::Create,
         Operation::Publish,
     ] {
-        for nth in 0..60 {
-            let disk = SimulatedDisk::new();
-            disk.inject(Fault::Fail { operation, nth });
+        for nth in 0..120 {
+            let disk = SimulatedDisk::seeded(nth);
+            disk.inject(match nth % 2 {
+                0 => Fault::Fail {
+                    operation,
+                    nth: nth / 2,
+                },
+                _ => Fault::NoSpace {
+                    operation,
+                    nth: nth / 2,
+                },
+            });
             let mut told = Acknowledged::default();
             let ended = scenario(&disk, &mut told);
             disk.clear_faults();
@@ -232,7 +241,7 @@ fn a_failed_write_or_sync_is_an_error_and_hurts_nothing() {
                     &format!("{operation:?} {nth} failed, seed {seed}"),
                 );
             }
-            if ended.is_ok() {
+            if ended.is_ok() && nth % 2 == 1 {
                 break;
             }
         }

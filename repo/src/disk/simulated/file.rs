@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::world::{Act, Change, FileContent, World};
+use super::content::{Change, FileContent};
+use super::world::{Act, World, failure};
 use super::{Access, Caching, Operation};
 use crate::disk::{DIRECT_ALIGNMENT, DiskError, DiskFile};
 
@@ -77,7 +78,9 @@ impl SimulatedFile {
 impl DiskFile for SimulatedFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
         self.check_aligned("read", offset, buffer)?;
-        self.with("read", |file| {
+        let mut world = self.world.lock();
+        world.look(Operation::Read, "read", &self.path)?;
+        self.in_world(&mut world, "read", |file| {
             let start = usize::try_from(offset)
                 .unwrap_or(usize::MAX)
                 .min(file.current.len());
@@ -108,14 +111,14 @@ impl DiskFile for SimulatedFile {
         match act {
             Act::Skip => bytes.clear(),
             Act::Half => bytes.truncate(wanted / 2),
+            Act::Fail { .. } => bytes.truncate(world.chance.below(wanted + 1)),
             Act::Do | Act::DoUnanswered => {}
         }
-        let room = world.bytes_left.map_or(bytes.len(), |left| {
-            usize::try_from(left).unwrap_or(usize::MAX)
-        });
-        bytes.truncate(room);
+        let end = self.in_world(&mut world, ACTION, |file| file.current.len() as u64)?;
+        let growth = (offset + bytes.len() as u64).saturating_sub(end);
+        let missing = growth - world.take_space(growth);
+        bytes.truncate(bytes.len() - usize::try_from(missing).unwrap_or(0));
         let written = bytes.len();
-        world.take_space(written as u64);
         if written > 0 {
             self.in_world(&mut world, ACTION, |file| {
                 file.change(Change::Write { offset, bytes })
@@ -123,11 +126,7 @@ impl DiskFile for SimulatedFile {
         }
         act.answer(ACTION, &self.path)?;
         if written < wanted {
-            return Err(DiskError::new(
-                ACTION,
-                &self.path,
-                io::ErrorKind::StorageFull,
-            ));
+            return Err(failure(ACTION, &self.path, true));
         }
         Ok(())
     }
@@ -136,11 +135,14 @@ impl DiskFile for SimulatedFile {
         const ACTION: &str = "sync";
         let mut world = self.world.lock();
         let act = world.begin(Operation::Sync, ACTION, &self.path)?;
-        if act == Act::Do || act == Act::DoUnanswered {
-            self.in_world(&mut world, ACTION, |file| {
-                file.synced = file.current.clone();
-                file.pending.clear();
-            })?;
+        match act {
+            Act::Do | Act::DoUnanswered => {
+                self.in_world(&mut world, ACTION, FileContent::sync)?;
+            }
+            Act::Fail { .. } => {
+                world.drop_unsynced(self.number, self.caching == Caching::Cached);
+            }
+            Act::Half | Act::Skip => {}
         }
         act.answer(ACTION, &self.path)
     }
@@ -156,7 +158,7 @@ impl DiskFile for SimulatedFile {
         self.check_writable(ACTION)?;
         let mut world = self.world.lock();
         let act = world.begin(Operation::Resize, ACTION, &self.path)?;
-        if act == Act::Do || act == Act::DoUnanswered {
+        if act.is_done() {
             let length = usize::try_from(length)
                 .map_err(|_| DiskError::new(ACTION, &self.path, io::ErrorKind::FileTooLarge))?;
             self.in_world(&mut world, ACTION, |file| {

@@ -2,12 +2,16 @@
 //!
 //! Each file keeps what was synced and the writes since; each folder keeps which names were synced. A power failure
 //! ([`SimulatedDisk::crash`]) leaves every 512-byte sector as it was after some of those writes, chosen sector by
-//! sector, which covers writes that were lost, kept, reordered and torn. The end of the process
-//! ([`SimulatedDisk::kill`]) leaves everything that was written. All choices follow from a seed.
+//! sector, which covers writes that were lost, kept, reordered and torn; a block that was new may hold bits of other
+//! files. The end of the process ([`SimulatedDisk::kill`]) leaves everything that was written. A sync that fails drops
+//! writes and takes them for done, as kernels do. All choices follow from seeds, and what went wrong is counted.
 
+mod chance;
+mod content;
 mod file;
 mod world;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,8 +19,10 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::chance::Chance;
+use self::content::FileContent;
 use self::file::SimulatedFile;
-use self::world::{Act, Chance, Entry, World, split};
+use self::world::{Act, Entry, Failure, World, failure, split};
 use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Space};
 
 /// A folder in memory, for tests.
@@ -30,14 +36,23 @@ pub struct SimulatedDisk {
 /// What goes wrong, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The `nth` call of this kind from now on, counted from 0, fails with an input/output error and does nothing.
+    /// The `nth` call of this kind from now on, counted from 0, fails with an input/output error. A write may have been
+    /// done in part, a sync has dropped some of what it was to make durable, a publication may be there.
     Fail {
         /// Which calls are counted.
         operation: Operation,
         /// Which of them fails.
         nth: u64,
     },
-    /// Only this many more bytes can be written; a call that needs more writes what fits and fails.
+    /// Like [`Fail`](Fault::Fail), for lack of space.
+    NoSpace {
+        /// Which calls are counted.
+        operation: Operation,
+        /// Which of them fails.
+        nth: u64,
+    },
+    /// Files can grow by only this many bytes in all; a call that needs more writes what fits and fails. What is
+    /// removed makes room.
     FullAfter {
         /// The bytes left.
         bytes: u64,
@@ -63,7 +78,7 @@ pub enum Effect {
     Whole,
 }
 
-/// Kinds of calls that change something.
+/// Kinds of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// [`DiskFile::write_at`].
@@ -78,12 +93,29 @@ pub enum Operation {
     Remove,
     /// [`DiskFile::set_length`] and [`DiskFile::punch`].
     Resize,
+    /// [`Disk::open`], [`Disk::read`] and [`DiskFile::read_at`].
+    Read,
+    /// [`Disk::list`].
+    List,
 }
 
 impl SimulatedDisk {
     /// Makes an empty disk.
     pub fn new() -> Self {
-        Self::from_world(World::default())
+        Self::seeded(0)
+    }
+
+    /// Makes an empty disk whose failing calls do what `seed` chooses.
+    pub fn seeded(seed: u64) -> Self {
+        Self::from_world(World {
+            chance: Chance::new(seed),
+            ..World::default()
+        })
+    }
+
+    /// What went wrong so far, in words, and how often: also before a crash, a kill or a fork.
+    pub fn injected(&self) -> BTreeMap<&'static str, u64> {
+        self.world.lock().injected.clone()
     }
 
     /// Number of calls so far that changed something or tried to.
@@ -95,7 +127,16 @@ impl SimulatedDisk {
     pub fn inject(&self, fault: Fault) {
         let mut world = self.world.lock();
         match fault {
-            Fault::Fail { operation, nth } => world.failures.push((operation, nth)),
+            Fault::Fail { operation, nth } => world.failures.push(Failure {
+                operation,
+                nth,
+                full: false,
+            }),
+            Fault::NoSpace { operation, nth } => world.failures.push(Failure {
+                operation,
+                nth,
+                full: true,
+            }),
             Fault::FullAfter { bytes } => world.bytes_left = Some(bytes),
             Fault::StopAt { operation, effect } => world.stop = Some((operation, effect)),
         }
@@ -127,7 +168,15 @@ impl SimulatedDisk {
     pub fn kill(&self) -> Self {
         let mut world = self.world.lock();
         world.dead = true;
-        Self::from_world(world.copy())
+        let mut after = world.copy();
+        after.count("kills", 1);
+        Self::from_world(after)
+    }
+
+    /// What memory pressure does: readers see what is on the medium, where the kernel takes that for the same.
+    pub fn forget_clean(&self) {
+        let mut world = self.world.lock();
+        world.files.values_mut().for_each(FileContent::forget_clean);
     }
 
     /// Turns over one bit of a file, on the medium and in memory. Says whether there was such a byte.
@@ -136,21 +185,13 @@ impl SimulatedDisk {
         let Some(number) = world.file_number(path) else {
             return false;
         };
-        let Some(file) = world.files.get_mut(&number) else {
-            return false;
-        };
-        // What was not synced yet counts as synced now, so that both hold the same wrong bit.
-        file.synced = file.current.clone();
-        file.pending.clear();
-        let Some(place) = usize::try_from(byte)
-            .ok()
-            .and_then(|byte| file.current.get_mut(byte))
-        else {
-            return false;
-        };
-        *place ^= 1 << (bit & 7);
-        file.synced = file.current.clone();
-        true
+        let byte = usize::try_from(byte).unwrap_or(usize::MAX);
+        let damaged = world
+            .files
+            .get_mut(&number)
+            .is_some_and(|file| file.damage(byte, 1 << (bit & 7)));
+        world.count("flipped bits", u64::from(damaged));
+        damaged
     }
 
     fn from_world(world: World) -> Self {
@@ -160,9 +201,14 @@ impl SimulatedDisk {
     }
 
     /// The world, for a call that changes nothing.
-    fn look(&self, action: &'static str, path: &Path) -> Result<MutexGuard<'_, World>, DiskError> {
-        let world = self.world.lock();
-        world.check_alive(action, path)?;
+    fn look(
+        &self,
+        operation: Operation,
+        action: &'static str,
+        path: &Path,
+    ) -> Result<MutexGuard<'_, World>, DiskError> {
+        let mut world = self.world.lock();
+        world.look(operation, action, path)?;
         Ok(world)
     }
 
@@ -199,17 +245,30 @@ impl SimulatedDisk {
         if taken && !replace {
             return Err(DiskError::new(action, path, io::ErrorKind::AlreadyExists));
         }
-        if !world.take_space(content.len() as u64) {
-            return Err(DiskError::new(action, path, io::ErrorKind::StorageFull));
+        // It is the temporary file that does not fit, or that fails.
+        world.check_space(action, path)?;
+        let length = content.len() as u64;
+        let taken = world.take_space(length);
+        if taken < length {
+            world.give_space(taken);
+            return Err(failure(action, path, true));
         }
-        if act != Act::Skip {
+        // A failure may also be that of the folder's sync, when the name is there.
+        let named = match act {
+            Act::Fail { .. } => world.chance.below(2) == 0,
+            act => act.is_done(),
+        };
+        if named {
+            let freed = world.length_of(path);
+            world.give_space(freed);
             let number = world.new_file(content.to_vec());
-            let durable = act == Act::Do;
             let listed = world.folder(action, &folder)?;
-            listed.current.insert(name.clone(), Entry::File(number));
-            if durable {
-                listed.synced.insert(name, Entry::File(number));
+            listed.current.insert(name, Entry::File(number));
+            if act == Act::Do {
+                listed.synced.clone_from(&listed.current);
             }
+        } else {
+            world.give_space(length);
         }
         act.answer(action, path)
     }
@@ -235,18 +294,22 @@ impl Disk for SimulatedDisk {
         const ACTION: &str = "create the folder";
         let mut world = self.world.lock();
         world.check_alive(ACTION, path)?;
-        if world.folder(ACTION, path).is_ok() {
-            return Ok(());
+        let mut above: Vec<&Path> = path
+            .ancestors()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .collect();
+        above.reverse();
+        let there = world.folder(ACTION, path).is_ok();
+        let act = match there {
+            true => Act::Do,
+            false => world.begin(Operation::Create, ACTION, path)?,
+        };
+        if !there {
+            world.check_space(ACTION, path)?;
         }
-        let act = world.begin(Operation::Create, ACTION, path)?;
-        if act == Act::Do || act == Act::DoUnanswered {
-            let mut above: Vec<&Path> = path.ancestors().collect();
-            above.reverse();
-            for folder in above
-                .into_iter()
-                .filter(|folder| !folder.as_os_str().is_empty())
-            {
-                world.add_folder(folder);
+        if act.is_done() {
+            for folder in above {
+                world.add_folder(folder, act == Act::Do);
             }
         }
         act.answer(ACTION, path)
@@ -260,9 +323,10 @@ impl Disk for SimulatedDisk {
         if world.folder(ACTION, &folder)?.current.contains_key(&name) {
             return Err(DiskError::new(ACTION, path, io::ErrorKind::AlreadyExists));
         }
-        if act == Act::Skip {
+        if !act.is_done() {
             act.answer(ACTION, path)?;
         }
+        world.check_space(ACTION, path)?;
         let number = world.new_file(Vec::new());
         world
             .folder(ACTION, &folder)?
@@ -278,7 +342,7 @@ impl Disk for SimulatedDisk {
         access: Access,
         caching: Caching,
     ) -> Result<Arc<dyn DiskFile>, DiskError> {
-        let world = self.look("open", path)?;
+        let world = self.look(Operation::Read, "open", path)?;
         match world.file_number(path) {
             Some(number) => Ok(self.file(&world, number, path, access, caching)),
             None => Err(DiskError::new("open", path, io::ErrorKind::NotFound)),
@@ -294,7 +358,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn read(&self, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, DiskError> {
-        let world = self.look("read", path)?;
+        let world = self.look(Operation::Read, "read", path)?;
         let file = world
             .file_number(path)
             .and_then(|number| world.files.get(&number));
@@ -306,7 +370,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn list(&self, path: &Path) -> Result<Vec<DirectoryItem>, DiskError> {
-        let mut world = self.look("list", path)?;
+        let mut world = self.look(Operation::List, "list", path)?;
         let entries = world.folder("list", path)?.current.clone();
         let item = |(name, entry): (String, Entry)| match entry {
             Entry::Folder => DirectoryItem {
@@ -336,7 +400,9 @@ impl Disk for SimulatedDisk {
         if world.file_number(path).is_none() {
             return Err(DiskError::new(ACTION, path, io::ErrorKind::NotFound));
         }
-        if act == Act::Do || act == Act::DoUnanswered {
+        if act.is_done() {
+            let freed = world.length_of(path);
+            world.give_space(freed);
             let (folder, name) = split(path);
             world.folder(ACTION, &folder)?.current.remove(&name);
         }
@@ -348,7 +414,7 @@ impl Disk for SimulatedDisk {
         let mut world = self.world.lock();
         let act = world.begin(Operation::Remove, ACTION, path)?;
         world.folder(ACTION, path)?;
-        if act == Act::Do || act == Act::DoUnanswered {
+        if act.is_done() {
             let (parent, name) = split(path);
             world.folder(ACTION, &parent)?.current.remove(&name);
             for folder in world.folders_below(path) {
@@ -365,14 +431,15 @@ impl Disk for SimulatedDisk {
         let mut world = self.world.lock();
         let act = world.begin(Operation::Sync, ACTION, path)?;
         let folder = world.folder(ACTION, path)?;
-        if act == Act::Do || act == Act::DoUnanswered {
-            folder.synced = folder.current.clone();
+        if act.is_done() {
+            folder.synced.clone_from(&folder.current);
         }
         act.answer(ACTION, path)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Send + Sync>, DiskError> {
-        let mut world = self.look("lock", path)?;
+        let mut world = self.world.lock();
+        world.check_alive("lock", path)?;
         if !world.locks.insert(path.to_owned()) {
             return Err(DiskError::new("lock", path, io::ErrorKind::WouldBlock));
         }
@@ -383,7 +450,8 @@ impl Disk for SimulatedDisk {
     }
 
     fn space(&self) -> Result<Space, DiskError> {
-        let world = self.look("measure", Path::new(""))?;
+        let world = self.world.lock();
+        world.check_alive("measure", Path::new(""))?;
         let available_bytes = world.bytes_left.unwrap_or(CAPACITY_BYTES);
         Ok(Space {
             total_bytes: CAPACITY_BYTES,
@@ -514,6 +582,65 @@ mod tests {
             disk.kill().read(Path::new("a"), 100).unwrap(),
             b"onetwothrefo"
         );
+    }
+
+    #[test]
+    fn a_failed_sync_drops_writes_and_a_later_one_does_not_bring_them_back() {
+        let mut lost = 0;
+        for seed in 0..20 {
+            let disk = SimulatedDisk::seeded(seed);
+            let file = disk.create(Path::new("a"), Caching::Cached).unwrap();
+            disk.sync_directory(Path::new("")).unwrap();
+            write(&*file, 0, b"old");
+            file.sync().unwrap();
+            write(&*file, 0, b"new");
+            disk.inject(Fault::NoSpace {
+                operation: Operation::Sync,
+                nth: 0,
+            });
+            assert!(file.sync().unwrap_err().is_full());
+            file.sync().unwrap();
+            assert_eq!(disk.read(Path::new("a"), 10).unwrap(), b"new", "the cache");
+            let after = disk.crash(seed);
+            assert!(after.injected().contains_key("power failures"));
+            lost += u32::from(after.read(Path::new("a"), 10).unwrap() == b"old");
+        }
+        assert!((1..20).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn room_is_taken_by_growth_and_given_back_by_removal() {
+        let disk = SimulatedDisk::new();
+        disk.inject(Fault::FullAfter { bytes: 8 });
+        let file = disk.create(Path::new("a"), Caching::Cached).unwrap();
+        write(&*file, 0, b"12345678");
+        write(&*file, 0, b"87654321");
+        assert!(disk.publish(Path::new("b"), b"").unwrap_err().is_full());
+        let create = disk.create(Path::new("b"), Caching::Cached);
+        assert!(create.unwrap_err().is_full());
+        disk.remove(Path::new("a")).unwrap();
+        assert!(disk.publish(Path::new("b"), b"123456789").is_err());
+        disk.publish(Path::new("b"), b"12345678").unwrap();
+        assert_eq!(disk.space().unwrap().available_bytes, 0);
+    }
+
+    #[test]
+    fn a_failed_publication_is_there_whole_or_not() {
+        let there: BTreeSet<bool> = (0..20)
+            .map(|seed| {
+                let disk = SimulatedDisk::seeded(seed);
+                disk.inject(Fault::Fail {
+                    operation: Operation::Publish,
+                    nth: 0,
+                });
+                assert!(disk.publish(Path::new("a"), b"whole").is_err());
+                match disk.read(Path::new("a"), 10) {
+                    Ok(content) => content == b"whole",
+                    Err(error) => !error.is_missing(),
+                }
+            })
+            .collect();
+        assert_eq!(there.len(), 2);
     }
 
     #[test]

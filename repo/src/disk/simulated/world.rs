@@ -1,22 +1,36 @@
-//! What a simulated disk holds, and what power failure makes of it.
+//! What a simulated disk holds, and what goes wrong with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::chance::Chance;
+use super::content::{Fate, FileContent};
 use super::{DiskError, Effect, Operation};
 
 /// Everything on the disk, and the plan of what goes wrong.
 pub(super) struct World {
     pub(super) files: HashMap<u64, FileContent>,
     pub(super) folders: BTreeMap<PathBuf, Folder>,
-    next_file: u64,
+    pub(super) next_file: u64,
     pub(super) locks: BTreeSet<PathBuf>,
     pub(super) operations: u64,
-    pub(super) failures: Vec<(Operation, u64)>,
+    pub(super) failures: Vec<Failure>,
     pub(super) bytes_left: Option<u64>,
     pub(super) stop: Option<(u64, Effect)>,
     pub(super) dead: bool,
+    pub(super) chance: Chance,
+    /// What went wrong so far, in words, and how often.
+    pub(super) injected: BTreeMap<&'static str, u64>,
+}
+
+/// A call that is to fail.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) operation: Operation,
+    /// So many calls of its kind go well before.
+    pub(super) nth: u64,
+    pub(super) full: bool,
 }
 
 impl Default for World {
@@ -31,6 +45,8 @@ impl Default for World {
             bytes_left: None,
             stop: None,
             dead: false,
+            chance: Chance::new(0),
+            injected: BTreeMap::new(),
         }
     }
 }
@@ -48,6 +64,12 @@ impl World {
         }
     }
 
+    pub(super) fn count(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.injected.entry(what).or_default() += times;
+        }
+    }
+
     /// Counts a mutating call and tells what becomes of it.
     pub(super) fn begin(
         &mut self,
@@ -58,25 +80,13 @@ impl World {
         self.check_alive(action, path)?;
         let number = self.operations;
         self.operations += 1;
-        let mut fails = false;
-        self.failures.retain_mut(|(kind, nth)| {
-            if *kind != operation {
-                return true;
-            }
-            fails |= *nth == 0;
-            *nth = nth.wrapping_sub(1);
-            *nth != u64::MAX
-        });
-        if fails {
-            return Err(DiskError::new(
-                action,
-                path,
-                io::Error::other("injected input/output error"),
-            ));
+        if let Some(full) = self.planned_failure(operation) {
+            return Ok(Act::Fail { full });
         }
         match self.stop {
             Some((at, effect)) if at <= number => {
                 self.dead = true;
+                self.count("stops in the middle of a call", 1);
                 Ok(match effect {
                     Effect::Nothing => Act::Skip,
                     Effect::Half if operation == Operation::Write => Act::Half,
@@ -88,28 +98,75 @@ impl World {
         }
     }
 
-    pub(super) fn take_space(&mut self, bytes: u64) -> bool {
-        match &mut self.bytes_left {
-            Some(left) if *left < bytes => false,
-            Some(left) => {
-                *left -= bytes;
-                true
-            }
-            None => true,
+    /// Tells whether a call that changes nothing goes well.
+    pub(super) fn look(
+        &mut self,
+        operation: Operation,
+        action: &'static str,
+        path: &Path,
+    ) -> Result<(), DiskError> {
+        self.check_alive(action, path)?;
+        match self.planned_failure(operation) {
+            Some(full) => Err(failure(action, path, full)),
+            None => Ok(()),
         }
     }
 
+    fn planned_failure(&mut self, operation: Operation) -> Option<bool> {
+        let mut fails = None;
+        self.failures.retain_mut(|failure| {
+            if failure.operation != operation {
+                return true;
+            }
+            if failure.nth == 0 {
+                fails = Some(failure.full);
+            }
+            failure.nth = failure.nth.wrapping_sub(1);
+            failure.nth != u64::MAX
+        });
+        if let Some(full) = fails {
+            self.count(if full { FULL } else { operation.failure() }, 1);
+        }
+        fails
+    }
+
+    /// Takes as much of the space as there is, up to `wanted`.
+    pub(super) fn take_space(&mut self, wanted: u64) -> u64 {
+        let Some(left) = &mut self.bytes_left else {
+            return wanted;
+        };
+        let taken = wanted.min(*left);
+        *left -= taken;
+        if taken < wanted {
+            self.count(FULL, 1);
+        }
+        taken
+    }
+
+    /// Refuses if nothing more fits, not even a name.
+    pub(super) fn check_space(
+        &mut self,
+        action: &'static str,
+        path: &Path,
+    ) -> Result<(), DiskError> {
+        if self.bytes_left != Some(0) {
+            return Ok(());
+        }
+        self.count(FULL, 1);
+        Err(failure(action, path, true))
+    }
+
+    pub(super) fn give_space(&mut self, bytes: u64) {
+        if let Some(left) = &mut self.bytes_left {
+            *left = left.saturating_add(bytes);
+        }
+    }
+
+    /// Adds a file that was synced with this content, under no name yet.
     pub(super) fn new_file(&mut self, content: Vec<u8>) -> u64 {
         let number = self.next_file;
         self.next_file += 1;
-        self.files.insert(
-            number,
-            FileContent {
-                synced: content.clone(),
-                current: content,
-                pending: Vec::new(),
-            },
-        );
+        self.files.insert(number, FileContent::synced(content));
         number
     }
 
@@ -119,6 +176,13 @@ impl World {
             Entry::File(number) => Some(*number),
             Entry::Folder => None,
         }
+    }
+
+    /// Length of what `path` names; 0 if that is no file.
+    pub(super) fn length_of(&self, path: &Path) -> u64 {
+        self.file_number(path)
+            .and_then(|number| self.files.get(&number))
+            .map_or(0, |file| file.current.len() as u64)
     }
 
     pub(super) fn folder(
@@ -138,17 +202,19 @@ impl World {
             .ok_or_else(|| DiskError::new(action, path, io::ErrorKind::NotFound))
     }
 
-    /// Makes a folder, durable at once as `create_directory` promises.
-    pub(super) fn add_folder(&mut self, path: &Path) {
-        if self.folder("create the folder", path).is_ok() {
-            return;
-        }
+    /// Makes a folder, durable at once as `create_directory` promises when it is answered.
+    pub(super) fn add_folder(&mut self, path: &Path, durable: bool) {
+        let there = self.folder("create the folder", path).is_ok();
         let (parent, name) = split(path);
         if let Some(parent) = self.folders.get_mut(&parent) {
             parent.current.insert(name.clone(), Entry::Folder);
-            parent.synced.insert(name, Entry::Folder);
+            if durable {
+                parent.synced.insert(name, Entry::Folder);
+            }
         }
-        self.folders.insert(path.to_owned(), Folder::default());
+        if !there {
+            self.folders.insert(path.to_owned(), Folder::default());
+        }
     }
 
     pub(super) fn folders_below(&self, path: &Path) -> Vec<PathBuf> {
@@ -159,45 +225,68 @@ impl World {
             .collect()
     }
 
+    /// The same content, without plan, locks and files that no name can lead to any more.
     pub(super) fn copy(&self) -> Self {
+        let named: BTreeSet<u64> = self.folders.values().flat_map(Folder::files).collect();
+        let files = named
+            .iter()
+            .filter_map(|number| Some((*number, self.files.get(number)?.clone())));
         Self {
-            files: self.files.clone(),
+            files: files.collect(),
             folders: self.folders.clone(),
             next_file: self.next_file,
-            operations: 0,
+            chance: self.chance.clone(),
+            injected: self.injected.clone(),
             ..Self::default()
         }
     }
 
     /// Keeps of every sector and of every name one of the states it had since it was last synced.
     pub(super) fn lose_power(&mut self, chance: &mut Chance) {
-        let mood = chance.mood();
+        let fates = chance.fates();
+        let stale = self.stale_sectors(chance);
         let mut numbers: Vec<u64> = self.files.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
+            let fate = chance.fate(fates.files);
             if let Some(file) = self.files.get_mut(&number) {
-                file.lose_power(mood, chance);
+                let lost = file.lose_power(fate, &stale, chance);
+                self.count("writes lost", lost.whole);
+                self.count("writes torn", lost.torn);
             }
         }
+        let mut lost = 0;
         for folder in self.folders.values_mut() {
-            let names: BTreeSet<String> = folder
-                .synced
-                .keys()
-                .chain(folder.current.keys())
-                .cloned()
-                .collect();
-            for name in names {
-                let (old, new) = (
-                    folder.synced.get(&name).copied(),
-                    folder.current.get(&name).copied(),
-                );
-                match if chance.keeps(mood) { new } else { old } {
-                    Some(entry) => folder.synced.insert(name, entry),
-                    None => folder.synced.remove(&name),
-                };
-            }
-            folder.current = folder.synced.clone();
+            lost += folder.lose_power(chance.fate(fates.names), chance);
         }
+        self.count("names lost or come back", lost);
+        self.count("power failures", 1);
+    }
+
+    /// What blocks may hold that are given to a file and not yet written: bits of other files.
+    fn stale_sectors(&self, chance: &mut Chance) -> Vec<Vec<u8>> {
+        if chance.below(3) > 0 {
+            return Vec::new();
+        }
+        let mut numbers: Vec<u64> = self.files.keys().copied().collect();
+        numbers.sort_unstable();
+        let sectors = numbers.iter().filter_map(|number| {
+            let content = &self.files.get(number)?.current;
+            let count = content.len() / SECTOR_BYTES;
+            let at = chance.below(count) * SECTOR_BYTES;
+            content.get(at..at + SECTOR_BYTES).map(<[u8]>::to_vec)
+        });
+        sectors.take(STALE_SECTORS_MAX).collect()
+    }
+
+    /// A failed sync: the kernel has dropped some of what it was to write, and takes all of it for clean.
+    pub(super) fn drop_unsynced(&mut self, number: u64, reads_show_it: bool) {
+        let mut chance = self.chance.clone();
+        if let Some(file) = self.files.get_mut(&number) {
+            let dropped = file.drop_unsynced(reads_show_it, &mut chance);
+            self.count("writes dropped by a failed sync", dropped);
+        }
+        self.chance = chance;
     }
 }
 
@@ -207,105 +296,51 @@ pub(super) struct Folder {
     pub(super) current: BTreeMap<String, Entry>,
 }
 
+impl Folder {
+    fn files(&self) -> impl Iterator<Item = u64> {
+        self.synced
+            .values()
+            .chain(self.current.values())
+            .filter_map(|entry| match entry {
+                Entry::File(number) => Some(*number),
+                Entry::Folder => None,
+            })
+    }
+
+    /// Gives the number of names that are not as they were shown last.
+    fn lose_power(&mut self, fate: Fate, chance: &mut Chance) -> u64 {
+        let names: BTreeSet<String> = self
+            .synced
+            .keys()
+            .chain(self.current.keys())
+            .cloned()
+            .collect();
+        let mut lost = 0;
+        for name in names {
+            let (old, new) = (self.synced.get(&name), self.current.get(&name));
+            if old == new {
+                continue;
+            }
+            let kept = if chance.keeps(fate) {
+                new.copied()
+            } else {
+                lost += 1;
+                old.copied()
+            };
+            match kept {
+                Some(entry) => self.synced.insert(name, entry),
+                None => self.synced.remove(&name),
+            };
+        }
+        self.current = self.synced.clone();
+        lost
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
     File(u64),
     Folder,
-}
-
-#[derive(Debug, Clone, Default)]
-pub(super) struct FileContent {
-    pub(super) synced: Vec<u8>,
-    pub(super) current: Vec<u8>,
-    /// What changed since the last sync, in order.
-    pub(super) pending: Vec<Change>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Change {
-    Write { offset: u64, bytes: Vec<u8> },
-    Length(usize),
-}
-
-impl FileContent {
-    pub(super) fn change(&mut self, change: Change) {
-        change.apply(&mut self.current);
-        self.pending.push(change);
-    }
-
-    pub(super) fn lose_power(&mut self, mood: Mood, chance: &mut Chance) {
-        let pending = std::mem::take(&mut self.pending);
-        match mood {
-            Mood::LoseAll => {}
-            Mood::KeepAll => self.synced = self.current.clone(),
-            Mood::Mixed => {
-                // Sector by sector: the state after some number of the changes. The length is chosen likewise.
-                let mut state = self.synced.clone();
-                let mut lengths = vec![state.len()];
-                let mut after: Vec<(u64, Vec<u8>)> = Vec::new();
-                for change in &pending {
-                    change.apply(&mut state);
-                    lengths.push(state.len());
-                    after.extend(change.sectors(&state));
-                }
-                let mut kept = self.synced.clone();
-                for (offset, sector) in after {
-                    if chance.below(2) == 0 {
-                        Change::Write {
-                            offset,
-                            bytes: sector,
-                        }
-                        .apply(&mut kept);
-                    }
-                }
-                let length = lengths
-                    .get(chance.below(lengths.len()))
-                    .copied()
-                    .unwrap_or(0);
-                kept.resize(length, 0);
-                self.synced = kept;
-            }
-        }
-        self.current = self.synced.clone();
-    }
-}
-
-impl Change {
-    fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Self::Length(length) => content.resize(*length, 0),
-            Self::Write { offset, bytes } => {
-                let Ok(start) = usize::try_from(*offset) else {
-                    return;
-                };
-                let end = start + bytes.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                if let Some(place) = content.get_mut(start..end) {
-                    place.copy_from_slice(bytes);
-                }
-            }
-        }
-    }
-
-    /// The sectors that the change touched, as `state` has them after it.
-    fn sectors(&self, state: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        let Self::Write { offset, bytes } = self else {
-            return Vec::new();
-        };
-        let end = offset + bytes.len() as u64;
-        let first = offset - offset % SECTOR_BYTES;
-        let sector = |start: u64| {
-            let from = usize::try_from(start).ok()?;
-            let to = usize::try_from((start + SECTOR_BYTES).min(state.len() as u64)).ok()?;
-            Some((start, state.get(from..to)?.to_vec()))
-        };
-        (first..end)
-            .step_by(SECTOR_STEP)
-            .filter_map(sector)
-            .collect()
-    }
 }
 
 /// What becomes of a mutating call.
@@ -315,12 +350,22 @@ pub(super) enum Act {
     DoUnanswered,
     Half,
     Skip,
+    /// It fails, for lack of space or by an input/output error; what it does meanwhile is the call's own affair.
+    Fail {
+        full: bool,
+    },
 }
 
 impl Act {
+    /// Whether all that was asked for is done.
+    pub(super) fn is_done(self) -> bool {
+        matches!(self, Self::Do | Self::DoUnanswered)
+    }
+
     pub(super) fn answer(self, action: &'static str, path: &Path) -> Result<(), DiskError> {
         match self {
             Self::Do => Ok(()),
+            Self::Fail { full } => Err(failure(action, path, full)),
             _ => Err(DiskError::new(
                 action,
                 path,
@@ -330,45 +375,29 @@ impl Act {
     }
 }
 
-/// How a power failure treats what was not synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mood {
-    LoseAll,
-    KeepAll,
-    Mixed,
+impl Operation {
+    /// Its failures in words.
+    fn failure(self) -> &'static str {
+        match self {
+            Self::Write => "failed writes",
+            Self::Sync => "failed syncs",
+            Self::Create => "failed creations",
+            Self::Publish => "failed publications",
+            Self::Remove => "failed removals",
+            Self::Resize => "failed resizes",
+            Self::Read => "failed reads",
+            Self::List => "failed listings",
+        }
+    }
 }
 
-/// A small generator of choices (xorshift64*), the same everywhere for the same seed.
-pub(super) struct Chance(u64);
-
-impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let mixed = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(mixed).unwrap_or(0) % bound.max(1)
-    }
-
-    fn mood(&mut self) -> Mood {
-        match self.below(6) {
-            0 => Mood::LoseAll,
-            1 => Mood::KeepAll,
-            _ => Mood::Mixed,
-        }
-    }
-
-    fn keeps(&mut self, mood: Mood) -> bool {
-        match mood {
-            Mood::LoseAll => false,
-            Mood::KeepAll => true,
-            Mood::Mixed => self.below(2) == 0,
-        }
-    }
+pub(super) fn failure(action: &'static str, path: &Path, full: bool) -> DiskError {
+    let source = if full {
+        io::Error::from(io::ErrorKind::StorageFull)
+    } else {
+        io::Error::other("injected input/output error")
+    };
+    DiskError::new(action, path, source)
 }
 
 pub(super) fn split(path: &Path) -> (PathBuf, String) {
@@ -381,5 +410,8 @@ pub(super) fn split(path: &Path) -> (PathBuf, String) {
 }
 
 /// Unit in which a torn write is old or new.
-const SECTOR_BYTES: u64 = 512;
-const SECTOR_STEP: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
+
+const STALE_SECTORS_MAX: usize = 16;
+
+const FULL: &str = "calls without space";
