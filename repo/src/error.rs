@@ -50,6 +50,39 @@ pub enum RepoError {
         /// The folder.
         path: PathBuf,
     },
+    /// It is encrypted and no key was given.
+    #[error(
+        "{} is encrypted: give its passphrase or key (--passphrase-file, --key-file or --key-command, or the same under [repository] in the configuration)",
+        path.display()
+    )]
+    KeyNeeded {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The passphrase or key that was given opens no key slot.
+    #[error("this passphrase or key does not open {}: no key slot fits it", path.display())]
+    WrongKey {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A key was given for a repository that has none.
+    #[error(
+        "{} is not encrypted, but a passphrase or key was given: leave it out, or check that nobody has put another repository there",
+        path.display()
+    )]
+    NotEncrypted {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No such key slot.
+    #[error("there is no key slot {0}")]
+    NoSuchKeySlot(String),
+    /// There is a key slot of that name.
+    #[error("there is a key slot {0} already: choose another name, or change that one")]
+    KeySlotTaken(String),
+    /// The system's random generator failed.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
     /// It was made by a newer version.
     #[error("{what} has format version {found}, this program reads up to {known}: update holdfast")]
     TooNew {
@@ -203,6 +236,10 @@ impl RepoError {
             | Self::AlreadyARepository { .. }
             | Self::NotEmpty { .. }
             | Self::InUse { .. }
+            | Self::KeyNeeded { .. }
+            | Self::WrongKey { .. }
+            | Self::NotEncrypted { .. }
+            | Self::NoRandomness
             | Self::TooNew { .. } => Culprit::Operator,
             _ => Culprit::Caller,
         }

@@ -16,6 +16,7 @@ use crate::disk::{Disk, SystemDisk};
 use crate::error::RepoError;
 use crate::image::Image;
 use crate::index::{OpenedIndex, RocksIndex, SimulatedIndex};
+use crate::keys::{KeyRing, KeySlots, MasterKey, NewKeySlot, Secret};
 use crate::overlay::{Overlay, OverlayRecord, OverlaySettings, PageStore};
 use crate::pack::{PackReader, PackSet};
 use crate::store::{ChunkStore, StoreCounters};
@@ -24,7 +25,10 @@ use crate::superblock::Superblock;
 
 /// How a repository is made.
 #[derive(Debug, Clone, Default)]
-pub struct CreateOptions {}
+pub struct CreateOptions {
+    /// The first key slots. With none, the repository is not encrypted, and can never be.
+    pub key_slots: Vec<NewKeySlot>,
+}
 
 /// How a repository is opened. What is cached is bounded by these, whatever is stored.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub struct OpenOptions {
     pub workers: usize,
     /// How overlays keep their journal and map.
     pub overlay: OverlaySettings,
+    /// What opens it, if it is encrypted.
+    pub secret: Option<Secret>,
 }
 
 impl Default for OpenOptions {
@@ -50,6 +56,7 @@ impl Default for OpenOptions {
             index_cache_bytes: 64 << 20,
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             overlay: OverlaySettings::default(),
+            secret: None,
         }
     }
 }
@@ -65,6 +72,7 @@ struct Inner {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     superblock: Superblock,
+    key_slots: Option<KeySlots>,
     catalog: Catalog,
     store: Arc<ChunkStore>,
     pages: Arc<dyn PageStore>,
@@ -117,7 +125,7 @@ impl Repository {
         disk: &dyn Disk,
         root: &Path,
         clock: &dyn Clock,
-        _: &CreateOptions,
+        options: &CreateOptions,
     ) -> Result<(), RepoError> {
         let items = disk.list(Path::new(""))?;
         if items.iter().any(|item| item.name == Superblock::PATH) {
@@ -128,20 +136,36 @@ impl Repository {
         // A try that was cut off before the superblock leaves these folders, empty.
         if items
             .iter()
-            .any(|item| !FOLDERS.contains(&item.name.as_str()) && item.name != "lost+found")
+            .any(|item| !MADE_FIRST.contains(&item.name.as_str()) && item.name != "lost+found")
         {
             return Err(RepoError::NotEmpty {
                 path: root.to_owned(),
             });
         }
+        for item in items
+            .iter()
+            .filter(|item| FOLDERS.contains(&item.name.as_str()))
+        {
+            if !disk.list(Path::new(&item.name))?.is_empty() {
+                return Err(RepoError::NotEmpty {
+                    path: root.to_owned(),
+                });
+            }
+        }
+        if items.iter().any(|item| item.name == KeySlots::FOLDER) {
+            // Of that try, and of no use to anybody: nothing was ever stored with that key.
+            disk.remove_directory(Path::new(KeySlots::FOLDER))?;
+        }
         for folder in FOLDERS {
             disk.create_directory(Path::new(folder))?;
         }
-        Superblock {
-            repository: Uuid::new_v4(),
-            created: clock.now(),
+        let repository = Uuid::new_v4();
+        let mut master = None;
+        if !options.key_slots.is_empty() {
+            let made = master.insert(MasterKey::random()?);
+            KeySlots::create(disk, clock, repository, made, &options.key_slots)?;
         }
-        .create(disk)
+        Superblock::new(repository, clock.now(), master.as_ref()).create(disk)
     }
 
     /// Opens the repository in `root` for reading and writing. A second process is refused.
@@ -151,11 +175,20 @@ impl Repository {
     /// from opening.
     pub fn open(root: &Path, options: &OpenOptions) -> Result<Self, RepoError> {
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk::new(root));
-        Superblock::open(disk.as_ref(), root)?;
+        let superblock = Superblock::open(disk.as_ref(), root)?;
         let lock = take_lock(disk.as_ref(), root)?;
+        let master = unlock(disk.as_ref(), root, &superblock, options.secret.as_ref())?;
         let cache = usize::try_from(options.index_cache_bytes).unwrap_or(usize::MAX);
         let index = RocksIndex::open(&root.join("index"), cache)?;
-        Self::assemble(disk, root, Arc::new(SystemClock), index, lock, options)
+        let ground = Ground {
+            disk,
+            root,
+            clock: Arc::new(SystemClock),
+            superblock,
+            master,
+            lock,
+        };
+        Self::assemble(ground, index, options)
     }
 
     /// Opens a repository on any disk, with an index in memory that is made from the packs.
@@ -183,24 +216,46 @@ impl Repository {
         options: &OpenOptions,
     ) -> Result<Self, RepoError> {
         let lock = take_lock(disk.as_ref(), root)?;
-        Self::assemble(disk, root, clock, index.opened(), lock, options)
+        let superblock = Superblock::open(disk.as_ref(), root)?;
+        let master = unlock(disk.as_ref(), root, &superblock, options.secret.as_ref())?;
+        let ground = Ground {
+            disk,
+            root,
+            clock,
+            superblock,
+            master,
+            lock,
+        };
+        Self::assemble(ground, index.opened(), options)
     }
 
     fn assemble(
-        disk: Arc<dyn Disk>,
-        root: &Path,
-        clock: Arc<dyn Clock>,
+        ground: Ground<'_>,
         opened: OpenedIndex,
-        lock: Box<dyn Send + Sync>,
         options: &OpenOptions,
     ) -> Result<Self, RepoError> {
-        let superblock = Superblock::open(disk.as_ref(), root)?;
+        let Ground {
+            disk,
+            root,
+            clock,
+            superblock,
+            master,
+            lock,
+        } = ground;
         let repository = superblock.repository;
+        let keys = match &master {
+            None => KeyRing::plain(),
+            Some(master) => KeyRing::new(master.clone(), repository),
+        };
+        let keys = Arc::new(keys);
+        let key_slots = master
+            .map(|master| KeySlots::new(Arc::clone(&disk), Arc::clone(&clock), repository, master));
         let OpenedIndex { index, pages } = opened;
         let packs = PackSet::open(
             Arc::clone(&disk),
             Arc::clone(&index),
             Arc::clone(&clock),
+            Arc::clone(&keys),
             repository,
             EPOCH,
         )?;
@@ -212,7 +267,7 @@ impl Repository {
             options.chunk_cache_bytes,
             options.node_cache_bytes,
         );
-        let catalog = Catalog::open(Arc::clone(&disk), repository, EPOCH)?;
+        let catalog = Catalog::open(Arc::clone(&disk), keys, repository, EPOCH)?;
         for error in catalog.damaged() {
             tracing::error!(%error, "a restore point cannot be used");
         }
@@ -222,6 +277,7 @@ impl Repository {
             disk,
             clock,
             superblock,
+            key_slots,
             catalog,
             store: Arc::new(store),
             pages,
@@ -261,6 +317,11 @@ impl Repository {
     /// When it was made.
     pub fn created(&self) -> crate::UnixNanoseconds {
         self.inner.superblock.created
+    }
+
+    /// The key slots; none if the repository is not encrypted.
+    pub fn key_slots(&self) -> Option<&KeySlots> {
+        self.inner.key_slots.as_ref()
     }
 
     /// Its folder.
@@ -374,6 +435,11 @@ impl Repository {
     /// # Errors
     /// If the point has no such disk or the storage fails.
     pub fn create_overlay(&self, point: &Point, disk: usize) -> Result<Arc<Overlay>, RepoError> {
+        if self.inner.superblock.is_encrypted() {
+            return Err(RepoError::Refused(
+                "this version cannot make overlays in an encrypted repository, since it would write them in clear",
+            ));
+        }
         let image = self.image(point, disk)?;
         let mut overlays = self.inner.overlays.lock();
         self.inner.catalog.point(&point.name)?;
@@ -507,6 +573,42 @@ impl fmt::Debug for Repository {
     }
 }
 
+/// What a repository stands on when it is opened.
+struct Ground<'a> {
+    disk: Arc<dyn Disk>,
+    root: &'a Path,
+    clock: Arc<dyn Clock>,
+    superblock: Superblock,
+    master: Option<MasterKey>,
+    lock: Box<dyn Send + Sync>,
+}
+
+/// The master key of an encrypted repository; none for another. A key that is given for a repository without one is
+/// refused: somebody may have put it there to be written to in clear.
+fn unlock(
+    disk: &dyn Disk,
+    root: &Path,
+    superblock: &Superblock,
+    secret: Option<&Secret>,
+) -> Result<Option<MasterKey>, RepoError> {
+    let path = || root.to_owned();
+    let secret = match (superblock.is_encrypted(), secret) {
+        (false, None) => return Ok(None),
+        (false, Some(_)) => return Err(RepoError::NotEncrypted { path: path() }),
+        (true, None) => return Err(RepoError::KeyNeeded { path: path() }),
+        (true, Some(secret)) => secret,
+    };
+    let master = KeySlots::unlock(disk, superblock.repository, secret)?
+        .ok_or_else(|| RepoError::WrongKey { path: path() })?;
+    if superblock.belongs_to(&master) {
+        return Ok(Some(master));
+    }
+    Err(RepoError::Corrupt {
+        what: format!("file {}", Superblock::PATH),
+        detail: "it is not the one that this key's repository was made with".to_owned(),
+    })
+}
+
 fn take_lock(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Send + Sync>, RepoError> {
     match disk.lock(Path::new("lock")) {
         Err(error) if error.source.kind() == std::io::ErrorKind::WouldBlock => {
@@ -522,3 +624,6 @@ fn take_lock(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Send + Sync>, RepoE
 const EPOCH: u32 = 1;
 
 const FOLDERS: [&str; 3] = ["packs", "points", "overlays"];
+
+/// What may be there before the superblock.
+const MADE_FIRST: [&str; 4] = ["packs", "points", "overlays", KeySlots::FOLDER];

@@ -12,6 +12,7 @@ use crate::chunk::{CHUNK_BYTES, ChunkId};
 use crate::error::RepoError;
 use crate::image::{ImageNode, Pointer};
 use crate::index::{IndexStore, Place};
+use crate::keys::KeyRing;
 use crate::pack::{PackReader, PackSet, RecordKind};
 
 /// Finds, reads and proves records.
@@ -71,6 +72,11 @@ impl ChunkStore {
 
     pub(crate) fn packs(&self) -> &Arc<PackSet> {
         &self.packs
+    }
+
+    /// What names, encrypts and decrypts the records.
+    pub(crate) fn keys(&self) -> &Arc<KeyRing> {
+        self.packs.keys()
     }
 
     pub(crate) fn counters(&self) -> &StoreCounters {
@@ -146,9 +152,11 @@ impl ChunkStore {
             return Ok(node);
         }
         let raw = self.record(id, hint, RecordKind::ImageNode)?;
-        let node = ImageNode::decode(&raw, id, level).map_err(|detail| RepoError::Corrupt {
-            what: format!("map node {id}"),
-            detail: detail.to_owned(),
+        let node = ImageNode::decode(&raw, id, level, self.keys()).map_err(|detail| {
+            RepoError::Corrupt {
+                what: format!("map node {id}"),
+                detail: detail.to_owned(),
+            }
         })?;
         let node = Arc::new(node);
         self.nodes.insert(id, Arc::clone(&node));

@@ -1,4 +1,6 @@
-//! The text files of `docs/formats/catalog.md`: a head line that proves the rest, then JSON.
+//! Manifests (`docs/formats/catalog.md`).
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,63 +10,8 @@ use crate::chunk::ChunkId;
 use crate::clock::UnixNanoseconds;
 use crate::error::RepoError;
 use crate::image::{IMAGE_BYTES_MAX, Pointer};
+use crate::keys::{KeyRing, MasterKey};
 use crate::pack::Place;
-
-/// Puts the head line before a body: `holdfast KIND VERSION HASH`.
-pub(crate) fn seal_text(kind: &str, version: u32, body: &str) -> String {
-    format!(
-        "holdfast {kind} {version} {}\n{body}",
-        text_hash(kind, version, body)
-    )
-}
-
-/// The hash in the head line covers the rest of that line, too.
-fn text_hash(kind: &str, version: u32, body: &str) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("holdfast {kind} {version}\n").as_bytes());
-    hasher.update(body.as_bytes());
-    hasher.finalize()
-}
-
-/// The version and body of a text that [`seal_text`] made, proven.
-pub(crate) fn open_text<'a>(
-    what: &str,
-    kind: &str,
-    known: u32,
-    text: &'a [u8],
-) -> Result<(u32, &'a str), RepoError> {
-    let corrupt = |detail: &str| RepoError::Corrupt {
-        what: what.to_owned(),
-        detail: detail.to_owned(),
-    };
-    let text = std::str::from_utf8(text).map_err(|_| corrupt("it is not text"))?;
-    let (head, body) = text
-        .split_once('\n')
-        .ok_or_else(|| corrupt("it is cut off in its first line"))?;
-    let words: Vec<&str> = head.split(' ').collect();
-    let ["holdfast", found, version, hash] = words.as_slice() else {
-        return Err(corrupt("its first line is not one of holdfast's"));
-    };
-    let version: u32 = version
-        .parse()
-        .map_err(|_| corrupt("its format version is no number"))?;
-    if *found != kind {
-        return Err(corrupt(&format!("it is a {found}, not a {kind}")));
-    }
-    if version > known {
-        return Err(RepoError::TooNew {
-            what: what.to_owned(),
-            found: version,
-            known,
-        });
-    }
-    if text_hash(kind, version, body).to_hex().as_str() != *hash {
-        return Err(corrupt(
-            "its content does not have the hash in its first line",
-        ));
-    }
-    Ok((version, body))
-}
 
 /// A manifest as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,8 +88,13 @@ impl StoredPointer {
     }
 }
 
-/// A manifest's text.
-pub(super) fn encode_point(point: &Point, repository: Uuid) -> String {
+/// A manifest as it is to be stored at `path`.
+pub(super) fn encode_point(
+    point: &Point,
+    repository: Uuid,
+    keys: &KeyRing,
+    path: &Path,
+) -> Result<Vec<u8>, RepoError> {
     let images = point.images.iter().map(|image| StoredImage {
         name: image.name.clone(),
         size_bytes: image.size_bytes,
@@ -174,32 +126,29 @@ pub(super) fn encode_point(point: &Point, repository: Uuid) -> String {
         configuration: point.configuration.clone(),
     };
     let body = serde_json::to_string_pretty(&stored).expect("a manifest has only text keys");
-    seal_text(KIND, VERSION, &body)
+    keys.seal_text(KIND, VERSION, path, &body)
 }
 
-/// Reads the manifest `what`, which must be that of `name` in this repository.
+/// Reads the manifest that lies at `path`. Whose it is stands in it; the caller compares.
 pub(super) fn decode_point(
     text: &[u8],
     repository: Uuid,
-    name: &PointName,
-    what: &str,
+    keys: &KeyRing,
+    path: &Path,
 ) -> Result<Point, RepoError> {
-    let what = format!("manifest {what}");
+    let what = format!("manifest {}", path.display());
     let corrupt = |detail: String| RepoError::Corrupt {
         what: what.clone(),
         detail,
     };
-    let (_, body) = open_text(&what, KIND, VERSION, text)?;
+    let (_, body) = keys.open_text(&what, KIND, VERSION, path, text)?;
     let stored: StoredPoint =
-        serde_json::from_str(body).map_err(|error| corrupt(error.to_string()))?;
+        serde_json::from_str(&body).map_err(|error| corrupt(error.to_string()))?;
     if stored.repository != repository {
         return Err(corrupt(format!(
             "it belongs to repository {}",
             stored.repository
         )));
-    }
-    if stored.point != *name {
-        return Err(corrupt(format!("it is that of {}", stored.point)));
     }
     let images = stored
         .images
@@ -275,17 +224,15 @@ fn parse_sequence(digits: &str) -> Option<u64> {
 /// Feeds `bytes` to the decoder of manifests. Whatever they are, nothing panics.
 #[doc(hidden)]
 pub fn fuzz_manifest(bytes: &[u8]) {
-    let Ok(name) = "fuzz@1".parse::<PointName>() else {
-        return;
-    };
-    drop(decode_point(bytes, Uuid::nil(), &name, "fuzz"));
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        drop(decode_point(
-            seal_text(KIND, VERSION, text).as_bytes(),
-            Uuid::nil(),
-            &name,
-            "fuzz",
-        ));
+    let path = Path::new("points/fuzz/1");
+    let encrypted = KeyRing::new(MasterKey::from_bytes([7; 32]), Uuid::nil());
+    for keys in [KeyRing::plain(), encrypted] {
+        drop(decode_point(bytes, Uuid::nil(), &keys, path));
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && let Ok(sealed) = keys.seal_text(KIND, VERSION, path, text)
+        {
+            drop(decode_point(&sealed, Uuid::nil(), &keys, path));
+        }
     }
 }
 
@@ -325,48 +272,42 @@ mod tests {
         }
     }
 
+    fn rings() -> [KeyRing; 2] {
+        let master = MasterKey::from_bytes([3; 32]);
+        [KeyRing::plain(), KeyRing::new(master, Uuid::nil())]
+    }
+
     #[test]
     fn a_manifest_reads_back_and_any_changed_byte_is_found() {
         let point = point();
-        let text = encode_point(&point, Uuid::nil());
-        let back = decode_point(text.as_bytes(), Uuid::nil(), &point.name, "x").unwrap();
-        assert_eq!(format!("{back:?}"), format!("{point:?}"));
-        for place in 0..text.len() {
-            let mut hurt = text.clone().into_bytes();
-            hurt[place] ^= 1;
-            assert!(
-                decode_point(&hurt, Uuid::nil(), &point.name, "x").is_err(),
-                "byte {place}"
-            );
+        let path = Path::new("x");
+        for keys in rings() {
+            let text = encode_point(&point, Uuid::nil(), &keys, path).unwrap();
+            let back = decode_point(&text, Uuid::nil(), &keys, path).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{point:?}"));
+            for place in 0..text.len() {
+                let mut hurt = text.clone();
+                hurt[place] ^= 1;
+                assert!(
+                    decode_point(&hurt, Uuid::nil(), &keys, path).is_err(),
+                    "byte {place}"
+                );
+            }
         }
     }
 
     #[test]
-    fn a_manifest_of_another_repository_or_point_is_refused() {
-        let point = point();
-        let text = encode_point(&point, Uuid::nil());
-        assert!(decode_point(text.as_bytes(), Uuid::max(), &point.name, "x").is_err());
-        let other = "web@4".parse().unwrap();
-        let error = decode_point(text.as_bytes(), Uuid::nil(), &other, "x").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "manifest x is damaged: it is that of web@3"
-        );
-    }
-
-    #[test]
-    fn a_newer_version_is_named_as_such() {
-        let error = open_text("manifest x", KIND, 1, b"holdfast point 2 00\n{}").unwrap_err();
-        assert!(
-            matches!(
-                error,
-                RepoError::TooNew {
-                    found: 2,
-                    known: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+    fn a_manifest_of_another_repository_is_refused() {
+        for keys in rings() {
+            let text = encode_point(&point(), Uuid::nil(), &keys, Path::new("x")).unwrap();
+            let error = decode_point(&text, Uuid::max(), &keys, Path::new("x")).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "manifest x is damaged: it belongs to repository {}",
+                    Uuid::nil()
+                )
+            );
+        }
     }
 }

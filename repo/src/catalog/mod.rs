@@ -5,9 +5,10 @@
 
 mod format;
 mod names;
+mod text;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -15,13 +16,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use format::fuzz_manifest;
-pub(crate) use format::{open_text, seal_text};
 pub use names::{PointName, WorkloadName};
+pub(crate) use text::{open_head, seal_head};
 
 use crate::clock::UnixNanoseconds;
 use crate::disk::Disk;
 use crate::error::RepoError;
 use crate::image::Pointer;
+use crate::keys::KeyRing;
 
 /// What a restore point was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -94,6 +96,7 @@ pub struct StreamRecord {
 #[derive(Debug)]
 pub(crate) struct Catalog {
     disk: Arc<dyn Disk>,
+    keys: Arc<KeyRing>,
     repository: Uuid,
     epoch: u32,
     /// Held by whoever makes or drops a point, through all its waits for the storage. Taken before `points`.
@@ -108,15 +111,16 @@ impl Catalog {
     /// [`damaged`](Self::damaged); the others stay usable.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
+        keys: Arc<KeyRing>,
         repository: Uuid,
         epoch: u32,
     ) -> Result<Self, RepoError> {
         let mut points = BTreeMap::new();
         let mut damaged = Vec::new();
         for folder in disk.list(Path::new("points"))? {
-            let Ok(workload) = WorkloadName::parse(&folder.name) else {
+            if !keys.is_folder_name(&folder.name) {
                 continue;
-            };
+            }
             if !folder.is_directory {
                 tracing::warn!(
                     name = folder.name,
@@ -124,11 +128,11 @@ impl Catalog {
                 );
                 continue;
             }
-            for item in disk.list(&workload_folder(&workload))? {
+            for item in disk.list(&Path::new("points").join(&folder.name))? {
                 if item.name.ends_with(".expired") {
                     continue;
                 }
-                match read_point(disk.as_ref(), repository, &workload, &item.name) {
+                match read_point(disk.as_ref(), repository, &keys, &folder.name, &item.name) {
                     Ok(point) => drop(points.insert(point.name.clone(), Arc::new(point))),
                     Err(error) => damaged.push(error),
                 }
@@ -136,6 +140,7 @@ impl Catalog {
         }
         Ok(Self {
             disk,
+            keys,
             repository,
             epoch,
             changing: Mutex::new(()),
@@ -195,16 +200,17 @@ impl Catalog {
         must_follow: Option<&PointName>,
     ) -> Result<Arc<Point>, RepoError> {
         let workload = draft.name.workload.clone();
-        self.disk.create_directory(&workload_folder(&workload))?;
+        let folder = self.keys.workload_folder(&workload);
+        self.disk.create_directory(&folder)?;
         let _changing = self.changing.lock();
         let newest = self.latest(&workload);
         if must_follow.is_some() && must_follow != newest.as_ref().map(|point| &point.name) {
             return Err(RepoError::Overtaken(workload));
         }
         draft.name.sequence = self.next_sequence(&workload)?;
-        let text = format::encode_point(&draft, self.repository);
-        self.disk
-            .publish(&point_path(&draft.name, self.epoch), text.as_bytes())?;
+        let path = folder.join(format!("{:020}.{:08x}", draft.name.sequence, self.epoch));
+        let text = format::encode_point(&draft, self.repository, &self.keys, &path)?;
+        self.disk.publish(&path, &text)?;
         let point = Arc::new(draft);
         self.points
             .write()
@@ -216,7 +222,7 @@ impl Catalog {
     pub(crate) fn expire(&self, name: &PointName) -> Result<(), RepoError> {
         let _changing = self.changing.lock();
         self.point(name)?;
-        let folder = workload_folder(&name.workload);
+        let folder = self.keys.workload_folder(&name.workload);
         let tombstone = folder.join(format!("{:020}.expired", name.sequence));
         match self.disk.publish(&tombstone, b"") {
             Err(error) if !error.is_taken() => return Err(error.into()),
@@ -236,7 +242,7 @@ impl Catalog {
 
     /// One above every number that was ever given: those of damaged and of expired points are not given again.
     fn next_sequence(&self, workload: &WorkloadName) -> Result<u64, RepoError> {
-        let items = self.disk.list(&workload_folder(workload))?;
+        let items = self.disk.list(&self.keys.workload_folder(workload))?;
         let highest = items
             .iter()
             .filter_map(|item| format::sequence_of(&item.name))
@@ -248,31 +254,69 @@ impl Catalog {
     }
 }
 
-fn workload_folder(workload: &WorkloadName) -> PathBuf {
-    Path::new("points").join(workload.as_str())
-}
-
-fn point_path(name: &PointName, epoch: u32) -> PathBuf {
-    workload_folder(&name.workload).join(format!("{:020}.{epoch:08x}", name.sequence))
-}
-
+/// Reads the manifest in `file` of a workload's folder; it must say that it belongs there.
 fn read_point(
     disk: &dyn Disk,
     repository: Uuid,
-    workload: &WorkloadName,
+    keys: &KeyRing,
+    folder: &str,
     file: &str,
 ) -> Result<Point, RepoError> {
-    let path = workload_folder(workload).join(file);
-    let corrupt = |detail: &str| RepoError::Corrupt {
+    let path = Path::new("points").join(folder).join(file);
+    let corrupt = |detail: String| RepoError::Corrupt {
         what: format!("manifest {}", path.display()),
-        detail: detail.to_owned(),
+        detail,
     };
     let (sequence, _) = format::parse_point_file(file)
-        .ok_or_else(|| corrupt("the name of the file is no number"))?;
+        .ok_or_else(|| corrupt("the name of the file is no number".to_owned()))?;
     let text = disk.read(&path, format::MANIFEST_BYTES_MAX)?;
-    let name = PointName {
-        workload: workload.clone(),
-        sequence,
-    };
-    format::decode_point(&text, repository, &name, &path.display().to_string())
+    let point = format::decode_point(&text, repository, keys, &path)?;
+    if point.name.sequence != sequence || keys.folder_name(&point.name.workload) != folder {
+        return Err(corrupt(format!("it is that of {}", point.name)));
+    }
+    Ok(point)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimulatedDisk;
+    use crate::keys::MasterKey;
+
+    #[test]
+    fn a_manifest_in_another_place_is_refused() {
+        let master = MasterKey::from_bytes([3; 32]);
+        for keys in [KeyRing::plain(), KeyRing::new(master, Uuid::nil())] {
+            let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
+            disk.create_directory(Path::new("points")).unwrap();
+            let keys = Arc::new(keys);
+            let open = || Catalog::open(Arc::clone(&disk), Arc::clone(&keys), Uuid::nil(), 1);
+            let draft = Point {
+                name: "web@0".parse().unwrap(),
+                kind: PointKind::Full,
+                created: UnixNanoseconds(7),
+                parent: None,
+                images: Vec::new(),
+                streams: Vec::new(),
+                configuration: serde_json::Value::Null,
+            };
+            open().unwrap().commit(draft, None).unwrap();
+            assert_eq!(open().unwrap().points(None).len(), 1);
+            let [web, db] =
+                ["web", "db"].map(|name| keys.workload_folder(&WorkloadName::parse(name).unwrap()));
+            let file = "00000000000000000001.00000001";
+            let text = disk.read(&web.join(file), 1 << 20).unwrap();
+            disk.create_directory(&db).unwrap();
+            for copy in [
+                web.join("00000000000000000002.00000001"),
+                db.join(file),
+                db.join("strange"),
+            ] {
+                disk.publish(&copy, &text).unwrap();
+            }
+            let catalog = open().unwrap();
+            assert_eq!(catalog.points(None).len(), 1);
+            assert_eq!(catalog.damaged().len(), 3);
+        }
+    }
 }

@@ -50,13 +50,14 @@ impl Encoder {
         })
     }
 
-    /// The stored form of `raw`: compressed where that saves at least a sixteenth, else `None` for as it is.
-    pub(crate) fn compress(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
+    /// The stored form of `raw`: compressed where that saves at least a sixteenth, else as it is.
+    pub(crate) fn compress<'a>(&'a mut self, raw: &'a [u8]) -> (Codec, &'a [u8]) {
         self.scratch.clear();
-        self.compressor
-            .compress_to_buffer(raw, &mut self.scratch)
-            .ok()?;
-        (self.scratch.len() + raw.len() / 16 <= raw.len()).then(|| self.scratch.clone())
+        let packed = self.compressor.compress_to_buffer(raw, &mut self.scratch);
+        match packed.is_ok() && self.scratch.len() + raw.len() / 16 <= raw.len() {
+            true => (Codec::Zstd, &self.scratch),
+            false => (Codec::Raw, raw),
+        }
     }
 }
 
@@ -110,10 +111,11 @@ mod tests {
     fn what_does_not_shrink_stays_as_it_is() {
         let mut encoder = Encoder::new(1).unwrap();
         let text = b"the same words again and again ".repeat(2000);
-        let packed = encoder.compress(&text).unwrap();
-        assert!(packed.len() < text.len() / 10);
+        let (codec, packed) = encoder.compress(&text);
+        let packed = packed.to_vec();
+        assert!(codec == Codec::Zstd && packed.len() < text.len() / 10);
         let noise: Vec<u8> = blake3::Hasher::new().finalize_xof().fill_vec(65536);
-        assert_eq!(encoder.compress(&noise), None);
+        assert_eq!(encoder.compress(&noise), (Codec::Raw, noise.as_slice()));
         let mut decoder = Decoder::new().unwrap();
         assert_eq!(
             decoder.decode(Codec::Zstd, &packed, text.len()).unwrap(),

@@ -47,6 +47,12 @@ pub const IMAGE_BYTES_MAX: u64 = 1 << 60;
 #[doc(hidden)]
 pub fn fuzz_image_node(bytes: &[u8]) {
     for level in 0..6 {
-        drop(ImageNode::decode(bytes, crate::chunk::ChunkId::ZERO, level));
+        let keys = crate::keys::KeyRing::plain();
+        drop(ImageNode::decode(
+            bytes,
+            crate::chunk::ChunkId::ZERO,
+            level,
+            &keys,
+        ));
     }
 }

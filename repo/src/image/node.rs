@@ -1,6 +1,7 @@
 //! One node of the map of a disk (`docs/formats/image.md`).
 
 use crate::chunk::{CHUNK_BYTES, ChunkId};
+use crate::keys::{KeyRing, NodeKind};
 use crate::pack::Place;
 
 /// A node or chunk by name, with a hint of where it lies.
@@ -66,11 +67,11 @@ impl ImageNode {
     }
 
     /// The name: a hash of the level and of the names below, not of the hints.
-    pub(crate) fn id(&self) -> ChunkId {
+    pub(crate) fn id(&self, keys: &KeyRing) -> ChunkId {
         if self.pointers.iter().all(|pointer| pointer.id.is_zero()) {
             return ChunkId::ZERO;
         }
-        let mut hasher = blake3::Hasher::new_derive_key(NODE_CONTEXT);
+        let mut hasher = keys.node_hasher(NodeKind::Image);
         hasher.update(&[self.level]);
         let mut names = Vec::with_capacity(Self::FAN_OUT * 32);
         for pointer in &self.pointers {
@@ -93,7 +94,12 @@ impl ImageNode {
     }
 
     /// Reads a node and proves that it is the one named `id`.
-    pub(crate) fn decode(bytes: &[u8], id: ChunkId, level: u8) -> Result<Self, &'static str> {
+    pub(crate) fn decode(
+        bytes: &[u8],
+        id: ChunkId,
+        level: u8,
+        keys: &KeyRing,
+    ) -> Result<Self, &'static str> {
         if bytes.len() != NODE_BYTES {
             return Err("a map node has another length");
         }
@@ -114,7 +120,7 @@ impl ImageNode {
             level,
             pointers: pointers.collect(),
         };
-        if node.id() == id {
+        if node.id(keys) == id {
             Ok(node)
         } else {
             Err("the map node does not have the hash that is its name")
@@ -141,7 +147,6 @@ pub(crate) fn slot_of(index: u64, level: u8) -> usize {
 
 pub(crate) const FAN_OUT_BITS: u32 = 10;
 
-const NODE_CONTEXT: &str = "holdfast image map node v1";
 const HEAD_BYTES: usize = 8;
 const NODE_BYTES: usize = HEAD_BYTES + ImageNode::FAN_OUT * (32 + 8);
 
@@ -174,23 +179,26 @@ mod tests {
                 ..node.pointer(5)
             },
         );
-        assert_eq!(moved.id(), node.id());
+        let keys = KeyRing::plain();
+        assert_eq!(moved.id(&keys), node.id(&keys));
         let mut higher = node.clone();
         higher.level = 1;
-        assert_ne!(higher.id(), node.id());
-        assert_eq!(ImageNode::empty(3).id(), ChunkId::ZERO);
+        assert_ne!(higher.id(&keys), node.id(&keys));
+        assert_eq!(ImageNode::empty(3).id(&keys), ChunkId::ZERO);
     }
 
     #[test]
     fn a_node_reads_back_and_a_flipped_name_is_found() {
         let node = node();
+        let keys = KeyRing::plain();
+        let id = node.id(&keys);
         let bytes = node.encode();
-        assert_eq!(ImageNode::decode(&bytes, node.id(), 0).unwrap(), node);
-        assert!(ImageNode::decode(&bytes, node.id(), 1).is_err());
-        assert!(ImageNode::decode(&bytes[1..], node.id(), 0).is_err());
+        assert_eq!(ImageNode::decode(&bytes, id, 0, &keys).unwrap(), node);
+        assert!(ImageNode::decode(&bytes, id, 1, &keys).is_err());
+        assert!(ImageNode::decode(&bytes[1..], id, 0, &keys).is_err());
         let mut hurt = bytes;
         hurt[HEAD_BYTES + 5 * 32] ^= 1;
-        assert!(ImageNode::decode(&hurt, node.id(), 0).is_err());
+        assert!(ImageNode::decode(&hurt, id, 0, &keys).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The stages behind [`ImageWriter`](super::ImageWriter).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,10 +12,10 @@ use super::node::Pointer;
 use super::reader::Image;
 use super::tree::TreeWriter;
 use super::writer::ImageTotals;
-use crate::chunk::{CHUNK_BYTES, ChunkId, Codec, Encoder, is_all_zero};
+use crate::chunk::{CHUNK_BYTES, ChunkId, is_all_zero};
 use crate::disk::AlignedBuffer;
 use crate::error::RepoError;
-use crate::pack::{PackClass, PackWriter, Place, Record, RecordKind};
+use crate::pack::{PackClass, PackWriter, Place, Record, RecordEncoder, RecordKind};
 use crate::store::ChunkStore;
 
 /// Consecutive chunks on their way.
@@ -47,11 +47,12 @@ impl UnitData {
     }
 }
 
-/// A unit with what is to be done for each of its chunks.
+/// What is to be done for each chunk of a unit.
 pub(super) struct Processed {
     number: u64,
     first: u64,
-    data: UnitData,
+    /// Bytes that the unit brought.
+    length: usize,
     outcomes: Vec<Outcome>,
 }
 
@@ -63,20 +64,22 @@ enum Outcome {
     Zero,
     /// It is stored already.
     Known(Pointer),
-    /// It is to be stored: compressed, or as it is in the unit.
-    New(ChunkId, Option<Vec<u8>>),
+    /// It differs from what is below, and is not looked up yet.
+    Changed(ChunkId),
+    /// It is to be stored.
+    New(Record),
 }
 
-/// Tests, hashes, looks up and compresses.
+/// Tests, hashes, looks up, compresses and encrypts.
 pub(super) struct Worker {
     store: Arc<ChunkStore>,
     base: Option<Image>,
-    encoder: Encoder,
+    encoder: RecordEncoder,
 }
 
 impl Worker {
     pub(super) fn new(store: Arc<ChunkStore>, base: Option<Image>) -> Result<Self, RepoError> {
-        let encoder = Encoder::new(CHUNK_LEVEL).map_err(RepoError::Thread)?;
+        let encoder = RecordEncoder::new(CHUNK_LEVEL, Arc::clone(store.keys()))?;
         Ok(Self {
             store,
             base,
@@ -91,27 +94,23 @@ impl Worker {
         done: &Sender<Result<Processed, RepoError>>,
     ) {
         for unit in units {
-            let processed = self.process(unit);
+            let processed = self.process(&unit);
+            drop(unit);
             if done.send(processed).is_err() {
                 break;
             }
         }
     }
 
-    pub(super) fn process(&mut self, unit: Unit) -> Result<Processed, RepoError> {
-        let Unit {
-            number,
-            first,
-            data,
-        } = unit;
-        let outcomes = match &data {
+    pub(super) fn process(&mut self, unit: &Unit) -> Result<Processed, RepoError> {
+        let outcomes = match &unit.data {
             UnitData::Zeroes { chunks } => (0..*chunks).map(|_| Outcome::Zero).collect(),
-            data => self.sort_chunks(first, data.bytes())?,
+            data => self.sort_chunks(unit.first, data.bytes())?,
         };
         Ok(Processed {
-            number,
-            first,
-            data,
+            number: unit.number,
+            first: unit.first,
+            length: unit.data.bytes().len(),
             outcomes,
         })
     }
@@ -127,32 +126,33 @@ impl Worker {
             let id = if is_all_zero(chunk) {
                 ChunkId::ZERO
             } else {
-                name_padded(chunk)
+                self.store.keys().chunk_id(&padded(chunk))
             };
             outcomes.push(match id {
                 id if id == below.id => Outcome::Same,
                 id if id.is_zero() => Outcome::Zero,
-                id => Outcome::New(id, None),
+                id => Outcome::Changed(id),
             });
         }
         self.look_up(&mut outcomes)?;
         for (outcome, chunk) in outcomes.iter_mut().zip(bytes.chunks(CHUNK_BYTES)) {
-            if let Outcome::New(_, packed) = outcome {
-                *packed = self.compress(chunk);
+            if let Outcome::Changed(id) = *outcome {
+                let record = self.encoder.encode(RecordKind::Chunk, id, &padded(chunk))?;
+                *outcome = Outcome::New(record);
             }
         }
         Ok(outcomes)
     }
 
-    /// Finds those of the new chunks that are stored already.
+    /// Finds those of the changed chunks that are stored already.
     fn look_up(&self, outcomes: &mut [Outcome]) -> Result<(), RepoError> {
-        let wanted: Vec<ChunkId> = outcomes.iter().filter_map(Outcome::new_id).collect();
+        let wanted: Vec<ChunkId> = outcomes.iter().filter_map(Outcome::changed_id).collect();
         if wanted.is_empty() {
             return Ok(());
         }
         let mut places = self.store.find(&wanted)?.into_iter();
         for outcome in outcomes.iter_mut() {
-            if let Some(id) = outcome.new_id()
+            if let Some(id) = outcome.changed_id()
                 && let Some(place) = places.next().flatten()
             {
                 *outcome = Outcome::Known(Pointer { id, place });
@@ -160,20 +160,12 @@ impl Worker {
         }
         Ok(())
     }
-
-    fn compress(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
-        if chunk.len() == CHUNK_BYTES {
-            return self.encoder.compress(chunk);
-        }
-        let padded = pad(chunk);
-        Some(self.encoder.compress(&padded).unwrap_or(padded))
-    }
 }
 
 impl Outcome {
-    fn new_id(&self) -> Option<ChunkId> {
+    fn changed_id(&self) -> Option<ChunkId> {
         match self {
-            Self::New(id, _) => Some(*id),
+            Self::Changed(id) => Some(*id),
             _ => None,
         }
     }
@@ -217,8 +209,7 @@ impl Appender {
             let processed = processed?;
             waiting.insert(processed.number, processed);
             while let Some(unit) = waiting.remove(&next) {
-                self.append_unit(&unit)?;
-                drop(unit);
+                self.append_unit(unit)?;
                 next += 1;
                 if tokens.try_send(()).is_err() {
                     tracing::trace!("the caller has ended and waits for no token");
@@ -235,29 +226,23 @@ impl Appender {
         Ok(self.totals)
     }
 
-    pub(super) fn append_unit(&mut self, unit: &Processed) -> Result<(), RepoError> {
-        let bytes = unit.data.bytes();
+    pub(super) fn append_unit(&mut self, unit: Processed) -> Result<(), RepoError> {
         self.store
             .counters()
             .ingested_bytes
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        for ((step, outcome), index) in unit.outcomes.iter().enumerate().zip(unit.first..) {
+            .fetch_add(unit.length as u64, Ordering::Relaxed);
+        for (outcome, index) in unit.outcomes.into_iter().zip(unit.first..) {
             let pointer = match outcome {
-                Outcome::Same => continue,
+                Outcome::Same | Outcome::Changed(_) => continue,
                 Outcome::Zero => Pointer::ZERO,
                 Outcome::Known(pointer) => {
                     self.store
                         .counters()
                         .deduplicated_chunks
                         .fetch_add(1, Ordering::Relaxed);
-                    *pointer
+                    pointer
                 }
-                Outcome::New(id, packed) => {
-                    let raw = bytes
-                        .get(chunk_range(step, bytes.len()))
-                        .unwrap_or_default();
-                    self.append_chunk(*id, packed.as_deref(), raw)?
-                }
+                Outcome::New(record) => self.append_chunk(&record)?,
             };
             self.totals.changed_chunks += 1;
             self.tree.set(index, pointer)?;
@@ -266,12 +251,8 @@ impl Appender {
     }
 
     /// Stores a chunk, unless an earlier unit brought it while this one was on its way.
-    fn append_chunk(
-        &mut self,
-        id: ChunkId,
-        packed: Option<&[u8]>,
-        raw: &[u8],
-    ) -> Result<Pointer, RepoError> {
+    fn append_chunk(&mut self, record: &Record) -> Result<Pointer, RepoError> {
+        let id = record.header.id;
         if let Some(place) = self.recent.find(id) {
             self.store
                 .counters()
@@ -279,13 +260,7 @@ impl Appender {
                 .fetch_add(1, Ordering::Relaxed);
             return Ok(Pointer { id, place });
         }
-        let (codec, payload) = match packed {
-            Some(packed) if packed.len() < CHUNK_BYTES => (Codec::Zstd, packed),
-            Some(padded) => (Codec::Raw, padded),
-            None => (Codec::Raw, raw),
-        };
-        let record = Record::new(RecordKind::Chunk, id, codec, CHUNK_BYTES, payload);
-        let place = self.packs.append(&record)?;
+        let place = self.packs.append(record)?;
         self.recent.remember(id, place);
         self.totals.new_chunks += 1;
         self.totals.stored_bytes += record.length() as u64;
@@ -321,22 +296,14 @@ impl RecentChunks {
     }
 }
 
-fn chunk_range(step: usize, length: usize) -> Range<usize> {
-    step * CHUNK_BYTES..((step + 1) * CHUNK_BYTES).min(length)
-}
-
-fn name_padded(chunk: &[u8]) -> ChunkId {
+/// A whole chunk: the last of a disk is filled up with zeroes.
+fn padded(chunk: &[u8]) -> Cow<'_, [u8]> {
     if chunk.len() == CHUNK_BYTES {
-        ChunkId::of(chunk)
-    } else {
-        ChunkId::of(&pad(chunk))
+        return Cow::Borrowed(chunk);
     }
-}
-
-fn pad(chunk: &[u8]) -> Vec<u8> {
-    let mut padded = chunk.to_vec();
-    padded.resize(CHUNK_BYTES, 0);
-    padded
+    let mut whole = chunk.to_vec();
+    whole.resize(CHUNK_BYTES, 0);
+    Cow::Owned(whole)
 }
 
 /// zstd's level for chunks.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::node::{FAN_OUT_BITS, ImageNode, Pointer, depth_for, slot_of};
 use super::reader::Image;
-use crate::chunk::{ChunkId, Codec, Encoder};
+use crate::chunk::ChunkId;
 use crate::error::RepoError;
-use crate::pack::{PackClass, PackWriter, Record, RecordKind};
+use crate::pack::{PackClass, PackWriter, RecordEncoder, RecordKind};
 use crate::store::ChunkStore;
 
 /// Builds a map from an earlier one (or none) by setting chunks in ascending order. Nodes that do not change are
@@ -15,7 +15,7 @@ use crate::store::ChunkStore;
 pub(crate) struct TreeWriter {
     store: Arc<ChunkStore>,
     packs: PackWriter,
-    encoder: Encoder,
+    encoder: RecordEncoder,
     base: Option<Image>,
     chunk_count: u64,
     /// The node being changed at each level, from the leaves up.
@@ -43,10 +43,11 @@ impl TreeWriter {
     ) -> Result<Self, RepoError> {
         let packs = PackWriter::new(Arc::clone(store.packs()), PackClass::Nodes);
         let depth = depth_for(size_bytes);
+        let encoder = RecordEncoder::new(NODE_LEVEL, Arc::clone(store.keys()))?;
         let mut tree = Self {
             store,
             packs,
-            encoder: Encoder::new(NODE_LEVEL).map_err(RepoError::Thread)?,
+            encoder,
             base: base.filter(|base| !base.root().id.is_zero()),
             chunk_count: size_bytes.div_ceil(crate::chunk::CHUNK_BYTES as u64),
             open: (0..depth).map(|_| None).collect(),
@@ -84,7 +85,7 @@ impl TreeWriter {
         let mut cut = Self {
             store: Arc::clone(&self.store),
             packs: PackWriter::new(Arc::clone(self.store.packs()), PackClass::Nodes),
-            encoder: Encoder::new(NODE_LEVEL).map_err(RepoError::Thread)?,
+            encoder: RecordEncoder::new(NODE_LEVEL, Arc::clone(self.store.keys()))?,
             base,
             chunk_count: self.chunk_count,
             open: (0..self.open.len()).map(|_| None).collect(),
@@ -176,7 +177,7 @@ impl TreeWriter {
         };
         let origin = match &old {
             Some(old) => Pointer {
-                id: old.id(),
+                id: old.id(self.store.keys()),
                 place: self.origin_place(level, first)?,
             },
             None => Pointer::ZERO,
@@ -216,7 +217,7 @@ impl TreeWriter {
 
     /// The pointer to a finished node: the old one, one that is stored already, or a new record.
     fn store_node(&mut self, open: OpenNode) -> Result<Pointer, RepoError> {
-        let id = open.node.id();
+        let id = open.node.id(self.store.keys());
         if id.is_zero() {
             return Ok(Pointer::ZERO);
         }
@@ -231,13 +232,9 @@ impl TreeWriter {
     }
 
     fn append(&mut self, id: ChunkId, node: &ImageNode) -> Result<crate::pack::Place, RepoError> {
-        let raw = node.encode();
-        let packed = self.encoder.compress(&raw);
-        let (codec, payload) = match &packed {
-            Some(packed) => (Codec::Zstd, packed.as_slice()),
-            None => (Codec::Raw, raw.as_slice()),
-        };
-        let record = Record::new(RecordKind::ImageNode, id, codec, raw.len(), payload);
+        let record = self
+            .encoder
+            .encode(RecordKind::ImageNode, id, &node.encode())?;
         self.stored_nodes += 1;
         self.stored_bytes += record.length() as u64;
         self.packs.append(&record)

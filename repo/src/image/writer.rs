@@ -207,7 +207,7 @@ impl ImageWriter {
             Stages::Caller(caller) => {
                 let mut stages = caller.take().ok_or(RepoError::Stopped)?;
                 let (worker, appender) = &mut *stages;
-                appender.append_unit(&worker.process(unit)?)?;
+                appender.append_unit(worker.process(&unit)?)?;
                 *caller = Some(stages);
                 Ok(())
             }

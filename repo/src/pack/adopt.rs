@@ -154,10 +154,11 @@ impl FoundPack {
         if header.repository != self.header.repository || header.number != self.header.number {
             return Err(self.corrupt("its header is that of another pack or repository".to_owned()));
         }
-        if header.key_slot.get() != 0 {
-            return Err(
-                self.corrupt("it is encrypted, which this version does not read".to_owned())
-            );
+        if header.encryption != self.header.encryption {
+            return Err(self.corrupt(
+                "it is encrypted in another way than this repository is, or only one of the two is"
+                    .to_owned(),
+            ));
         }
         Ok(())
     }

@@ -108,7 +108,7 @@ pub(crate) struct PackHeader {
     pub(crate) reserved: [u8; 3],
     pub(crate) repository: [u8; 16],
     pub(crate) created: U64,
-    pub(crate) key_slot: U32,
+    pub(crate) encryption: U32,
     pub(crate) checksum: U32,
 }
 
@@ -231,6 +231,10 @@ pub(crate) const TRAILER_MAGIC: [u8; 8] = *b"HFPKEND\n";
 pub(crate) const RECORD_MAGIC: u16 = 0x5248;
 pub(crate) const PACK_VERSION: u32 = 1;
 
+/// How the payloads of a pack's records are written.
+pub(crate) const PACK_PLAIN: u32 = 0;
+pub(crate) const PACK_ENCRYPTED: u32 = 1;
+
 /// Flag in a trailer: written by recovery, from what a scan found.
 pub(crate) const TRAILER_RECOVERED: u32 = 1;
 
@@ -300,7 +304,7 @@ mod tests {
             reserved: [0; 3],
             repository: [9; 16],
             created: U64::new(77),
-            key_slot: U32::ZERO,
+            encryption: U32::ZERO,
             checksum: U32::ZERO,
         };
         let page = header.encode();

@@ -14,7 +14,7 @@ mod writer;
 
 pub(crate) use format::{Place, RecordKind};
 pub(crate) use reader::PackReader;
-pub(crate) use record::Record;
+pub(crate) use record::{Record, RecordDecoder, RecordEncoder};
 pub(crate) use scan::{PackFault, scan_pack};
 pub(crate) use set::{PackClass, PackSet};
 pub(crate) use writer::PackWriter;

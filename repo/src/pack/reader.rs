@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::format::{PAGE_BYTES, Place, RECORD_HEAD_BYTES, RecordKind, pack_path};
-use super::record::RecordHeader;
+use super::record::{RecordDecoder, RecordHeader};
 use super::set::PackSet;
-use crate::chunk::{ChunkId, Decoder, RAW_LENGTH_MAX};
+use crate::chunk::{ChunkId, RAW_LENGTH_MAX};
 use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
 use crate::error::RepoError;
 
@@ -26,7 +26,7 @@ pub(crate) struct PackReader {
 #[derive(Debug)]
 struct Scratch {
     buffer: AlignedBuffer,
-    decoder: Decoder,
+    decoder: RecordDecoder,
 }
 
 impl PackReader {
@@ -81,8 +81,8 @@ impl PackReader {
         if record.len() < header.record_length() {
             record = fill(buffer, file, start, skip, header.record_length())?;
         }
-        header
-            .open(record, decoder)
+        decoder
+            .open(&header, record)
             .map(Some)
             .map_err(|detail| RepoError::Corrupt {
                 what: format!(
@@ -142,7 +142,7 @@ impl PackReader {
             let record = bytes.get(at..).unwrap_or_default();
             let opened = RecordHeader::decode(record).and_then(|header| {
                 match header.id == *id && header.kind == RecordKind::Chunk {
-                    true => header.open(record, decoder),
+                    true => decoder.open(&header, record),
                     false => Err("another record is there"),
                 }
             });
@@ -174,7 +174,7 @@ impl PackReader {
         if let Some(scratch) = self.scratch.lock().pop() {
             return Ok(scratch);
         }
-        let decoder = Decoder::new().map_err(RepoError::Thread)?;
+        let decoder = RecordDecoder::new(Arc::clone(self.set.keys()))?;
         Ok(Scratch {
             buffer: AlignedBuffer::zeroed(SCRATCH_BYTES),
             decoder,

@@ -1,11 +1,16 @@
 //! One record of a pack: a head, a payload, and the way between them and the chunk.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::format::{RECORD_ALIGNMENT, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead, RecordKind};
-use crate::chunk::{ChunkId, Codec, Decoder, RAW_LENGTH_MAX};
+use crate::chunk::{ChunkId, Codec, Decoder, Encoder, RAW_LENGTH_MAX};
+use crate::error::RepoError;
+use crate::keys::{Cipher, KeyRing, SALT_BYTES, Salt, TAG_BYTES, Tag, random};
 
 /// What the head of a record says, after its plausibility has been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,55 +21,185 @@ pub(crate) struct RecordHeader {
     pub(crate) stored_length: u32,
     pub(crate) raw_length: u32,
     checksum: u32,
+    tag: Tag,
 }
 
 /// A record ready to be appended.
 #[derive(Debug)]
-pub(crate) struct Record<'a> {
+pub(crate) struct Record {
     pub(crate) header: RecordHeader,
-    payload: &'a [u8],
+    /// Head, payload and filling.
+    bytes: Vec<u8>,
 }
 
-impl<'a> Record<'a> {
-    /// Wraps a payload that is within the limits of the format.
-    pub(crate) fn new(
-        kind: RecordKind,
-        id: ChunkId,
-        codec: Codec,
-        raw_length: usize,
-        payload: &'a [u8],
-    ) -> Self {
-        assert!(
-            raw_length <= RAW_LENGTH_MAX && payload.len() <= RAW_LENGTH_MAX,
-            "a record is within its limits"
+impl Record {
+    /// A record that holds nothing, so many bytes long.
+    pub(crate) fn padding(length: usize) -> Self {
+        let payload = vec![0; length.saturating_sub(RECORD_HEAD_BYTES)];
+        let header = RecordHeader::new(
+            RecordKind::Padding,
+            ChunkId::ZERO,
+            Codec::Raw,
+            payload.len(),
+            payload.len(),
         );
-        let length = |length: usize| u32::try_from(length).expect("checked just above");
-        let mut header = RecordHeader {
-            kind,
-            codec,
-            id,
-            stored_length: length(payload.len()),
-            raw_length: length(raw_length),
-            checksum: 0,
-        };
-        header.checksum = header.compute_checksum(payload);
-        Self { header, payload }
+        Self::assemble(header, &payload, None)
     }
 
-    /// Appends head, payload and filling.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.header.head().as_bytes());
-        out.extend_from_slice(self.payload);
-        out.resize(out.len().next_multiple_of(RECORD_ALIGNMENT), 0);
+    /// Puts the head before the payload, encrypted where a cipher is given, and fills the last unit.
+    fn assemble(mut header: RecordHeader, packed: &[u8], seal: Option<(&Cipher, Salt)>) -> Self {
+        let mut bytes = Vec::with_capacity(header.record_length());
+        bytes.resize(RECORD_HEAD_BYTES, 0);
+        if let Some((_, salt)) = &seal {
+            bytes.extend_from_slice(salt);
+        }
+        bytes.extend_from_slice(packed);
+        let (head, payload) = bytes.split_at_mut(RECORD_HEAD_BYTES);
+        if let Some((cipher, salt)) = &seal {
+            let (_, secret) = payload.split_at_mut(SALT_BYTES);
+            header.tag = cipher.seal(salt, &header.associated(), secret);
+        }
+        header.checksum = header.compute_checksum(payload);
+        head.copy_from_slice(header.head().as_bytes());
+        bytes.resize(header.record_length(), 0);
+        Self { header, bytes }
+    }
+
+    /// Head, payload and filling.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Bytes of the whole record.
     pub(crate) fn length(&self) -> usize {
-        self.header.record_length()
+        self.bytes.len()
+    }
+}
+
+/// Makes records: compresses, and encrypts where the repository is. Keeps its working memory between them.
+#[derive(Debug)]
+pub(crate) struct RecordEncoder {
+    encoder: Encoder,
+    keys: Arc<KeyRing>,
+}
+
+impl RecordEncoder {
+    /// `level` is zstd's.
+    pub(crate) fn new(level: i32, keys: Arc<KeyRing>) -> Result<Self, RepoError> {
+        let encoder = Encoder::new(level).map_err(RepoError::Thread)?;
+        Ok(Self { encoder, keys })
+    }
+
+    /// The record of `raw`, which is within the limits of the format.
+    pub(crate) fn encode(
+        &mut self,
+        kind: RecordKind,
+        id: ChunkId,
+        raw: &[u8],
+    ) -> Result<Record, RepoError> {
+        let (codec, packed) = self.encoder.compress(raw);
+        let seal = match self.keys.records() {
+            Some(cipher) => Some((cipher, random()?)),
+            None => None,
+        };
+        let stored_length = packed.len() + seal.map_or(0, |_| SALT_BYTES);
+        let header = RecordHeader::new(kind, id, codec, raw.len(), stored_length);
+        Ok(Record::assemble(header, packed, seal))
+    }
+}
+
+/// Opens records: decrypts, decompresses and proves. Keeps its working memory between them.
+pub(crate) struct RecordDecoder {
+    decoder: Decoder,
+    keys: Arc<KeyRing>,
+    clear: Vec<u8>,
+}
+
+impl RecordDecoder {
+    pub(crate) fn new(keys: Arc<KeyRing>) -> Result<Self, RepoError> {
+        let decoder = Decoder::new().map_err(RepoError::Thread)?;
+        Ok(Self {
+            decoder,
+            keys,
+            clear: Vec::new(),
+        })
+    }
+
+    /// The bytes that were stored in the record that `header` was read from. Chunks are proven by their name, which is
+    /// stronger than the checksum; map nodes are named otherwise and proven by whoever reads them.
+    pub(crate) fn open(
+        &mut self,
+        header: &RecordHeader,
+        record: &[u8],
+    ) -> Result<Bytes, &'static str> {
+        let payload = match header.kind {
+            RecordKind::Chunk => header.payload(record)?,
+            _ => header.check(record)?,
+        };
+        let payload = match self.keys.records() {
+            None if header.tag != [0; TAG_BYTES] => {
+                return Err("the record is encrypted, and this repository is not");
+            }
+            None => payload,
+            Some(cipher) => {
+                let (salt, sealed) = payload
+                    .split_first_chunk::<SALT_BYTES>()
+                    .ok_or("the record is too short to be encrypted")?;
+                self.clear.clear();
+                self.clear.extend_from_slice(sealed);
+                if !cipher.open(salt, &header.associated(), &mut self.clear, &header.tag) {
+                    return Err(
+                        "the record is not what was encrypted under its name with this repository's key",
+                    );
+                }
+                self.clear.as_slice()
+            }
+        };
+        let length = usize::try_from(header.raw_length).unwrap_or(usize::MAX);
+        let raw = self
+            .decoder
+            .decode(header.codec, payload, length)
+            .ok_or("the payload cannot be decompressed")?;
+        if header.kind == RecordKind::Chunk && self.keys.chunk_id(&raw) != header.id {
+            return Err("the bytes do not have the hash that is their name");
+        }
+        Ok(raw)
+    }
+}
+
+impl fmt::Debug for RecordDecoder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RecordDecoder")
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }
 
 impl RecordHeader {
+    fn new(
+        kind: RecordKind,
+        id: ChunkId,
+        codec: Codec,
+        raw_length: usize,
+        stored_length: usize,
+    ) -> Self {
+        assert!(
+            raw_length <= RAW_LENGTH_MAX && stored_length <= RAW_LENGTH_MAX,
+            "a record is within its limits"
+        );
+        let length = |length: usize| u32::try_from(length).expect("checked just above");
+        Self {
+            kind,
+            codec,
+            id,
+            stored_length: length(stored_length),
+            raw_length: length(raw_length),
+            checksum: 0,
+            tag: [0; TAG_BYTES],
+        }
+    }
+
     /// Reads the head at the start of `bytes`; says what is wrong if it is none.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let (head, _) = RecordHead::read_from_prefix(bytes).map_err(|_| "the record is cut off")?;
@@ -79,9 +214,6 @@ impl RecordHeader {
         if !fits(head.stored_length) || !fits(head.raw_length) {
             return Err("the record is longer than any can be");
         }
-        if head.tag != [0; 16] {
-            return Err("the record is encrypted, which this version does not read");
-        }
         Ok(Self {
             kind,
             codec,
@@ -89,6 +221,7 @@ impl RecordHeader {
             stored_length: head.stored_length.get(),
             raw_length: head.raw_length.get(),
             checksum: head.checksum.get(),
+            tag: head.tag,
         })
     }
 
@@ -111,23 +244,6 @@ impl RecordHeader {
         Ok(payload)
     }
 
-    /// The bytes that were stored. They are proven by their name, which is stronger than the checksum; map nodes are
-    /// named otherwise and proven by whoever reads them.
-    pub(crate) fn open(&self, record: &[u8], decoder: &mut Decoder) -> Result<Bytes, &'static str> {
-        let payload = match self.kind {
-            RecordKind::Chunk => self.payload(record)?,
-            _ => self.check(record)?,
-        };
-        let length = usize::try_from(self.raw_length).unwrap_or(usize::MAX);
-        let raw = decoder
-            .decode(self.codec, payload, length)
-            .ok_or("the payload cannot be decompressed")?;
-        if self.kind == RecordKind::Chunk && ChunkId::of(&raw) != self.id {
-            return Err("the bytes do not have the hash that is their name");
-        }
-        Ok(raw)
-    }
-
     fn payload<'a>(&self, record: &'a [u8]) -> Result<&'a [u8], &'static str> {
         let end = RECORD_HEAD_BYTES + self.payload_length();
         record
@@ -144,8 +260,18 @@ impl RecordHeader {
             raw_length: U32::new(self.raw_length),
             checksum: U32::new(self.checksum),
             id: *self.id.as_bytes(),
-            tag: [0; 16],
+            tag: self.tag,
         }
+    }
+
+    /// What is authenticated beside the payload: all of the head but checksum and tag.
+    fn associated(&self) -> [u8; ASSOCIATED_BYTES] {
+        let head = self.head();
+        let mut bytes = [0; ASSOCIATED_BYTES];
+        let (before, name) = bytes.split_at_mut(ASSOCIATED_BYTES - 32);
+        before.copy_from_slice(head.as_bytes().get(..before.len()).unwrap_or_default());
+        name.copy_from_slice(&head.id);
+        bytes
     }
 
     fn compute_checksum(&self, payload: &[u8]) -> u32 {
@@ -155,42 +281,89 @@ impl RecordHeader {
     }
 }
 
+/// The head up to the checksum, and the id.
+const ASSOCIATED_BYTES: usize = 12 + 32;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::MasterKey;
+    use uuid::Uuid;
+
+    const RAW: &[u8] = b"what a chunk may hold";
+
+    /// A way to make and to read records, plain and encrypted, and the name of `RAW` there.
+    fn rigs() -> [(RecordEncoder, RecordDecoder, ChunkId); 2] {
+        let master = MasterKey::from_bytes([3; 32]);
+        [KeyRing::plain(), KeyRing::new(master, Uuid::nil())].map(|keys| {
+            let id = keys.chunk_id(RAW);
+            let keys = Arc::new(keys);
+            let encoder = RecordEncoder::new(1, Arc::clone(&keys)).unwrap();
+            (encoder, RecordDecoder::new(keys).unwrap(), id)
+        })
+    }
+
+    fn open(decoder: &mut RecordDecoder, bytes: &[u8]) -> Result<Bytes, &'static str> {
+        let header = RecordHeader::decode(bytes)?;
+        decoder.open(&header, bytes)
+    }
 
     #[test]
     fn a_record_reads_back_and_any_flipped_bit_is_found() {
-        let raw = b"what a chunk may hold";
-        let mut bytes = Vec::new();
-        let record = Record::new(
-            RecordKind::Chunk,
-            ChunkId::of(raw),
-            Codec::Raw,
-            raw.len(),
-            raw,
-        );
-        record.encode(&mut bytes);
-        assert_eq!((bytes.len(), record.length()), (128, 128));
-        let mut decoder = Decoder::new().unwrap();
-        let header = RecordHeader::decode(&bytes).unwrap();
-        assert_eq!(header.open(&bytes, &mut decoder).unwrap(), raw.as_slice());
-        assert!(header.check(&bytes).is_ok());
-        for bit in 0..(RECORD_HEAD_BYTES + raw.len()) * 8 {
-            let mut hurt = bytes.clone();
-            hurt[bit / 8] ^= 1 << (bit % 8);
-            let found =
-                RecordHeader::decode(&hurt).and_then(|header| header.check(&hurt).map(|_| header));
-            assert!(found.is_err(), "bit {bit}");
+        for (mut encoder, mut decoder, id) in rigs() {
+            let record = encoder.encode(RecordKind::Chunk, id, RAW).unwrap();
+            let bytes = record.bytes();
+            assert_eq!((bytes.len(), record.length()), (128, 128));
+            assert_eq!(open(&mut decoder, bytes).unwrap(), RAW);
+            let header = RecordHeader::decode(bytes).unwrap();
+            assert!(header.check(bytes).is_ok());
+            for bit in 0..(RECORD_HEAD_BYTES + header.payload_length()) * 8 {
+                let mut hurt = bytes.to_vec();
+                hurt[bit / 8] ^= 1 << (bit % 8);
+                let found = RecordHeader::decode(&hurt)
+                    .and_then(|header| header.check(&hurt).map(|_| header));
+                assert!(found.is_err(), "bit {bit}");
+            }
         }
     }
 
     #[test]
+    fn an_encrypted_record_proves_its_head_and_cannot_be_put_together_from_others() {
+        let [
+            (mut plain, mut plain_decoder, plain_id),
+            (mut encoder, mut decoder, id),
+        ] = rigs();
+        let bytes = encoder
+            .encode(RecordKind::Chunk, id, RAW)
+            .unwrap()
+            .bytes()
+            .to_vec();
+        assert!(!bytes.windows(5).any(|five| RAW.starts_with(five)));
+        // Every byte but those of the checksum, which a forger would set right, and the filling.
+        for place in (0..12).chain(16..RECORD_HEAD_BYTES + SALT_BYTES + RAW.len()) {
+            let mut forged = bytes.clone();
+            forged[place] ^= 1;
+            assert!(open(&mut decoder, &forged).is_err(), "byte {place}");
+        }
+        let again = encoder.encode(RecordKind::Chunk, id, RAW).unwrap();
+        assert_ne!(again.bytes(), bytes, "each record has its own salt");
+        let mut mixed = bytes.clone();
+        mixed[RECORD_HEAD_BYTES..].copy_from_slice(&again.bytes()[RECORD_HEAD_BYTES..]);
+        assert!(open(&mut decoder, &mixed).is_err());
+        let clear = plain.encode(RecordKind::Chunk, plain_id, RAW).unwrap();
+        assert!(open(&mut decoder, clear.bytes()).is_err());
+        assert!(open(&mut plain_decoder, &bytes).is_err());
+    }
+
+    #[test]
     fn a_cut_record_is_an_error() {
-        let mut bytes = Vec::new();
-        Record::new(RecordKind::Chunk, ChunkId::of(b"xy"), Codec::Raw, 2, b"xy").encode(&mut bytes);
-        let header = RecordHeader::decode(&bytes).unwrap();
-        assert!(header.check(&bytes[..65]).is_err());
-        assert!(RecordHeader::decode(&bytes[..63]).is_err());
+        for (mut encoder, mut decoder, id) in rigs() {
+            let record = encoder.encode(RecordKind::Chunk, id, RAW).unwrap();
+            let bytes = record.bytes();
+            let header = RecordHeader::decode(bytes).unwrap();
+            assert!(header.check(&bytes[..65]).is_err());
+            assert!(decoder.open(&header, &bytes[..70]).is_err());
+            assert!(RecordHeader::decode(&bytes[..63]).is_err());
+        }
     }
 }

@@ -152,12 +152,15 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// Feeds `bytes` to every decoder of packs. Whatever they are, nothing panics.
 #[doc(hidden)]
 pub fn fuzz_pack(bytes: &[u8]) {
-    use crate::chunk::Decoder;
     use crate::disk::{Caching, Disk as _, SimulatedDisk};
+    use crate::keys::{KeyRing, MasterKey};
     use crate::pack::format::{PackTrailer, TRAILER_BYTES};
+    use crate::pack::record::RecordDecoder;
     use crate::pack::table::PackTable;
     use std::io::IoSlice;
     use std::path::Path;
+    use std::sync::Arc;
+    use uuid::Uuid;
 
     drop(PackHeader::decode(bytes));
     if let Some((table, end)) = bytes.split_last_chunk::<TRAILER_BYTES>()
@@ -172,10 +175,13 @@ pub fn fuzz_pack(bytes: &[u8]) {
         .expect("the disk is empty");
     file.write_at(0, &[IoSlice::new(bytes)])
         .expect("the disk has room");
-    let mut decoder = Decoder::new().expect("memory for a decoder");
-    scan_records(file.as_ref(), 1, 0, bytes.len() as u64, &mut |record| {
-        drop(record.header.open(record.bytes, &mut decoder));
-        Ok(())
-    })
-    .expect("a scan steps over what is no record");
+    let encrypted = KeyRing::new(MasterKey::from_bytes([7; 32]), Uuid::nil());
+    for keys in [KeyRing::plain(), encrypted] {
+        let mut decoder = RecordDecoder::new(Arc::new(keys)).expect("memory for a decoder");
+        scan_records(file.as_ref(), 1, 0, bytes.len() as u64, &mut |record| {
+            drop(decoder.open(&record.header, record.bytes));
+            Ok(())
+        })
+        .expect("a scan steps over what is no record");
+    }
 }

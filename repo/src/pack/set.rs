@@ -12,7 +12,10 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 
 use super::adopt::FoundPack;
-use super::format::{PACK_MAGIC, PACK_VERSION, PackHeader, Place, pack_path, parse_pack_name};
+use super::format::{
+    PACK_ENCRYPTED, PACK_MAGIC, PACK_PLAIN, PACK_VERSION, PackHeader, Place, pack_path,
+    parse_pack_name,
+};
 use super::table::{Ending, PackTable, read_ending};
 use super::writer::OpenPack;
 use crate::chunk::ChunkId;
@@ -20,6 +23,7 @@ use crate::clock::Clock;
 use crate::disk::{Access, Caching, Disk};
 use crate::error::RepoError;
 use crate::index::IndexStore;
+use crate::keys::KeyRing;
 
 /// What a pack is for. Map nodes lie apart from chunks, so that a catalog of maps can be read without the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,7 @@ pub(crate) struct PackSet {
     disk: Arc<dyn Disk>,
     index: Arc<dyn IndexStore>,
     clock: Arc<dyn Clock>,
+    keys: Arc<KeyRing>,
     repository: Uuid,
     epoch: u32,
     state: Mutex<SetState>,
@@ -67,6 +72,7 @@ impl PackSet {
         disk: Arc<dyn Disk>,
         index: Arc<dyn IndexStore>,
         clock: Arc<dyn Clock>,
+        keys: Arc<KeyRing>,
         repository: Uuid,
         epoch: u32,
     ) -> Result<Arc<Self>, RepoError> {
@@ -74,6 +80,7 @@ impl PackSet {
             disk,
             index,
             clock,
+            keys,
             repository,
             epoch,
             state: Mutex::default(),
@@ -100,6 +107,11 @@ impl PackSet {
 
     pub(crate) fn index(&self) -> &dyn IndexStore {
         self.index.as_ref()
+    }
+
+    /// What names, encrypts and decrypts the records.
+    pub(crate) fn keys(&self) -> &Arc<KeyRing> {
+        &self.keys
     }
 
     /// Makes everything appended so far, by anyone, durable.
@@ -285,7 +297,10 @@ impl PackSet {
             reserved: [0; 3],
             repository: *self.repository.as_bytes(),
             created: U64::new(self.clock.now().0),
-            key_slot: U32::ZERO,
+            encryption: U32::new(match self.keys.is_encrypted() {
+                true => PACK_ENCRYPTED,
+                false => PACK_PLAIN,
+            }),
             checksum: U32::ZERO,
         }
     }

@@ -164,17 +164,21 @@ pub(super) fn read_ending(file: &dyn DiskFile) -> Result<Ending, RepoError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::Codec;
+    use crate::keys::KeyRing;
     use crate::pack::format::RecordKind;
-    use crate::pack::record::Record;
+    use crate::pack::record::RecordEncoder;
+    use std::sync::Arc;
 
     #[test]
     fn a_table_reads_back_and_damage_is_found() {
         let mut table = PackTable::default();
         let mut ids = Vec::new();
+        let mut encoder = RecordEncoder::new(1, Arc::new(KeyRing::plain())).unwrap();
         for number in 0..200_u32 {
             let raw = number.to_le_bytes();
-            let record = Record::new(RecordKind::Chunk, ChunkId::of(&raw), Codec::Raw, 4, &raw);
+            let record = encoder
+                .encode(RecordKind::Chunk, ChunkId::of(&raw), &raw)
+                .unwrap();
             let place = Place::new(1, 4096 + number * 128, record.length());
             table.push(place, &record.header);
             ids.push((record.header.id, place.slot));

@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::RecordKind;
 use super::adopt::write_page_aligned;
-use super::format::{PACK_BYTES_MAX, PAGE_BYTES, Place, RECORD_HEAD_BYTES};
+use super::format::{PACK_BYTES_MAX, PAGE_BYTES, Place};
 use super::record::Record;
 use super::set::{PackClass, PackSet};
 use super::table::{PackTable, TableOrigin};
-use crate::chunk::{ChunkId, Codec};
+use crate::chunk::ChunkId;
 use crate::disk::{AlignedBuffer, DiskFile};
 use crate::error::RepoError;
 use crate::index::{Coverage, IndexStore};
@@ -36,7 +35,7 @@ impl PackWriter {
 
     /// Appends a record. It can be found through the index once its bytes have gone to the file, and is durable after
     /// [`PackSet::sync_all`].
-    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<Place, RepoError> {
+    pub(crate) fn append(&mut self, record: &Record) -> Result<Place, RepoError> {
         self.set.check_sound()?;
         let pack = match self.pack.take() {
             Some(pack) if pack.has_room(record.length()) => pack,
@@ -149,7 +148,7 @@ impl OpenPack {
         !state.failed && state.end() + record_length as u64 <= PACK_BYTES_MAX
     }
 
-    fn append(&self, record: &Record<'_>, index: &dyn IndexStore) -> Result<Place, RepoError> {
+    fn append(&self, record: &Record, index: &dyn IndexStore) -> Result<Place, RepoError> {
         let mut state = self.state.lock();
         let place = state.append(self, record)?;
         let end = state.end();
@@ -206,11 +205,9 @@ impl OpenState {
         self.written + self.filled as u64
     }
 
-    fn append(&mut self, pack: &OpenPack, record: &Record<'_>) -> Result<Place, RepoError> {
+    fn append(&mut self, pack: &OpenPack, record: &Record) -> Result<Place, RepoError> {
         let offset = u32::try_from(self.end()).expect("a pack is smaller than 4 GiB");
-        let mut bytes = Vec::with_capacity(record.length());
-        record.encode(&mut bytes);
-        let mut rest = bytes.as_slice();
+        let mut rest = record.bytes();
         while !rest.is_empty() {
             let room = self.buffer.len() - self.filled;
             let (now, later) = rest.split_at(rest.len().min(room));
@@ -223,7 +220,7 @@ impl OpenState {
                 self.write_out(pack)?;
             }
         }
-        Ok(Place::new(pack.number, offset, bytes.len()))
+        Ok(Place::new(pack.number, offset, record.length()))
     }
 
     /// Fills the page with a record that holds nothing.
@@ -232,14 +229,7 @@ impl OpenState {
         if used == 0 {
             return Ok(());
         }
-        let payload = vec![0; PAGE_BYTES - used - RECORD_HEAD_BYTES];
-        let padding = Record::new(
-            RecordKind::Padding,
-            ChunkId::ZERO,
-            Codec::Raw,
-            payload.len(),
-            &payload,
-        );
+        let padding = Record::padding(PAGE_BYTES - used);
         self.append(pack, &padding).map(drop)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::chunk::ChunkId;
 use crate::image::Pointer;
+use crate::keys::{KeyRing, NodeKind};
 use crate::pack::Place;
 
 /// Up to [`StreamNode::FAN_OUT`] pointers to chunks (level 0) or nodes, each with the bytes below it.
@@ -34,8 +35,8 @@ impl StreamNode {
     }
 
     /// The name: a hash of the level and of names and lengths below, not of the hints.
-    pub(super) fn id(&self) -> ChunkId {
-        let mut hasher = blake3::Hasher::new_derive_key(NODE_CONTEXT);
+    pub(super) fn id(&self, keys: &KeyRing) -> ChunkId {
+        let mut hasher = keys.node_hasher(NodeKind::Stream);
         hasher.update(&[self.level]);
         for entry in &self.entries {
             hasher.update(entry.pointer.id.as_bytes());
@@ -58,7 +59,12 @@ impl StreamNode {
     }
 
     /// Reads a node and proves that it is the one named `id`.
-    pub(super) fn decode(bytes: &[u8], id: ChunkId, level: u8) -> Result<Self, &'static str> {
+    pub(super) fn decode(
+        bytes: &[u8],
+        id: ChunkId,
+        level: u8,
+        keys: &KeyRing,
+    ) -> Result<Self, &'static str> {
         let (head, rest) = bytes
             .split_first_chunk::<HEAD_BYTES>()
             .ok_or("a stream's map node is cut off")?;
@@ -86,7 +92,7 @@ impl StreamNode {
         if sum.is_none() || node.entries.iter().any(|entry| entry.length_bytes == 0) {
             return Err("the lengths in the stream's map node make no sense");
         }
-        if node.id() == id {
+        if node.id(keys) == id {
             Ok(node)
         } else {
             Err("the stream's map node does not have the hash that is its name")
@@ -110,11 +116,15 @@ fn decode_entry(bytes: &[u8]) -> Option<StreamEntry> {
 #[doc(hidden)]
 pub fn fuzz_stream_node(bytes: &[u8]) {
     for level in 0..4 {
-        drop(StreamNode::decode(bytes, ChunkId::ZERO, level));
+        drop(StreamNode::decode(
+            bytes,
+            ChunkId::ZERO,
+            level,
+            &KeyRing::plain(),
+        ));
     }
 }
 
-const NODE_CONTEXT: &str = "holdfast stream map node v1";
 const HEAD_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 48;
 
@@ -139,7 +149,9 @@ mod tests {
             ],
         };
         let bytes = node.encode();
-        assert_eq!(StreamNode::decode(&bytes, node.id(), 1).unwrap(), node);
+        let keys = KeyRing::plain();
+        let id = node.id(&keys);
+        assert_eq!(StreamNode::decode(&bytes, id, 1, &keys).unwrap(), node);
         assert_eq!(node.length_bytes(), 210_000);
         for place in 0..bytes.len() {
             let in_entry = place
@@ -150,7 +162,7 @@ mod tests {
             let mut hurt = bytes.clone();
             hurt[place] ^= 0x40;
             assert_eq!(
-                StreamNode::decode(&hurt, node.id(), 1).is_ok(),
+                StreamNode::decode(&hurt, id, 1, &keys).is_ok(),
                 unread,
                 "byte {place}"
             );

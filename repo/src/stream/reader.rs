@@ -57,7 +57,7 @@ impl StreamReader {
         let raw = self
             .store
             .record(pointer.id, pointer.place, RecordKind::StreamNode)?;
-        let node = StreamNode::decode(&raw, entry.pointer.id, level);
+        let node = StreamNode::decode(&raw, pointer.id, level, self.store.keys());
         node.and_then(|node| match node.length_bytes() == entry.length_bytes {
             true => Ok(node),
             false => Err("the lengths below do not add up"),

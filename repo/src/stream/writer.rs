@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::node::{StreamEntry, StreamNode};
-use crate::chunk::{ChunkId, Codec, Cutter, Encoder, is_all_zero};
+use crate::chunk::{ChunkId, Cutter, is_all_zero};
 use crate::error::RepoError;
 use crate::image::Pointer;
-use crate::pack::{PackClass, PackWriter, Place, Record, RecordKind};
+use crate::pack::{PackClass, PackWriter, Place, RecordEncoder, RecordKind};
 use crate::store::ChunkStore;
 
 /// Takes the bytes of one stream in order.
@@ -17,7 +17,7 @@ pub struct StreamWriter {
     store: Arc<ChunkStore>,
     chunks: PackWriter,
     nodes: PackWriter,
-    encoder: Encoder,
+    encoder: RecordEncoder,
     /// Bytes behind the last cut.
     buffer: Vec<u8>,
     /// The node being filled at each level.
@@ -41,7 +41,7 @@ impl StreamWriter {
             store: Arc::clone(store),
             chunks: PackWriter::new(Arc::clone(store.packs()), PackClass::Chunks),
             nodes: PackWriter::new(Arc::clone(store.packs()), PackClass::Nodes),
-            encoder: Encoder::new(1).map_err(RepoError::Thread)?,
+            encoder: RecordEncoder::new(1, Arc::clone(store.keys()))?,
             buffer: Vec::new(),
             open: vec![StreamNode::new(0)],
             totals: StreamTotals::default(),
@@ -103,7 +103,7 @@ impl StreamWriter {
         let id = if is_all_zero(chunk) {
             ChunkId::ZERO
         } else {
-            ChunkId::of(chunk)
+            self.store.keys().chunk_id(chunk)
         };
         let place = match self.find(id)? {
             Some(place) => place,
@@ -119,7 +119,7 @@ impl StreamWriter {
     }
 
     fn store_node(&mut self, node: &StreamNode) -> Result<StreamEntry, RepoError> {
-        let id = node.id();
+        let id = node.id(self.store.keys());
         let place = match self.find(id)? {
             Some(place) => place,
             None => self.append_record(RecordKind::StreamNode, id, &node.encode())?,
@@ -144,12 +144,7 @@ impl StreamWriter {
         id: ChunkId,
         raw: &[u8],
     ) -> Result<Place, RepoError> {
-        let packed = self.encoder.compress(raw);
-        let (codec, payload) = match &packed {
-            Some(packed) => (Codec::Zstd, packed.as_slice()),
-            None => (Codec::Raw, raw),
-        };
-        let record = Record::new(kind, id, codec, raw.len(), payload);
+        let record = self.encoder.encode(kind, id, raw)?;
         self.totals.stored_bytes += record.length() as u64;
         match kind {
             RecordKind::Chunk => self.chunks.append(&record),

@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::unbounded;
 
 use super::{Damage, VerifyProgress, VerifyReport, step};
-use crate::chunk::{ChunkId, Decoder};
+use crate::chunk::ChunkId;
 use crate::error::RepoError;
-use crate::pack::{PackFault, Place, RecordKind, scan_pack};
+use crate::pack::{PackFault, Place, RecordDecoder, RecordKind, scan_pack};
 use crate::store::ChunkStore;
 
 /// Reads every pack whole. Gives the places of hurt records, and lists hurt packs in the report.
@@ -96,7 +97,7 @@ fn prove_pack(
         proven.faults.push(format!("{name} is gone"));
         return Ok(proven);
     };
-    let mut decoder = Decoder::new().map_err(RepoError::Thread)?;
+    let mut decoder = RecordDecoder::new(Arc::clone(store.keys()))?;
     let mut seen: HashSet<(u32, ChunkId)> = HashSet::new();
     let faults = scan_pack(file.as_ref(), number, &mut |record| {
         if stopped.load(Ordering::Relaxed) {
@@ -106,7 +107,7 @@ fn prove_pack(
         if record.header.kind == RecordKind::Padding {
             return Ok(());
         }
-        match record.header.open(record.bytes, &mut decoder) {
+        match decoder.open(&record.header, record.bytes) {
             Ok(_) => drop(seen.insert((record.place.slot, record.header.id))),
             Err(detail) => {
                 proven.faults.push(format!(

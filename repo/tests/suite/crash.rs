@@ -8,7 +8,7 @@ use repo::clock::{ManualClock, UnixNanoseconds};
 use repo::disk::{Disk, Effect, Fault, Operation, SimulatedDisk};
 use repo::{ImageBase, ImageSpec, PointKind, PointName, RepoError, Repository, VerifyScope};
 
-use crate::support::{noise, options, read_all, workload};
+use crate::support::{Mode, noise, read_all, workload};
 
 const SIZE: usize = 640 * 1024 + 512;
 
@@ -22,27 +22,22 @@ struct Acknowledged {
     expiring: Option<PointName>,
 }
 
-fn open(disk: &SimulatedDisk) -> Result<Repository, RepoError> {
+fn open(disk: &SimulatedDisk, mode: Mode) -> Result<Repository, RepoError> {
     let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
     Repository::open_on(
         Arc::new(disk.clone()),
         Path::new("simulated"),
         clock,
-        &options(),
+        &mode.options(),
     )
 }
 
 /// Backups of three kinds, an expiry and a reopening, until something fails.
-fn scenario(disk: &SimulatedDisk, told: &mut Acknowledged) -> Result<(), RepoError> {
+fn scenario(disk: &SimulatedDisk, mode: Mode, told: &mut Acknowledged) -> Result<(), RepoError> {
     let clock = ManualClock::new(UnixNanoseconds(1_000));
-    Repository::create_on(
-        disk,
-        Path::new("simulated"),
-        &clock,
-        &repo::CreateOptions::default(),
-    )?;
+    Repository::create_on(disk, Path::new("simulated"), &clock, &mode.create_options())?;
     told.created = true;
-    let repository = open(disk)?;
+    let repository = open(disk, mode)?;
     let mut content = noise(1, SIZE);
     back_up(&repository, told, &content, &[(0, content.clone())])?;
     let change = noise(2, 1024);
@@ -50,7 +45,7 @@ fn scenario(disk: &SimulatedDisk, told: &mut Acknowledged) -> Result<(), RepoErr
     back_up(&repository, told, &content, &[(200_704, change)])?;
     repository.close()?;
     drop(repository);
-    let repository = open(disk)?;
+    let repository = open(disk, mode)?;
     content[..65_536].fill(0);
     back_up(&repository, told, &content, &[(0, vec![0; 65_536])])?;
     let first = told.points[0].0.clone();
@@ -58,7 +53,9 @@ fn scenario(disk: &SimulatedDisk, told: &mut Acknowledged) -> Result<(), RepoErr
     repository.expire(&first)?;
     told.expiring = None;
     told.points.remove(0);
-    seal(&repository, told, &mut content)?;
+    if mode == Mode::Plain {
+        seal(&repository, told, &mut content)?;
+    }
     // What would be done when the last clone is dropped, where nobody hears of errors.
     repository.close()
 }
@@ -110,8 +107,9 @@ fn seal(
 }
 
 /// The disk after the end holds what was acknowledged, and nothing half.
-fn check(disk: &SimulatedDisk, told: &Acknowledged, place: &str) {
-    let repository = match open(disk) {
+fn check(disk: &SimulatedDisk, mode: Mode, told: &Acknowledged, place: &str) {
+    let place = &format!("{mode:?}, {place}");
+    let repository = match open(disk, mode) {
         Ok(repository) => repository,
         Err(RepoError::NotARepository { .. } | RepoError::Disk(_)) if !told.created => return,
         Err(error) => panic!("{place}: the repository does not open: {error}"),
@@ -161,7 +159,7 @@ fn check(disk: &SimulatedDisk, told: &Acknowledged, place: &str) {
     .unwrap();
     repository.close().unwrap();
     drop(repository);
-    let repository = open(disk).unwrap();
+    let repository = open(disk, mode).unwrap();
     for (name, content) in &more.points {
         let image = repository
             .image(&repository.point(name).unwrap(), 0)
@@ -173,16 +171,20 @@ fn check(disk: &SimulatedDisk, told: &Acknowledged, place: &str) {
     }
 }
 
-fn operations_of_scenario() -> u64 {
+fn operations_of_scenario(mode: Mode) -> u64 {
     let disk = SimulatedDisk::new();
-    scenario(&disk, &mut Acknowledged::default()).unwrap();
+    scenario(&disk, mode, &mut Acknowledged::default()).unwrap();
     disk.operations()
 }
 
 #[test]
 fn acknowledged_points_survive_a_stop_at_every_call() {
-    let operations = operations_of_scenario();
-    assert!(operations > 40, "{operations}");
+    Mode::each(stop_at_every_call);
+}
+
+fn stop_at_every_call(mode: Mode) {
+    let operations = operations_of_scenario(mode);
+    assert!(operations > 30, "{operations}");
     for at in 0..operations {
         for effect in [Effect::Nothing, Effect::Half, Effect::Whole] {
             let disk = SimulatedDisk::new();
@@ -192,17 +194,19 @@ fn acknowledged_points_survive_a_stop_at_every_call() {
             });
             let mut told = Acknowledged::default();
             assert!(
-                scenario(&disk, &mut told).is_err(),
+                scenario(&disk, mode, &mut told).is_err(),
                 "{at}: the world stopped and nobody noticed"
             );
             check(
                 &disk.fork().kill(),
+                mode,
                 &told,
                 &format!("killed at {at} ({effect:?})"),
             );
             for seed in 0..2 {
                 check(
                     &disk.fork().crash(seed),
+                    mode,
                     &told,
                     &format!("power failed at {at} ({effect:?}), seed {seed}"),
                 );
@@ -213,6 +217,10 @@ fn acknowledged_points_survive_a_stop_at_every_call() {
 
 #[test]
 fn a_failed_write_or_sync_is_an_error_and_hurts_nothing() {
+    Mode::each(fail_writes_and_syncs);
+}
+
+fn fail_writes_and_syncs(mode: Mode) {
     for operation in [
         Operation::Write,
         Operation::Sync,
@@ -232,11 +240,12 @@ fn a_failed_write_or_sync_is_an_error_and_hurts_nothing() {
                 },
             });
             let mut told = Acknowledged::default();
-            let ended = scenario(&disk, &mut told);
+            let ended = scenario(&disk, mode, &mut told);
             disk.clear_faults();
             for seed in 0..2 {
                 check(
                     &disk.fork().crash(seed),
+                    mode,
                     &told,
                     &format!("{operation:?} {nth} failed, seed {seed}"),
                 );
@@ -250,9 +259,13 @@ fn a_failed_write_or_sync_is_an_error_and_hurts_nothing() {
 
 #[test]
 fn a_full_disk_is_a_clean_error_and_room_is_enough_to_go_on() {
+    Mode::each(fill_the_disk);
+}
+
+fn fill_the_disk(mode: Mode) {
     let whole = {
         let disk = SimulatedDisk::new();
-        scenario(&disk, &mut Acknowledged::default()).unwrap();
+        scenario(&disk, mode, &mut Acknowledged::default()).unwrap();
         disk.list(Path::new("packs/01")).unwrap()[0].length_bytes
     };
     for step in 0..40 {
@@ -261,16 +274,25 @@ fn a_full_disk_is_a_clean_error_and_room_is_enough_to_go_on() {
             bytes: whole * 2 * step / 40,
         });
         let mut told = Acknowledged::default();
-        if let Err(error) = scenario(&disk, &mut told) {
+        if let Err(error) = scenario(&disk, mode, &mut told) {
             assert!(error.is_full(), "step {step}: {error}");
         }
         disk.clear_faults();
-        check(&disk.fork().kill(), &told, &format!("full at step {step}"));
+        check(
+            &disk.fork().kill(),
+            mode,
+            &told,
+            &format!("full at step {step}"),
+        );
     }
 }
 
 #[test]
 fn once_there_is_room_again_the_same_process_goes_on() {
+    Mode::each(make_room_again);
+}
+
+fn make_room_again(mode: Mode) {
     for bytes in [8_192, 300_000, 5_000_000] {
         let disk = SimulatedDisk::new();
         let clock = ManualClock::new(UnixNanoseconds(1_000));
@@ -278,10 +300,10 @@ fn once_there_is_room_again_the_same_process_goes_on() {
             &disk,
             Path::new("simulated"),
             &clock,
-            &repo::CreateOptions::default(),
+            &mode.create_options(),
         )
         .unwrap();
-        let repository = open(&disk).unwrap();
+        let repository = open(&disk, mode).unwrap();
         let mut told = Acknowledged::default();
         let first = noise(1, SIZE);
         back_up(&repository, &mut told, &first, &[(0, first.clone())]).unwrap();
@@ -301,6 +323,6 @@ fn once_there_is_room_again_the_same_process_goes_on() {
         back_up(&repository, &mut told, &next, &[(0, next.clone())]).unwrap();
         told.created = true;
         drop(repository);
-        check(&disk.fork().crash(1), &told, "after room was made");
+        check(&disk.fork().crash(1), mode, &told, "after room was made");
     }
 }

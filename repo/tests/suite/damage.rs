@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use repo::{Damage, ImageBase, Repository, VerifyScope};
 
-use crate::support::{back_up, fresh, noise, options, workload};
+use crate::support::{Mode, back_up, fresh_in, noise, workload};
 
 fn damages(repository: &Repository) -> Vec<Damage> {
     let report = repository
@@ -35,8 +35,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A repository with two points that has been closed, and their disks.
-fn two_points(folder: &Path) -> [Vec<u8>; 2] {
-    let repository = fresh(folder);
+fn two_points(folder: &Path, mode: Mode) -> [Vec<u8>; 2] {
+    let repository = fresh_in(mode, folder);
     let first = noise(1, 400_000 / 512 * 512);
     let mut second = first.clone();
     second[70_000..70_100].fill(3);
@@ -47,8 +47,8 @@ fn two_points(folder: &Path) -> [Vec<u8>; 2] {
 }
 
 /// Reads all points. Whatever is read is right; what cannot be read is an error. Says whether all could be read.
-fn read_honestly(folder: &Path, disks: &[Vec<u8>]) -> bool {
-    let Ok(repository) = Repository::open(folder, &options()) else {
+fn read_honestly(folder: &Path, mode: Mode, disks: &[Vec<u8>]) -> bool {
+    let Ok(repository) = Repository::open(folder, &mode.options()) else {
         return false;
     };
     let mut whole = repository.points(None).len() == disks.len();
@@ -76,9 +76,13 @@ fn read_honestly(folder: &Path, disks: &[Vec<u8>]) -> bool {
 
 #[test]
 fn a_flipped_bit_anywhere_is_reported_and_never_served() {
+    Mode::each(a_flipped_bit_anywhere_is_reported_and_never_served_in);
+}
+
+fn a_flipped_bit_anywhere_is_reported_and_never_served_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let disks = two_points(folder.path());
-    assert!(read_honestly(folder.path(), &disks));
+    let disks = two_points(folder.path(), mode);
+    assert!(read_honestly(folder.path(), mode, &disks));
     let mut reported = 0;
     for path in files(folder.path()) {
         let sound = fs::read(&path).unwrap();
@@ -88,10 +92,10 @@ fn a_flipped_bit_anywhere_is_reported_and_never_served() {
             let mut hurt = sound.clone();
             hurt[place] ^= 1 << (place % 8);
             fs::write(&path, &hurt).unwrap();
-            let whole = read_honestly(folder.path(), &disks);
+            let whole = read_honestly(folder.path(), mode, &disks);
             if !whole {
                 reported += 1;
-                let told = Repository::open(folder.path(), &options())
+                let told = Repository::open(folder.path(), &mode.options())
                     .map_or(true, |open| !damages(&open).is_empty());
                 assert!(
                     told,
@@ -103,13 +107,17 @@ fn a_flipped_bit_anywhere_is_reported_and_never_served() {
         fs::write(&path, &sound).unwrap();
     }
     assert!(reported > 50, "only {reported} flips mattered");
-    assert!(read_honestly(folder.path(), &disks));
+    assert!(read_honestly(folder.path(), mode, &disks));
 }
 
 #[test]
 fn verify_names_the_point_disk_and_extent_that_suffer() {
+    Mode::each(verify_names_the_point_disk_and_extent_that_suffer_in);
+}
+
+fn verify_names_the_point_disk_and_extent_that_suffer_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    two_points(folder.path());
+    two_points(folder.path(), mode);
     let pack = files(folder.path())
         .into_iter()
         .max_by_key(|path| fs::metadata(path).unwrap().len())
@@ -118,7 +126,7 @@ fn verify_names_the_point_disk_and_extent_that_suffer() {
     // The second record: the chunk at 64 KiB of the first disk, which the second disk has replaced.
     bytes[4096 + 65_664 + 1000] ^= 0x10;
     fs::write(&pack, &bytes).unwrap();
-    let repository = Repository::open(folder.path(), &options()).unwrap();
+    let repository = Repository::open(folder.path(), &mode.options()).unwrap();
     let found = damages(&repository);
     let at: Vec<_> = found
         .iter()
@@ -139,12 +147,16 @@ fn verify_names_the_point_disk_and_extent_that_suffer() {
 
 #[test]
 fn a_lost_pack_is_an_error_and_what_it_held_is_stored_again() {
+    Mode::each(a_lost_pack_is_an_error_and_what_it_held_is_stored_again_in);
+}
+
+fn a_lost_pack_is_an_error_and_what_it_held_is_stored_again_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let [_, second] = two_points(folder.path());
+    let [_, second] = two_points(folder.path(), mode);
     for pack in files(&folder.path().join("packs")) {
         fs::remove_file(pack).unwrap();
     }
-    let repository = Repository::open(folder.path(), &options()).unwrap();
+    let repository = Repository::open(folder.path(), &mode.options()).unwrap();
     assert!(!damages(&repository).is_empty());
     let image = repository
         .image(&repository.latest(&workload()).unwrap(), 0)
@@ -166,14 +178,18 @@ fn a_lost_pack_is_an_error_and_what_it_held_is_stored_again() {
 
 #[test]
 fn numbers_of_lost_packs_are_not_given_again() {
+    Mode::each(numbers_of_lost_packs_are_not_given_again_in);
+}
+
+fn numbers_of_lost_packs_are_not_given_again_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let [first, _] = two_points(folder.path());
+    let [first, _] = two_points(folder.path(), mode);
     for pack in files(&folder.path().join("packs")) {
         fs::remove_file(pack).unwrap();
     }
     let other = noise(77, first.len());
     for content in [&other, &first] {
-        let repository = Repository::open(folder.path(), &options()).unwrap();
+        let repository = Repository::open(folder.path(), &mode.options()).unwrap();
         let point = back_up(
             &repository,
             first.len() as u64,
@@ -186,29 +202,37 @@ fn numbers_of_lost_packs_are_not_given_again() {
 
 #[test]
 fn a_pack_that_cannot_be_used_does_not_keep_the_others_from_being_used() {
+    Mode::each(a_pack_that_cannot_be_used_does_not_keep_the_others_from_being_used_in);
+}
+
+fn a_pack_that_cannot_be_used_does_not_keep_the_others_from_being_used_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let disks = two_points(folder.path());
+    let disks = two_points(folder.path(), mode);
     fs::create_dir(folder.path().join("packs/ff")).unwrap();
     for name in ["ff/000000ff.00000001", "01/000000AA.00000001", "01/strange"] {
         fs::write(folder.path().join("packs").join(name), b"no pack at all").unwrap();
     }
     fs::write(folder.path().join("points/stray"), b"").unwrap();
     fs::remove_dir_all(folder.path().join("index")).unwrap();
-    assert!(read_honestly(folder.path(), &disks));
+    assert!(read_honestly(folder.path(), mode, &disks));
 }
 
 #[test]
 fn an_index_of_garbage_is_made_again() {
+    Mode::each(an_index_of_garbage_is_made_again_in);
+}
+
+fn an_index_of_garbage_is_made_again_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let disks = two_points(folder.path());
+    let disks = two_points(folder.path(), mode);
     for entry in fs::read_dir(folder.path().join("index")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
             fs::write(&path, b"garbage").unwrap();
         }
     }
-    assert!(read_honestly(folder.path(), &disks));
-    let repository = Repository::open(folder.path(), &options()).unwrap();
+    assert!(read_honestly(folder.path(), mode, &disks));
+    let repository = Repository::open(folder.path(), &mode.options()).unwrap();
     let again = back_up(
         &repository,
         disks[1].len() as u64,
@@ -220,8 +244,12 @@ fn an_index_of_garbage_is_made_again() {
 
 #[test]
 fn a_flipped_bit_in_the_index_misleads_nobody_and_is_mended() {
+    Mode::each(a_flipped_bit_in_the_index_misleads_nobody_and_is_mended_in);
+}
+
+fn a_flipped_bit_in_the_index_misleads_nobody_and_is_mended_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let disks = two_points(folder.path());
+    let disks = two_points(folder.path(), mode);
     let tables: Vec<_> = fs::read_dir(folder.path().join("index"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -235,7 +263,7 @@ fn a_flipped_bit_in_the_index_misleads_nobody_and_is_mended() {
         }
         fs::write(&path, bytes).unwrap();
     }
-    assert!(read_honestly(folder.path(), &disks));
+    assert!(read_honestly(folder.path(), mode, &disks));
     let again = |repository: &Repository| {
         let point = back_up(
             repository,
@@ -247,9 +275,9 @@ fn a_flipped_bit_in_the_index_misleads_nobody_and_is_mended() {
         assert!(crate::support::read_all(&image) == disks[1]);
         point.images[0].new_chunks
     };
-    again(&Repository::open(folder.path(), &options()).unwrap());
+    again(&Repository::open(folder.path(), &mode.options()).unwrap());
     assert_eq!(
-        again(&Repository::open(folder.path(), &options()).unwrap()),
+        again(&Repository::open(folder.path(), &mode.options()).unwrap()),
         0
     );
 }
@@ -262,6 +290,7 @@ proptest! {
         repo::fuzz::fuzz_pack(&bytes);
         repo::fuzz::fuzz_manifest(&bytes);
         repo::fuzz::fuzz_image_node(&bytes);
+        repo::fuzz::fuzz_key_slot(&bytes);
         repo::fuzz::fuzz_stream_node(&bytes);
     }
 }

@@ -9,6 +9,7 @@
 mod catalog_readers;
 mod crash;
 mod damage;
+mod encryption;
 mod fixture;
 mod image;
 mod model;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use repo::{ImageBase, ImageSpec, PointKind, PointName, Repository};
 
-use crate::support::{fresh, noise, options, read, read_all, workload};
+use crate::support::{Mode, fresh_in, noise, read, read_all, workload};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -159,9 +159,9 @@ fn check_extents(image: &repo::Image, disk: &[u8]) {
     assert_eq!(read(image, tail as u64, disk.len() - tail), disk[tail..]);
 }
 
-fn run(steps: &[Step]) {
+fn run(steps: &[Step], mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let mut repository = fresh(folder.path());
+    let mut repository = fresh_in(mode, folder.path());
     let mut model = Model::default();
     for step in steps {
         match step {
@@ -180,7 +180,7 @@ fn run(steps: &[Step]) {
             Step::Expire { which } => model.expire(&repository, *which),
             Step::Reopen { without_index } => {
                 drop(repository);
-                repository = reopen(folder.path(), *without_index);
+                repository = reopen(folder.path(), *without_index, mode);
                 model.check(&repository);
             }
         }
@@ -194,11 +194,11 @@ fn run(steps: &[Step]) {
     assert!(report.is_sound(), "{report:?}");
 }
 
-fn reopen(folder: &Path, without_index: bool) -> Repository {
+fn reopen(folder: &Path, without_index: bool, mode: Mode) -> Repository {
     if without_index {
         std::fs::remove_dir_all(folder.join("index")).unwrap();
     }
-    Repository::open(folder, &options()).unwrap()
+    Repository::open(folder, &mode.options()).unwrap()
 }
 
 proptest! {
@@ -206,6 +206,8 @@ proptest! {
 
     #[test]
     fn points_stay_what_they_were(steps in prop::collection::vec(step(), 1..14)) {
-        run(&steps);
+        for mode in Mode::BOTH {
+            run(&steps, mode);
+        }
     }
 }

@@ -4,12 +4,16 @@ use std::io::Read as _;
 
 use repo::PointKind;
 
-use crate::support::{fresh, noise, workload};
+use crate::support::{Mode, fresh_in, noise, workload};
 
 #[test]
 fn a_stream_reads_back_and_an_inserted_page_costs_little() {
+    Mode::each(a_stream_reads_back_and_an_inserted_page_costs_little_in);
+}
+
+fn a_stream_reads_back_and_an_inserted_page_costs_little_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let mut bytes = noise(1, 30 << 20);
     bytes[5_000_000..9_000_000].fill(0);
     let keep = |bytes: &[u8], step: usize| {
@@ -44,8 +48,12 @@ fn a_stream_reads_back_and_an_inserted_page_costs_little() {
 
 #[test]
 fn an_empty_stream_is_a_stream() {
+    Mode::each(an_empty_stream_is_a_stream_in);
+}
+
+fn an_empty_stream_is_a_stream_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
     let writer = backup.stream("empty").unwrap();
     backup.finish_stream(writer).unwrap();

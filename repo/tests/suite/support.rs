@@ -3,8 +3,66 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use repo::{Image, ImageBase, ImageSpec, OpenOptions, Point, PointKind, Repository, WorkloadName};
+use repo::{
+    CreateOptions, Image, ImageBase, ImageSpec, KdfSettings, NewKeySlot, OpenOptions, Point,
+    PointKind, Repository, Secret, WorkloadName,
+};
 use std::sync::Arc;
+
+/// How a repository is kept; tests run in both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Plain,
+    Encrypted,
+}
+
+impl Mode {
+    pub(crate) const BOTH: [Self; 2] = [Self::Plain, Self::Encrypted];
+
+    /// Runs a test in both.
+    pub(crate) fn each(test: impl Fn(Self)) {
+        Self::BOTH.into_iter().for_each(test);
+    }
+
+    pub(crate) fn create_options(self) -> CreateOptions {
+        let slot = new_slot("first", secret());
+        CreateOptions {
+            key_slots: match self {
+                Self::Plain => Vec::new(),
+                Self::Encrypted => vec![slot],
+            },
+        }
+    }
+
+    /// Opens what [`create_options`](Self::create_options) made.
+    pub(crate) fn options(self) -> OpenOptions {
+        OpenOptions {
+            secret: match self {
+                Self::Plain => None,
+                Self::Encrypted => Some(secret()),
+            },
+            ..options()
+        }
+    }
+}
+
+/// What opens the encrypted repositories of tests.
+pub(crate) fn secret() -> Secret {
+    Secret::passphrase("correct horse battery staple").unwrap()
+}
+
+/// A slot that costs little to open.
+pub(crate) fn new_slot(name: &str, secret: Secret) -> NewKeySlot {
+    NewKeySlot {
+        name: name.to_owned(),
+        secret,
+        kdf: KdfSettings {
+            memory_kibibytes: 8,
+            passes: 1,
+            lanes: 1,
+        },
+    }
+}
 
 pub(crate) fn workload() -> WorkloadName {
     WorkloadName::parse("web").unwrap()
@@ -22,8 +80,12 @@ pub(crate) fn options() -> OpenOptions {
 }
 
 pub(crate) fn fresh(folder: &Path) -> Repository {
-    Repository::create(folder, &repo::CreateOptions::default()).unwrap();
-    Repository::open(folder, &options()).unwrap()
+    fresh_in(Mode::Plain, folder)
+}
+
+pub(crate) fn fresh_in(mode: Mode, folder: &Path) -> Repository {
+    Repository::create(folder, &mode.create_options()).unwrap();
+    Repository::open(folder, &mode.options()).unwrap()
 }
 
 /// Bytes that do not compress and differ by seed.

@@ -1,0 +1,204 @@
+//! All key slots of a repository.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::secret::{MasterKey, Secret};
+use super::slot::{KeySlot, NewKeySlot, SLOT_BYTES_MAX, StoredSlot, check_name};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::error::RepoError;
+
+/// The key slots of an encrypted repository that has been opened. There is always at least one.
+pub struct KeySlots {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    repository: Uuid,
+    master: MasterKey,
+    /// One change at a time, so that the last slot is known to be the last.
+    changing: Mutex<()>,
+}
+
+impl KeySlots {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        repository: Uuid,
+        master: MasterKey,
+    ) -> Self {
+        Self {
+            disk,
+            clock,
+            repository,
+            master,
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// Makes the first slots of a repository in the making.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        clock: &dyn Clock,
+        repository: Uuid,
+        master: &MasterKey,
+        slots: &[NewKeySlot],
+    ) -> Result<(), RepoError> {
+        if slots.is_empty() {
+            return Err(RepoError::Refused(
+                "an encrypted repository has at least one key slot",
+            ));
+        }
+        disk.create_directory(Path::new(FOLDER))?;
+        for new in slots {
+            let slot = StoredSlot::make(master, repository, new, clock.now())?;
+            publish(disk, &new.name, &slot)?;
+        }
+        Ok(())
+    }
+
+    /// The master key, by whichever slot `secret` opens; `None` if it opens none.
+    pub(crate) fn unlock(
+        disk: &dyn Disk,
+        repository: Uuid,
+        secret: &Secret,
+    ) -> Result<Option<MasterKey>, RepoError> {
+        for name in names(disk)? {
+            match read(disk, repository, &name) {
+                Ok(slot) => {
+                    if let Some(master) = slot.unwrap(secret) {
+                        return Ok(Some(master));
+                    }
+                }
+                Err(error) => tracing::error!(%error, "a key slot cannot be used"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// All slots that are sound, by name.
+    ///
+    /// # Errors
+    /// If the storage fails.
+    pub fn list(&self) -> Result<Vec<KeySlot>, RepoError> {
+        let names = names(self.disk.as_ref())?.into_iter();
+        let slots = names.filter_map(|name| self.read(&name).ok());
+        Ok(slots.map(|slot| slot.describe()).collect())
+    }
+
+    /// Adds a slot: from now on its secret opens the repository, too.
+    ///
+    /// # Errors
+    /// If the name is taken or not allowed, there are too many, or the storage fails.
+    pub fn add(&self, new: &NewKeySlot) -> Result<KeySlot, RepoError> {
+        let _guard = self.changing.lock();
+        if names(self.disk.as_ref())?.len() >= SLOTS_MAX {
+            return Err(RepoError::Refused("a repository has at most 32 key slots"));
+        }
+        let slot = self.make(new)?;
+        publish(self.disk.as_ref(), &new.name, &slot)?;
+        Ok(slot.describe())
+    }
+
+    /// Gives a slot another secret, in one step: before it the old one opens it, after it the new one. Nothing else
+    /// is written.
+    ///
+    /// # Errors
+    /// If there is no such slot or the storage fails.
+    pub fn replace(&self, new: &NewKeySlot) -> Result<KeySlot, RepoError> {
+        let _guard = self.changing.lock();
+        self.require(&new.name)?;
+        let slot = self.make(new)?;
+        self.disk.replace(&path(&new.name), &slot.encode())?;
+        Ok(slot.describe())
+    }
+
+    /// Removes a slot: its secret opens nothing from now on, but on copies made before.
+    ///
+    /// # Errors
+    /// If there is no such slot, no sound one would be left, or the storage fails.
+    pub fn remove(&self, name: &str) -> Result<(), RepoError> {
+        let _guard = self.changing.lock();
+        self.require(name)?;
+        if !self.list()?.iter().any(|slot| slot.name != name) {
+            return Err(RepoError::Refused(
+                "this is the last key slot: without one nobody can open the repository; add another first",
+            ));
+        }
+        self.disk.remove(&path(name))?;
+        Ok(self.disk.sync_directory(Path::new(FOLDER))?)
+    }
+
+    /// Whether `secret` opens the slot.
+    ///
+    /// # Errors
+    /// If there is no such slot, it is damaged, or the storage fails.
+    pub fn opens(&self, name: &str, secret: &Secret) -> Result<bool, RepoError> {
+        self.require(name)?;
+        Ok(self.read(name)?.unwrap(secret).is_some())
+    }
+
+    fn require(&self, name: &str) -> Result<(), RepoError> {
+        check_name(name)?;
+        if names(self.disk.as_ref())?.iter().any(|found| found == name) {
+            return Ok(());
+        }
+        Err(RepoError::NoSuchKeySlot(name.to_owned()))
+    }
+
+    fn make(&self, new: &NewKeySlot) -> Result<StoredSlot, RepoError> {
+        StoredSlot::make(&self.master, self.repository, new, self.clock.now())
+    }
+
+    fn read(&self, name: &str) -> Result<StoredSlot, RepoError> {
+        read(self.disk.as_ref(), self.repository, name)
+    }
+
+    /// The folder of all slots.
+    pub(crate) const FOLDER: &str = FOLDER;
+}
+
+impl fmt::Debug for KeySlots {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("KeySlots")
+            .field("repository", &self.repository)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names of the files that can be slots.
+fn names(disk: &dyn Disk) -> Result<Vec<String>, RepoError> {
+    let items = match disk.list(Path::new(FOLDER)) {
+        Err(error) if error.is_missing() => Vec::new(),
+        other => other?,
+    };
+    let slots = items
+        .into_iter()
+        .filter(|item| !item.is_directory && check_name(&item.name).is_ok());
+    Ok(slots.map(|item| item.name).take(SLOTS_MAX).collect())
+}
+
+fn read(disk: &dyn Disk, repository: Uuid, name: &str) -> Result<StoredSlot, RepoError> {
+    let text = disk.read(&path(name), SLOT_BYTES_MAX)?;
+    StoredSlot::decode(&text, repository, name)
+}
+
+fn publish(disk: &dyn Disk, name: &str, slot: &StoredSlot) -> Result<(), RepoError> {
+    match disk.publish(&path(name), &slot.encode()) {
+        Err(error) if error.is_taken() => Err(RepoError::KeySlotTaken(name.to_owned())),
+        other => Ok(other?),
+    }
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(name)
+}
+
+const FOLDER: &str = "keys";
+
+/// So many passphrases are tried at most.
+const SLOTS_MAX: usize = 32;

@@ -1,0 +1,459 @@
+//! Encrypted repositories: nothing to be read without the key, nothing to be changed unnoticed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use repo::clock::{ManualClock, UnixNanoseconds};
+use repo::disk::{Effect, Fault, SimulatedDisk};
+use repo::{
+    CreateOptions, ImageBase, ImageSpec, KeySlotKind, OpenOptions, Point, PointKind, RepoError,
+    Repository, Secret, VerifyScope, WorkloadName,
+};
+
+use crate::support::{
+    Mode, back_up, fresh_in, new_slot, noise, options, read_all, secret, workload,
+};
+
+/// Content of every file below `folder`.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            let content = fs::read(&path).unwrap();
+            found.insert(path, content);
+        }
+    }
+    found
+}
+
+/// The ids in the heads of all records.
+fn record_ids(folder: &Path) -> HashSet<[u8; 32]> {
+    let packs = contents(&folder.join("packs"));
+    let units = packs.values().flat_map(|pack| pack[4096..].chunks(128));
+    let heads = units.filter(|unit| unit.starts_with(b"HR") && unit[2] != 0);
+    heads.map(|head| head[16..48].try_into().unwrap()).collect()
+}
+
+fn with(secret: Secret) -> OpenOptions {
+    OpenOptions {
+        secret: Some(secret),
+        ..options()
+    }
+}
+
+fn is_sound(repository: &Repository) -> bool {
+    repository
+        .verify(&VerifyScope::All, &mut |_| ControlFlow::Continue(()))
+        .unwrap()
+        .is_sound()
+}
+
+/// Backs up one disk and one stream, both with text in them.
+fn back_up_texts(repository: &Repository) {
+    let name = WorkloadName::parse("payroll-server").unwrap();
+    let mut backup = repository.begin(&name, PointKind::Full).unwrap();
+    let mut disk = noise(4, 256 << 10);
+    disk[70_000..70_022].copy_from_slice(b"a marker in clear text");
+    let spec = ImageSpec {
+        name: "secret-disk".to_owned(),
+        size_bytes: disk.len() as u64,
+        base: ImageBase::Nothing,
+    };
+    let mut image = backup.image(&spec).unwrap();
+    image.write(0, Bytes::from(disk.clone())).unwrap();
+    backup.finish_image(image).unwrap();
+    let mut stream = backup.stream("secret-stream").unwrap();
+    stream.append(&disk[50_000..]).unwrap();
+    backup.finish_stream(stream).unwrap();
+    backup.set_configuration(serde_json::json!({ "owner": "somebody known" }));
+    backup.commit().unwrap();
+}
+
+#[test]
+fn nothing_that_was_backed_up_or_named_can_be_read_without_the_key() {
+    let words = [
+        "a marker in clear text",
+        "payroll-server",
+        "secret-disk",
+        "secret-stream",
+        "somebody known",
+    ];
+    for mode in Mode::BOTH {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(mode, folder.path());
+        back_up_texts(&repository);
+        repository.close().unwrap();
+        drop(repository);
+        for word in words {
+            let holds = |content: &Vec<u8>| {
+                content
+                    .windows(word.len())
+                    .any(|bytes| bytes == word.as_bytes())
+            };
+            let all = contents(folder.path());
+            let named = all.keys().any(|path| path.to_string_lossy().contains(word));
+            let readable = named || all.values().any(holds);
+            assert_eq!(readable, mode == Mode::Plain, "{mode:?}: {word}");
+        }
+    }
+}
+
+#[test]
+fn equal_disks_in_two_repositories_share_no_name() {
+    for mode in Mode::BOTH {
+        let disk = noise(1, 300_000 / 512 * 512);
+        let [one, other] = [(); 2].map(|()| {
+            let folder = tempfile::tempdir().unwrap();
+            let repository = fresh_in(mode, folder.path());
+            let size = disk.len() as u64;
+            let point = back_up(&repository, size, ImageBase::Nothing, &[(0, disk.clone())]);
+            repository.close().unwrap();
+            (record_ids(folder.path()), point.images[0].root_id.clone())
+        });
+        assert_eq!(one.0.len(), 6);
+        assert_eq!(
+            one.0.intersection(&other.0).count() == 0,
+            mode == Mode::Encrypted
+        );
+        assert_eq!(one.1 != other.1, mode == Mode::Encrypted);
+    }
+}
+
+#[test]
+fn equal_chunks_are_stored_once_and_wear_different_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    let disk = noise(1, 1 << 20);
+    let size = disk.len() as u64;
+    back_up(&repository, size, ImageBase::Nothing, &[(0, disk.clone())]);
+    let again = back_up(&repository, size, ImageBase::Nothing, &[(0, disk.clone())]);
+    assert_eq!(again.images[0].new_chunks, 0);
+    assert!(read_all(&repository.image(&again, 0).unwrap()) == disk);
+}
+
+#[test]
+fn only_its_own_secret_opens_a_repository() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(fresh_in(Mode::Encrypted, folder.path()));
+    let open = |options: &OpenOptions| Repository::open(folder.path(), options).map(drop);
+    assert!(matches!(open(&options()), Err(RepoError::KeyNeeded { .. })));
+    for wrong in [
+        Secret::passphrase("correct horse battery stapler").unwrap(),
+        Secret::random_key().unwrap(),
+    ] {
+        assert!(matches!(
+            open(&with(wrong)),
+            Err(RepoError::WrongKey { .. })
+        ));
+    }
+    open(&with(secret())).unwrap();
+    let plain = tempfile::tempdir().unwrap();
+    drop(fresh_in(Mode::Plain, plain.path()));
+    let opened = Repository::open(plain.path(), &with(secret()));
+    assert!(matches!(opened, Err(RepoError::NotEncrypted { .. })));
+}
+
+#[test]
+fn another_superblock_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    back_up_texts(&repository);
+    drop(repository);
+    let path = folder.path().join("superblock");
+    let text = String::from_utf8(fs::read(&path).unwrap()).unwrap();
+    let (_, body) = text.split_once('\n').unwrap();
+    // With a head line that is right, as anybody can make one.
+    let forge = |version: u32, body: &str| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("holdfast superblock {version}\n").as_bytes());
+        hasher.update(body.as_bytes());
+        format!(
+            "holdfast superblock {version} {}\n{body}",
+            hasher.finalize()
+        )
+    };
+    assert_eq!(text, forge(2, body));
+    let mut stored: serde_json::Value = serde_json::from_str(body).unwrap();
+    let mut forged = vec![forge(1, body)];
+    for (field, value) in [
+        ("created_unix_nanoseconds", serde_json::json!(5)),
+        (
+            "repository",
+            serde_json::json!("00000000-0000-0000-0000-000000000000"),
+        ),
+        ("keys", serde_json::json!([])),
+        (
+            "keys",
+            serde_json::json!([{"cipher": "aes-256-gcm", "check": "00"}]),
+        ),
+        (
+            "keys",
+            serde_json::json!([{"cipher": "none", "check": stored["keys"][0]["check"]}]),
+        ),
+    ] {
+        let sound = stored[field].clone();
+        stored[field] = value;
+        forged.push(forge(2, &stored.to_string()));
+        stored[field] = sound;
+    }
+    stored["keys"] = serde_json::json!([]);
+    stored["chunk_hash"] = serde_json::json!("blake3");
+    forged.push(forge(1, &stored.to_string()));
+    for text in forged {
+        fs::write(&path, &text).unwrap();
+        let opened = Repository::open(folder.path(), &with(secret()));
+        assert!(opened.is_err(), "{text}");
+    }
+}
+
+#[test]
+fn what_is_cut_out_and_pasted_elsewhere_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    let size = 256 << 10;
+    let disks = [noise(1, size), noise(2, size)];
+    let [first, second] = [0, 1].map(|which| {
+        back_up(
+            &repository,
+            size as u64,
+            ImageBase::Nothing,
+            &[(0, disks[which].clone())],
+        )
+    });
+    repository.close().unwrap();
+    drop(repository);
+    let open = || Repository::open(folder.path(), &with(secret())).unwrap();
+    let all = contents(folder.path());
+    let manifests: Vec<_> = all
+        .keys()
+        .filter(|path| path.starts_with(folder.path().join("points")))
+        .collect();
+    let [one, two] = manifests[..] else {
+        panic!("{manifests:?}");
+    };
+
+    // One manifest over the other, whose place is another.
+    fs::write(two, &all[one]).unwrap();
+    let repository = open();
+    assert_eq!(repository.damaged_manifests().len(), 1);
+    assert!(repository.point(&second.name).is_err());
+    assert!(read_all(&repository.image(&first, 0).unwrap()) == disks[0]);
+    drop(repository);
+    fs::write(two, &all[two]).unwrap();
+
+    // One record over another of the same length.
+    let (pack, content) = all
+        .iter()
+        .filter(|(path, _)| path.starts_with(folder.path().join("packs")))
+        .max_by_key(|(_, content)| content.len())
+        .unwrap();
+    let length = 513 * 128;
+    let mut pasted = content.clone();
+    pasted.copy_within(4096 + length..4096 + 2 * length, 4096);
+    fs::write(pack, &pasted).unwrap();
+    assert!(read_start(&open(), &first).is_corrupt());
+    assert!(!is_sound(&open()));
+
+    // Its payload with the head of another, checksum set right.
+    let mut mixed = content.clone();
+    mixed.copy_within(4096 + length + 64..4096 + 2 * length, 4096 + 64);
+    let head: Vec<u8> = [
+        &mixed[4096..4108],
+        &[0; 4],
+        &mixed[4112..4096 + 64 + 16 + 65_536],
+    ]
+    .concat();
+    mixed[4108..4112].copy_from_slice(&crc32c::crc32c(&head).to_le_bytes());
+    fs::write(pack, &mixed).unwrap();
+    let error = read_start(&open(), &first).to_string();
+    assert!(error.contains("is not what was encrypted"), "{error}");
+    assert!(!is_sound(&open()));
+}
+
+/// Why the first sector of a point's disk cannot be read.
+fn read_start(repository: &Repository, point: &Point) -> RepoError {
+    let image = repository.image(point, 0).unwrap();
+    image.read(0, 512, &mut Vec::new()).unwrap_err()
+}
+
+#[test]
+fn a_pack_of_another_repository_is_refused() {
+    let [folder, other] = [(); 2].map(|()| {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(Mode::Encrypted, folder.path());
+        let disk = noise(1, 128 << 10);
+        back_up(
+            &repository,
+            disk.len() as u64,
+            ImageBase::Nothing,
+            &[(0, disk)],
+        );
+        folder
+    });
+    for (path, content) in contents(&other.path().join("packs")) {
+        let name = path.strip_prefix(other.path()).unwrap();
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    for without_index in [false, true] {
+        if without_index {
+            fs::remove_dir_all(folder.path().join("index")).unwrap();
+        }
+        let repository = Repository::open(folder.path(), &with(secret())).unwrap();
+        let point = repository.latest(&workload()).unwrap();
+        assert!(read_start(&repository, &point).is_corrupt());
+        assert!(!is_sound(&repository));
+    }
+}
+
+#[test]
+fn the_passphrase_changes_without_a_byte_of_data_being_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    back_up_texts(&repository);
+    repository.close().unwrap();
+    let others = |folder: &Path| {
+        let mut all = contents(folder);
+        all.retain(|path, _| {
+            !path.starts_with(folder.join("keys")) && !path.starts_with(folder.join("index"))
+        });
+        all
+    };
+    let before = others(folder.path());
+    let slots = repository.key_slots().unwrap();
+    let words = Secret::passphrase("new words").unwrap();
+    assert!(slots.opens("first", &secret()).unwrap());
+    slots.replace(&new_slot("first", words.clone())).unwrap();
+    assert!(!slots.opens("first", &secret()).unwrap());
+    drop(repository);
+    assert!(before == others(folder.path()));
+    let opened = Repository::open(folder.path(), &with(secret()));
+    assert!(matches!(opened, Err(RepoError::WrongKey { .. })));
+    let repository = Repository::open(folder.path(), &with(words)).unwrap();
+    assert!(is_sound(&repository) && repository.points(None).len() == 1);
+}
+
+#[test]
+fn slots_come_and_go_but_the_last_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    let slots = repository.key_slots().unwrap();
+    let key = Secret::random_key().unwrap();
+    slots.add(&new_slot("recovery", key.clone())).unwrap();
+    let taken = slots.add(&new_slot("recovery", key.clone()));
+    assert!(matches!(taken, Err(RepoError::KeySlotTaken(_))));
+    for bad in ["", "../x", "a b"] {
+        let made = slots.add(&new_slot(bad, key.clone()));
+        assert!(matches!(made, Err(RepoError::BadName { .. })), "{bad}");
+    }
+    let listed: Vec<_> = slots
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|slot| (slot.name, slot.kind))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("first".to_owned(), KeySlotKind::Passphrase),
+            ("recovery".to_owned(), KeySlotKind::Key)
+        ]
+    );
+    let nobody = slots.remove("nobody");
+    assert!(matches!(nobody, Err(RepoError::NoSuchKeySlot(_))));
+    slots.remove("first").unwrap();
+    assert!(slots.remove("recovery").is_err());
+    // A damaged slot opens nothing, so it does not count.
+    fs::write(
+        folder.path().join("keys/broken"),
+        b"holdfast key-slot 1 00\n{}",
+    )
+    .unwrap();
+    assert!(slots.remove("recovery").is_err());
+    slots.remove("broken").unwrap();
+    drop(repository);
+    assert!(Repository::open(folder.path(), &with(secret())).is_err());
+    Repository::open(folder.path(), &with(key)).unwrap();
+}
+
+#[test]
+fn a_stop_at_any_call_leaves_a_secret_that_opens() {
+    let new = Secret::passphrase("new words").unwrap();
+    let key = Secret::random_key().unwrap();
+    let root = Path::new("simulated");
+    let clock = || Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
+    let open = |disk: &SimulatedDisk, secret: &Secret| {
+        Repository::open_on(Arc::new(disk.clone()), root, clock(), &with(secret.clone()))
+    };
+    let change = |repository: &Repository| -> Result<(), RepoError> {
+        let slots = repository.key_slots().unwrap();
+        slots.replace(&new_slot("first", new.clone()))?;
+        slots.add(&new_slot("recovery", key.clone()))?;
+        slots.remove("first")
+    };
+    let made = SimulatedDisk::new();
+    let options: CreateOptions = Mode::Encrypted.create_options();
+    Repository::create_on(&made, root, clock().as_ref(), &options).unwrap();
+    let mut stops = 0;
+    for at in 0.. {
+        let disk = made.fork().kill();
+        let repository = open(&disk, &secret()).unwrap();
+        disk.inject(Fault::StopAt {
+            operation: disk.operations() + at,
+            effect: Effect::Half,
+        });
+        let ended = change(&repository);
+        drop(repository);
+        for after in [disk.fork().kill(), disk.fork().crash(at)] {
+            let opens = [&secret(), &new, &key].map(|secret| open(&after, secret).is_ok());
+            assert!(opens.contains(&true), "stopped at {at}: {opens:?}");
+            if ended.is_ok() {
+                assert_eq!(opens, [false, false, true]);
+            }
+        }
+        if ended.is_ok() {
+            break;
+        }
+        stops += 1;
+    }
+    assert!(stops > 3, "{stops}");
+}
+
+#[test]
+fn making_one_can_be_tried_again_and_never_over_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    back_up_texts(&repository);
+    drop(repository);
+    fs::remove_file(folder.path().join("superblock")).unwrap();
+    fs::remove_file(folder.path().join("lock")).unwrap();
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let create = || Repository::create(folder.path(), &Mode::Encrypted.create_options());
+    assert!(matches!(create(), Err(RepoError::NotEmpty { .. })));
+    assert!(folder.path().join("keys/first").exists());
+    for kept in ["packs", "points"] {
+        fs::remove_dir_all(folder.path().join(kept)).unwrap();
+    }
+    create().unwrap();
+    drop(Repository::open(folder.path(), &with(secret())).unwrap());
+}
+
+#[test]
+fn an_overlay_is_refused_rather_than_written_in_clear() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    let disk = noise(1, 65_536);
+    let point = back_up(&repository, 65_536, ImageBase::Nothing, &[(0, disk)]);
+    let error = repository.create_overlay(&point, 0).unwrap_err();
+    assert!(
+        error.to_string().contains("encrypted repository"),
+        "{error}"
+    );
+    assert!(repository.overlays().unwrap().is_empty());
+}
