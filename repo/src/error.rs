@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use crate::catalog::{PointName, WorkloadName};
+use crate::catalog::{LockMode, PointName, WorkloadName};
+use crate::clock::UnixNanoseconds;
 use crate::disk::DiskError;
 
 /// Who must act on an error.
@@ -150,6 +151,53 @@ pub enum RepoError {
         /// Who uses it.
         overlay: Uuid,
     },
+    /// The point is kept for ever.
+    #[error("restore point {0} is starred: take the star off first, with `holdfast point unstar`")]
+    Starred(PointName),
+    /// The point may not be removed before its time.
+    #[error("restore point {point} is locked until {until} ({})", mode.rule())]
+    Locked {
+        /// The point.
+        point: PointName,
+        /// Who may lift it.
+        mode: LockMode,
+        /// Until when.
+        until: UnixNanoseconds,
+    },
+    /// A lock would change nothing, or less than nothing.
+    #[error(
+        "restore point {point} is locked until {until} already: a lock can be made longer, never shorter"
+    )]
+    LockNotLonger {
+        /// The point.
+        point: PointName,
+        /// Until when.
+        until: UnixNanoseconds,
+    },
+    /// A lock until a time that has passed.
+    #[error("{until} has passed: by the repository's trusted time it is {now}")]
+    LockInPast {
+        /// Until when.
+        until: UnixNanoseconds,
+        /// The trusted time.
+        now: UnixNanoseconds,
+    },
+    /// There is no lock that could be lifted.
+    #[error("restore point {0} is not locked")]
+    NotLocked(PointName),
+    /// A mark of the point cannot be read, so it might be a lock.
+    #[error(
+        "restore point {point} counts as locked for ever, since a mark of it cannot be read ({detail}): put the file back from a copy, or remove it by hand if you are sure"
+    )]
+    MarkDamaged {
+        /// The point.
+        point: PointName,
+        /// Which, and how that shows.
+        detail: String,
+    },
+    /// The pack is needed by a locked point.
+    #[error("pack {0} is held by a locked restore point")]
+    PackHeld(u32),
     /// A name that is not allowed.
     #[error("{name:?} is no valid {what}: {rule}")]
     BadName {
@@ -226,6 +274,7 @@ impl RepoError {
             Self::LostRecords => Culprit::Operator,
             Self::Disk(_)
             | Self::Corrupt { .. }
+            | Self::MarkDamaged { .. }
             | Self::ChunkMissing { .. }
             | Self::Poisoned
             | Self::OverlayPoisoned(_)

@@ -15,32 +15,39 @@ mod error;
 mod image;
 mod index;
 mod keys;
+mod locks;
 pub mod overlay;
 mod pack;
 mod repository;
 mod store;
 mod stream;
 mod superblock;
+mod trusted_clock;
 mod verify;
 
 pub use backup::{Backup, ImageBase, ImageSpec};
-pub use catalog::{ImageRecord, Point, PointKind, PointName, StreamRecord, WorkloadName};
+pub use catalog::{
+    ImageRecord, Lock, LockMode, Point, PointKind, PointMarks, PointName, StreamRecord,
+    WorkloadName,
+};
 pub use chunk::{CHUNK_BYTES, ChunkId};
 pub use clock::UnixNanoseconds;
 pub use error::{Culprit, RepoError};
 pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};
 pub use index::SimulatedIndex;
 pub use keys::{KdfSettings, KeySlot, KeySlotKind, KeySlots, NewKeySlot, Secret};
+pub use locks::LockReport;
 pub use overlay::{Overlay, OverlayRecord};
 pub use repository::{CreateOptions, OpenOptions, Repository, RepositoryStatistics};
 pub use store::StoreCounters;
 pub use stream::{StreamReader, StreamWriter};
+pub use trusted_clock::ClockState;
 pub use verify::{Damage, VerifyProgress, VerifyReport, VerifyScope};
 
 /// Decoders as fuzz targets call them: any bytes in, no panic.
 #[doc(hidden)]
 pub mod fuzz {
-    pub use crate::catalog::fuzz_manifest;
+    pub use crate::catalog::{fuzz_manifest, fuzz_mark};
     pub use crate::image::fuzz_image_node;
     pub use crate::keys::fuzz_key_slot;
     pub use crate::overlay::fuzz::{fuzz_overlay_document, fuzz_overlay_formats};

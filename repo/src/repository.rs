@@ -1,6 +1,6 @@
 //! A repository: the way in to everything stored.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -46,6 +46,8 @@ pub struct OpenOptions {
     pub overlay: OverlaySettings,
     /// What opens it, if it is encrypted.
     pub secret: Option<Secret>,
+    /// Have the file system hold what a locked point needs, where it can.
+    pub protect_files: bool,
 }
 
 impl Default for OpenOptions {
@@ -57,6 +59,7 @@ impl Default for OpenOptions {
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             overlay: OverlaySettings::default(),
             secret: None,
+            protect_files: true,
         }
     }
 }
@@ -78,6 +81,8 @@ struct Inner {
     pages: Arc<dyn PageStore>,
     options: OpenOptions,
     overlays: Mutex<HashMap<Uuid, Weak<Overlay>>>,
+    /// Packs that the file system protects, as far as is known.
+    protected: Mutex<HashSet<u32>>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -267,7 +272,14 @@ impl Repository {
             options.chunk_cache_bytes,
             options.node_cache_bytes,
         );
-        let catalog = Catalog::open(Arc::clone(&disk), keys, repository, EPOCH)?;
+        let catalog = Catalog::open(
+            Arc::clone(&disk),
+            keys,
+            Arc::clone(&clock),
+            repository,
+            EPOCH,
+            options.protect_files,
+        )?;
         for error in catalog.damaged() {
             tracing::error!(%error, "a restore point cannot be used");
         }
@@ -283,11 +295,14 @@ impl Repository {
             pages,
             options: options.clone(),
             overlays: Mutex::default(),
+            protected: Mutex::default(),
             _lock: lock,
         };
-        Ok(Self {
+        let opened = Self {
             inner: Arc::new(inner),
-        })
+        };
+        opened.protect_held();
+        Ok(opened)
     }
 
     /// Ends in good order: packs get their tables, so that the next opening has nothing to mend. Backups that are not
@@ -306,7 +321,9 @@ impl Repository {
             overlay.checkpoint()?;
         }
         self.inner.store.packs().close()?;
-        self.inner.pages.flush()
+        self.protect_held();
+        self.inner.pages.flush()?;
+        self.inner.catalog.trusted().store()
     }
 
     /// The repository's own name, for ever.
@@ -545,6 +562,14 @@ impl Repository {
 
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.catalog
+    }
+
+    pub(crate) fn protected(&self) -> &Mutex<HashSet<u32>> {
+        &self.inner.protected
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        self.inner.disk.as_ref()
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

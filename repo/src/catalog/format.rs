@@ -216,7 +216,7 @@ pub(super) fn sequence_of(name: &str) -> Option<u64> {
     parse_sequence(name.split_once('.')?.0)
 }
 
-fn parse_sequence(digits: &str) -> Option<u64> {
+pub(super) fn parse_sequence(digits: &str) -> Option<u64> {
     let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse().ok()).flatten()
 }

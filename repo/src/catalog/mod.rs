@@ -4,11 +4,13 @@
 //! changed; making it is the commit of a backup.
 
 mod format;
+mod marked;
+mod marks;
 mod names;
 mod text;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -16,14 +18,17 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use format::fuzz_manifest;
+pub use marks::{Lock, LockMode, PointMarks, fuzz_mark};
+pub(crate) use marks::{LockMark, Marks, PackRanges};
 pub use names::{PointName, WorkloadName};
 pub(crate) use text::{open_head, seal_head};
 
-use crate::clock::UnixNanoseconds;
+use crate::clock::{Clock, UnixNanoseconds};
 use crate::disk::Disk;
 use crate::error::RepoError;
 use crate::image::Pointer;
 use crate::keys::KeyRing;
+use crate::trusted_clock::TrustedClock;
 
 /// What a restore point was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -104,6 +109,11 @@ pub(crate) struct Catalog {
     /// Held for moments only, so that readers never wait for the storage.
     points: RwLock<BTreeMap<PointName, Arc<Point>>>,
     damaged: Vec<RepoError>,
+    /// By folder and sequence, those of damaged manifests included. Changed under `changing`; held for moments only.
+    marks: RwLock<BTreeMap<(PathBuf, u64), Marks>>,
+    trusted: TrustedClock,
+    /// Locks are held by the file system, too.
+    protect_files: bool,
 }
 
 impl Catalog {
@@ -112,11 +122,14 @@ impl Catalog {
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         keys: Arc<KeyRing>,
+        clock: Arc<dyn Clock>,
         repository: Uuid,
         epoch: u32,
+        protect_files: bool,
     ) -> Result<Self, RepoError> {
         let mut points = BTreeMap::new();
         let mut damaged = Vec::new();
+        let mut marks = BTreeMap::new();
         for folder in disk.list(Path::new("points"))? {
             if !keys.is_folder_name(&folder.name) {
                 continue;
@@ -128,8 +141,16 @@ impl Catalog {
                 );
                 continue;
             }
-            for item in disk.list(&Path::new("points").join(&folder.name))? {
-                if item.name.ends_with(".expired") {
+            let path = Path::new("points").join(&folder.name);
+            let mut marked = marks::FolderMarks::new();
+            for item in disk.list(&path)? {
+                let place = marks::Place {
+                    disk: disk.as_ref(),
+                    keys: &keys,
+                    repository,
+                    folder: &path,
+                };
+                if place.read(&item.name, &mut marked) || item.name.ends_with(".expired") {
                     continue;
                 }
                 match read_point(disk.as_ref(), repository, &keys, &folder.name, &item.name) {
@@ -137,7 +158,14 @@ impl Catalog {
                     Err(error) => damaged.push(error),
                 }
             }
+            marks.extend(
+                marked
+                    .into_iter()
+                    .map(|(number, found)| ((path.clone(), number), found)),
+            );
         }
+        let placed = marks.values().filter_map(Marks::newest).max();
+        let trusted = TrustedClock::open(Arc::clone(&disk), clock, placed);
         Ok(Self {
             disk,
             keys,
@@ -146,6 +174,9 @@ impl Catalog {
             changing: Mutex::new(()),
             points: RwLock::new(points),
             damaged,
+            marks: RwLock::new(marks),
+            trusted,
+            protect_files,
         })
     }
 
@@ -222,6 +253,7 @@ impl Catalog {
     pub(crate) fn expire(&self, name: &PointName) -> Result<(), RepoError> {
         let _changing = self.changing.lock();
         self.point(name)?;
+        self.check_unmarked(name)?;
         let folder = self.keys.workload_folder(&name.workload);
         let tombstone = folder.join(format!("{:020}.expired", name.sequence));
         match self.disk.publish(&tombstone, b"") {
@@ -232,12 +264,12 @@ impl Catalog {
             if format::parse_point_file(&item.name)
                 .is_some_and(|(sequence, _)| sequence == name.sequence)
             {
-                self.disk.remove(&folder.join(&item.name))?;
+                self.remove_protected(&folder.join(&item.name))?;
             }
         }
         self.disk.sync_directory(&folder)?;
         self.points.write().remove(name);
-        Ok(())
+        self.drop_marks(name)
     }
 
     /// One above every number that was ever given: those of damaged and of expired points are not given again.
@@ -290,7 +322,12 @@ mod tests {
             let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
             disk.create_directory(Path::new("points")).unwrap();
             let keys = Arc::new(keys);
-            let open = || Catalog::open(Arc::clone(&disk), Arc::clone(&keys), Uuid::nil(), 1);
+            let clock = Arc::new(crate::clock::ManualClock::default());
+            let open = || {
+                let (disk, keys) = (Arc::clone(&disk), Arc::clone(&keys));
+                let clock = Arc::<crate::clock::ManualClock>::clone(&clock);
+                Catalog::open(disk, keys, clock, Uuid::nil(), 1, false)
+            };
             let draft = Point {
                 name: "web@0".parse().unwrap(),
                 kind: PointKind::Full,

@@ -49,6 +49,11 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Removes a file; durable after [`sync_directory`](Disk::sync_directory).
     fn remove(&self, path: &Path) -> Result<(), DiskError>;
 
+    /// Asks the file system to let nobody change, rename or remove a file, or takes that back.
+    fn set_immutable(&self, _path: &Path, _immutable: bool) -> Result<Protection, DiskError> {
+        Ok(Protection::Unsupported)
+    }
+
     /// Removes a folder and all in it.
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError>;
 
@@ -110,6 +115,18 @@ pub enum Access {
     Read,
     /// Reading and writing.
     ReadWrite,
+}
+
+/// What became of a request to protect a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protection {
+    /// The file system does as asked.
+    Done,
+    /// It has no such attribute.
+    Unsupported,
+    /// This process may not: it takes root, or the capability `CAP_LINUX_IMMUTABLE`.
+    NotPermitted,
 }
 
 /// One name in a folder.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, IFlags, Mode, OFlags};
+use rustix::io::Errno;
 
-use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Space};
+use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Protection, Space};
 
 /// A folder on this machine.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl SystemDisk {
             let temporary = full.with_file_name(name);
             match rustix::fs::openat(CWD, &temporary, flags, Mode::from(0o600)) {
                 Ok(file) => return Ok((temporary, File::from(file))),
-                Err(rustix::io::Errno::EXIST) => {}
+                Err(Errno::EXIST) => {}
                 Err(error) => return Err(DiskError::new("write", full, error)),
             }
         }
@@ -173,6 +174,31 @@ impl Disk for SystemDisk {
         fs::remove_file(&full).map_err(|error| DiskError::new("remove", &full, error))
     }
 
+    fn set_immutable(&self, path: &Path, immutable: bool) -> Result<Protection, DiskError> {
+        let full = self.full(path);
+        let error = |error: Errno| DiskError::new("set the attributes of", &full, error);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(CWD, &full, flags, Mode::empty()).map_err(error)?;
+        let before = match rustix::fs::ioctl_getflags(&file) {
+            Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                return Ok(Protection::Unsupported);
+            }
+            other => other.map_err(error)?,
+        };
+        let mut after = before;
+        after.set(IFlags::IMMUTABLE, immutable);
+        if after == before {
+            return Ok(Protection::Done);
+        }
+        match rustix::fs::ioctl_setflags(&file, after) {
+            Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                Ok(Protection::Unsupported)
+            }
+            Err(Errno::PERM | Errno::ACCESS) => Ok(Protection::NotPermitted),
+            other => other.map(|()| Protection::Done).map_err(error),
+        }
+    }
+
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
         let full = self.full(path);
         self.durable
@@ -190,7 +216,7 @@ impl Disk for SystemDisk {
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Send + Sync>, DiskError> {
         let full = self.full(path);
-        let error = |error: rustix::io::Errno| DiskError::new("lock", &full, error);
+        let error = |error: Errno| DiskError::new("lock", &full, error);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let file = rustix::fs::open(&full, flags, Mode::from(0o600)).map_err(error)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(error)?;
@@ -251,7 +277,7 @@ impl DiskFile for SystemFile {
                     offset += count as u64;
                     IoSlice::advance_slices(&mut rest, count);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(DiskError::new("write", &self.path, error)),
             }
         }
@@ -298,7 +324,7 @@ fn open_file(
     let opened = match caching {
         Caching::Cached => rustix::fs::openat(CWD, &full, flags, mode),
         Caching::Direct => match rustix::fs::openat(CWD, &full, flags | OFlags::DIRECT, mode) {
-            Err(rustix::io::Errno::INVAL) => {
+            Err(Errno::INVAL) => {
                 // The file system cannot; with O_EXCL the refused call may have left the name behind.
                 rustix::fs::openat(CWD, &full, flags.difference(OFlags::EXCL), mode)
             }

@@ -51,17 +51,25 @@ impl FoundPack {
 
     /// The pack's table, made and written if there is none; whether it is a recovered one; and the pack's length.
     fn seal(&self, disk: &dyn Disk) -> Result<(PackTable, bool, u64), RepoError> {
+        // Those that are sealed may be such that nobody can open them for writing.
         let path = pack_path(self.number, self.epoch);
-        let file = disk.open(&path, Access::ReadWrite, Caching::Direct)?;
-        let (table, recovered) = match read_ending(file.as_ref())? {
+        let file = disk.open(&path, Access::Read, Caching::Direct)?;
+        let records_end = match read_ending(file.as_ref())? {
             Ending::Sealed { table, origin, .. } => {
                 self.check_header(file.as_ref())?;
-                (table, origin == TableOrigin::Recovery)
+                return Ok((table, origin == TableOrigin::Recovery, file.length()?));
             }
-            Ending::Open => (self.recover(file.as_ref(), self.length_bytes)?, true),
-            Ending::Damaged { table_offset } => (self.recover(file.as_ref(), table_offset)?, true),
+            Ending::Open => self.length_bytes,
+            Ending::Damaged { table_offset } => table_offset,
         };
-        Ok((table, recovered, file.length()?))
+        let table = match disk.open(&path, Access::ReadWrite, Caching::Direct) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
+                tracing::warn!(pack = self.describe(), %error, "a protected pack without a sound table is read without one");
+                self.scan_table(file.as_ref(), records_end)?
+            }
+            opened => self.recover(opened?.as_ref(), records_end)?,
+        };
+        Ok((table, true, file.length()?))
     }
 
     /// Seals a pack that has no sound table with what a scan finds before `records_end`.

@@ -1,8 +1,8 @@
 //! All packs of a repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -176,6 +176,41 @@ impl PackSet {
             .collect()
     }
 
+    /// Packs that are not sealed yet.
+    pub(crate) fn open_numbers(&self) -> Vec<u32> {
+        let state = self.state.lock();
+        state.open.iter().map(|pack| pack.number).collect()
+    }
+
+    /// The files that make up the packs `wanted`: each itself, and what lies beside it under its name.
+    pub(crate) fn files_of(
+        &self,
+        wanted: &dyn Fn(u32) -> bool,
+    ) -> Result<Vec<(u32, PathBuf)>, RepoError> {
+        let mut folders: BTreeMap<PathBuf, HashMap<String, u32>> = BTreeMap::new();
+        for (number, summary) in self.summaries() {
+            let path = pack_path(number, summary.epoch);
+            if let Some((folder, name)) = path.parent().zip(path.file_name())
+                && wanted(number)
+            {
+                let name = name.to_string_lossy().into_owned();
+                let names = folders.entry(folder.to_owned()).or_default();
+                names.insert(name, number);
+            }
+        }
+        let mut files = Vec::new();
+        for (folder, names) in folders {
+            for item in self.disk.list(&folder)? {
+                let mut parts = item.name.splitn(3, '.');
+                let name: Vec<&str> = parts.by_ref().take(2).collect();
+                if let Some(number) = names.get(&name.join(".")) {
+                    files.push((*number, folder.join(&item.name)));
+                }
+            }
+        }
+        Ok(files)
+    }
+
     /// The name of a pack for a person.
     pub(crate) fn describe(&self, number: u32) -> String {
         let epoch = self
@@ -253,6 +288,24 @@ impl PackSet {
         );
         state.open.push(Arc::clone(&pack));
         Ok(pack)
+    }
+
+    /// Seals those of the packs `wanted` that no writer uses, and says which it could not.
+    pub(crate) fn seal_idle(&self, wanted: &dyn Fn(u32) -> bool) -> Result<Vec<u32>, RepoError> {
+        let mut idle = Vec::new();
+        self.state.lock().idle.retain(|pack| {
+            let take = wanted(pack.number) && !pack.has_failed();
+            if take {
+                idle.push(Arc::clone(pack));
+            }
+            !take
+        });
+        for pack in idle {
+            self.seal(&pack)?;
+        }
+        let state = self.state.lock();
+        let still_open = state.open.iter().map(|pack| pack.number);
+        Ok(still_open.filter(|number| wanted(*number)).collect())
     }
 
     /// Takes a pack back from a writer that ends.

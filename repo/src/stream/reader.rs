@@ -52,6 +52,22 @@ impl StreamReader {
         Ok(None)
     }
 
+    /// Gives every pointer of the map, nodes and chunks, without reading chunks.
+    pub(crate) fn visit_pointers(
+        mut self,
+        visit: &mut dyn FnMut(Pointer) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        while let Some((depth, entry)) = self.ahead.pop() {
+            visit(entry.pointer)?;
+            if let Some(level) = depth.checked_sub(1) {
+                let node = self.read_node(&entry, level)?;
+                self.ahead
+                    .extend(node.entries.into_iter().rev().map(|entry| (level, entry)));
+            }
+        }
+        Ok(())
+    }
+
     fn read_node(&self, entry: &StreamEntry, level: u8) -> Result<StreamNode, RepoError> {
         let pointer = entry.pointer;
         let raw = self

@@ -289,6 +289,7 @@ proptest! {
     fn hostile_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
         repo::fuzz::fuzz_pack(&bytes);
         repo::fuzz::fuzz_manifest(&bytes);
+        repo::fuzz::fuzz_mark(&bytes);
         repo::fuzz::fuzz_image_node(&bytes);
         repo::fuzz::fuzz_key_slot(&bytes);
         repo::fuzz::fuzz_stream_node(&bytes);

@@ -12,6 +12,7 @@ mod damage;
 mod encryption;
 mod fixture;
 mod image;
+mod locks;
 mod model;
 mod overlay_crash;
 mod overlay_damage;

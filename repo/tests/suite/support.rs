@@ -75,6 +75,7 @@ pub(crate) fn options() -> OpenOptions {
         node_cache_bytes: 1 << 20,
         index_cache_bytes: 1 << 20,
         workers: 2,
+        protect_files: false,
         ..OpenOptions::default()
     }
 }

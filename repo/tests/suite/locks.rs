@@ -1,0 +1,349 @@
+//! Stars and locks: what is marked cannot be expired, whatever the clock says.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use repo::clock::{ManualClock, UnixNanoseconds};
+use repo::disk::{Disk, Protection, SimulatedDisk};
+use repo::{ImageBase, Lock, LockMode, OpenOptions, PointName, RepoError, Repository};
+
+use crate::support::{back_up, noise, options};
+
+const DAY: u64 = 24 * 3600 * 1_000_000_000;
+const START: u64 = 20_000 * DAY;
+
+struct Rig {
+    disk: Arc<dyn Disk>,
+    clock: Arc<ManualClock>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::new(UnixNanoseconds(START)));
+        let root = Path::new("repository");
+        Repository::create_on(&disk, root, clock.as_ref(), &repo::CreateOptions::default())
+            .unwrap();
+        Self {
+            disk: Arc::new(disk),
+            clock,
+        }
+    }
+
+    fn open(&self) -> Repository {
+        let clock = Arc::<ManualClock>::clone(&self.clock);
+        Repository::open_on(
+            Arc::clone(&self.disk),
+            Path::new("repository"),
+            clock,
+            &options(),
+        )
+        .unwrap()
+    }
+}
+
+fn until(mode: LockMode, days: u64) -> Lock {
+    Lock {
+        mode,
+        until: UnixNanoseconds(START + days * DAY),
+    }
+}
+
+fn point(repository: &Repository, seed: u64) -> PointName {
+    let writes = [(0, noise(seed, 200_704))];
+    let point = back_up(repository, 1 << 20, ImageBase::Parent, &writes);
+    point.name.clone()
+}
+
+#[test]
+fn a_starred_point_stays_until_the_star_is_taken_off() {
+    let rig = Rig::new();
+    let name = point(&rig.open(), 1);
+    rig.open().star(&name).unwrap();
+    rig.open().star(&name).unwrap();
+    let repository = rig.open();
+    assert!(repository.marks(&name).starred);
+    let refused = repository.expire(&name);
+    assert!(matches!(refused, Err(RepoError::Starred(_))), "{refused:?}");
+    repository.unstar(&name).unwrap();
+    repository.unstar(&name).unwrap();
+    drop(repository);
+    let repository = rig.open();
+    assert!(!repository.marks(&name).starred);
+    repository.expire(&name).unwrap();
+    assert!(repository.star(&name).is_err());
+}
+
+#[test]
+fn a_locked_point_stays_until_its_time_has_come() {
+    for mode in [LockMode::Governance, LockMode::Compliance] {
+        let rig = Rig::new();
+        let repository = rig.open();
+        let name = point(&repository, 1);
+        repository.lock(&name, until(mode, 10)).unwrap();
+        drop(repository);
+        for _ in 0..3 {
+            let repository = rig.open();
+            assert!(repository.expire(&name).is_err());
+            assert_eq!(repository.points(None).len(), 1);
+            rig.clock.advance(3 * DAY);
+        }
+        let repository = rig.open();
+        assert_eq!(repository.marks(&name).locks, [until(mode, 10)]);
+        rig.clock.advance(DAY);
+        assert_eq!(repository.marks(&name).locks, []);
+        repository.expire(&name).unwrap();
+        let folder = rig.disk.list(Path::new("points/web")).unwrap();
+        let names: Vec<_> = folder.iter().map(|item| &item.name).collect();
+        assert_eq!(names, ["00000000000000000001.expired"], "no mark is left");
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_unlocks_nothing() {
+    let rig = Rig::new();
+    let repository = rig.open();
+    let name = point(&repository, 1);
+    repository
+        .lock(&name, until(LockMode::Compliance, 10))
+        .unwrap();
+    for set in [START + 4_000 * DAY, START - 4_000 * DAY, 0, u64::MAX] {
+        rig.clock.set(UnixNanoseconds(set));
+        assert!(repository.expire(&name).is_err(), "{set}");
+        drop(repository.clone());
+        rig.clock.advance(DAY / 24);
+    }
+    drop(repository);
+    rig.clock.set(UnixNanoseconds(START + 4_000 * DAY));
+    rig.clock.reboot(0);
+    assert!(rig.open().expire(&name).is_err(), "after a start");
+    rig.disk.remove(Path::new("clock")).unwrap();
+    assert!(rig.open().expire(&name).is_err(), "without its file");
+}
+
+#[test]
+fn a_lock_gets_longer_and_never_shorter() {
+    let rig = Rig::new();
+    let repository = rig.open();
+    let name = point(&repository, 1);
+    let lock = |mode, days| repository.lock(&name, until(mode, days));
+    assert!(matches!(
+        lock(LockMode::Governance, 0),
+        Err(RepoError::LockInPast { .. })
+    ));
+    lock(LockMode::Governance, 5).unwrap();
+    for (mode, days) in [(LockMode::Governance, 4), (LockMode::Governance, 5)] {
+        let refused = lock(mode, days);
+        assert!(
+            matches!(refused, Err(RepoError::LockNotLonger { .. })),
+            "{refused:?}"
+        );
+    }
+    lock(LockMode::Governance, 8).unwrap();
+    lock(LockMode::Compliance, 6).unwrap();
+    assert!(lock(LockMode::Compliance, 6).is_err());
+    let both = [
+        until(LockMode::Governance, 8),
+        until(LockMode::Compliance, 6),
+    ];
+    assert_eq!(repository.marks(&name).locks, both);
+    lock(LockMode::Compliance, 9).unwrap();
+    assert_eq!(
+        repository.marks(&name).locks,
+        [until(LockMode::Compliance, 9)],
+        "the stronger one takes the place of both"
+    );
+    assert!(matches!(
+        repository.lift_lock(&name),
+        Err(RepoError::Locked { .. })
+    ));
+    drop(repository);
+    assert_eq!(
+        rig.open().marks(&name).locks,
+        [until(LockMode::Compliance, 9)]
+    );
+}
+
+#[test]
+fn governance_is_lifted_and_compliance_is_not() {
+    let rig = Rig::new();
+    let repository = rig.open();
+    let name = point(&repository, 1);
+    assert!(matches!(
+        repository.lift_lock(&name),
+        Err(RepoError::NotLocked(_))
+    ));
+    repository
+        .lock(&name, until(LockMode::Compliance, 5))
+        .unwrap();
+    repository
+        .lock(&name, until(LockMode::Governance, 50))
+        .unwrap();
+    repository.lift_lock(&name).unwrap();
+    drop(repository);
+    let repository = rig.open();
+    assert_eq!(
+        repository.marks(&name).locks,
+        [until(LockMode::Compliance, 5)]
+    );
+    assert!(repository.lift_lock(&name).is_err());
+    assert!(repository.expire(&name).is_err());
+}
+
+#[test]
+fn a_mark_that_cannot_be_read_is_a_lock() {
+    let rig = Rig::new();
+    let repository = rig.open();
+    let name = point(&repository, 1);
+    let other = point(&repository, 2);
+    repository
+        .lock(&name, until(LockMode::Governance, 1))
+        .unwrap();
+    drop(repository);
+    let mark = Path::new("points/web/00000000000000000001.lock.00000001");
+    rig.disk.replace(mark, b"garbage").unwrap();
+    rig.clock.advance(100 * DAY);
+    let repository = rig.open();
+    let refused = repository.expire(&name);
+    assert!(
+        matches!(refused, Err(RepoError::MarkDamaged { .. })),
+        "{refused:?}"
+    );
+    assert!(repository.lift_lock(&name).is_err());
+    assert_eq!(repository.damaged_manifests(), Vec::<String>::new());
+    repository.expire(&other).unwrap();
+}
+
+#[test]
+fn a_lock_holds_the_packs_that_its_point_needs() {
+    let rig = Rig::new();
+    let first = {
+        let repository = rig.open();
+        let first = point(&repository, 1);
+        repository.close().unwrap();
+        first
+    };
+    // Each opening begins packs of its own.
+    let second = {
+        let repository = rig.open();
+        let second = point(&repository, 2);
+        repository.close().unwrap();
+        second
+    };
+    let repository = rig.open();
+    let held = || -> BTreeSet<u32> {
+        (0..20)
+            .filter(|pack| repository.holds_pack(*pack))
+            .collect()
+    };
+    assert!(held().is_empty());
+    let report = repository
+        .lock(&first, until(LockMode::Governance, 10))
+        .unwrap();
+    let by_first = held();
+    assert_eq!(report.packs, by_first.len() as u64);
+    assert_eq!(by_first, BTreeSet::from([1, 2]));
+    repository
+        .lock(&second, until(LockMode::Governance, 20))
+        .unwrap();
+    assert_eq!(held(), BTreeSet::from([1, 2, 3, 4]));
+    assert!(matches!(
+        repository.release_pack(3),
+        Err(RepoError::PackHeld(3))
+    ));
+    repository.lift_lock(&second).unwrap();
+    assert_eq!(held(), by_first);
+    repository.release_pack(3).unwrap();
+    rig.clock.advance(10 * DAY);
+    assert!(held().is_empty());
+}
+
+#[test]
+fn the_packs_of_a_chain_of_locks_are_let_go_in_time() {
+    let rig = Rig::new();
+    let mut all = Vec::new();
+    for seed in 0..20 {
+        let repository = rig.open();
+        let name = point(&repository, seed);
+        repository
+            .lock(&name, until(LockMode::Governance, seed + 2))
+            .unwrap();
+        repository.close().unwrap();
+        all.push(name);
+        rig.clock.advance(DAY);
+    }
+    let repository = rig.open();
+    assert!(!repository.holds_pack(1), "the first points' packs");
+    assert!(repository.holds_pack(39), "the last point's packs");
+    assert_eq!(repository.points(None).len(), all.len());
+}
+
+/// Takes the attribute off whatever a test leaves behind.
+struct Unprotected(PathBuf);
+
+impl Drop for Unprotected {
+    fn drop(&mut self) {
+        let status = Command::new("chattr")
+            .arg("-R")
+            .arg("-i")
+            .arg(&self.0)
+            .status();
+        drop(status);
+    }
+}
+
+#[test]
+fn the_file_system_holds_what_a_lock_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("repository");
+    Repository::create(&root, &repo::CreateOptions::default()).unwrap();
+    let open = || {
+        let options = OpenOptions {
+            protect_files: true,
+            ..options()
+        };
+        Repository::open(&root, &options).unwrap()
+    };
+    let repository = open();
+    let name = point(&repository, 1);
+    let _unprotected = Unprotected(root.clone());
+    let lock = Lock {
+        mode: LockMode::Governance,
+        until: UnixNanoseconds(repository.trusted_now().0 + DAY),
+    };
+    let report = repository.lock(&name, lock).unwrap();
+    if report.files != Protection::Done {
+        eprintln!("not shown here: the file system says {:?}", report.files);
+        return;
+    }
+    let files = [
+        "points/web/00000000000000000001.00000001",
+        "points/web/00000000000000000001.lock.00000001",
+        "packs/01/00000001.00000001",
+        "packs/02/00000002.00000001",
+    ];
+    let removable = || {
+        let open = |file: &str| fs::OpenOptions::new().append(true).open(root.join(file));
+        files.map(|file| open(file).is_ok())
+    };
+    assert_eq!(report.packs_open, 0);
+    assert_eq!(removable(), [false; 4]);
+    assert!(fs::remove_file(root.join(files[0])).is_err());
+
+    // A repository whose index is gone opens all the same, and goes on.
+    drop(repository);
+    fs::remove_dir_all(root.join("index")).unwrap();
+    let repository = open();
+    let second = point(&repository, 2);
+    repository.expire(&second).unwrap();
+    repository.lift_lock(&name).unwrap();
+    repository.expire(&name).unwrap();
+    for pack in [1, 2] {
+        repository.release_pack(pack).unwrap();
+    }
+    assert!(!root.join(files[0]).exists() && !root.join(files[1]).exists());
+    assert!(fs::remove_file(root.join(files[2])).is_ok());
+}
