@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -388,7 +388,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Reads ranges of `file`, in steps after each of which progress is shown.
+    /// Reads ranges of `file`, showing how far it is.
     ///
     /// # Errors
     /// If reading or storing fails, or the backup was dropped meanwhile.
@@ -397,20 +397,21 @@ impl Receiver {
         file: &std::fs::File,
         ranges: &[Range<u64>],
     ) -> Result<(), BackupError> {
-        for range in ranges {
-            let mut start = range.start;
-            while start < range.end {
-                let end = range.end.min(start.saturating_add(COPY_STEP));
-                self.writer()?
-                    .copy_file(file, std::slice::from_ref(&(start..end)))?;
-                self.reached(end);
-                if self.backup.state.lock().is_none() {
-                    return Err(BackupError::Ending);
-                }
-                start = end;
+        let mut writer = self.writer.take().ok_or(BackupError::Ending)?;
+        let copied = writer.copy_file(file, ranges, &mut |position| {
+            self.reached(position);
+            match *self.backup.state.lock() {
+                Some(_) => ControlFlow::Continue(()),
+                None => ControlFlow::Break(()),
             }
+        });
+        self.writer = Some(writer);
+        match copied {
+            Err(RepoError::Stopped) if self.backup.state.lock().is_none() => {
+                Err(BackupError::Ending)
+            }
+            copied => Ok(copied?),
         }
-        Ok(())
     }
 
     /// The disk is whole.
@@ -509,5 +510,3 @@ impl fmt::Debug for Receiver {
 }
 
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
-/// Progress is shown after so many bytes of a file.
-const COPY_STEP: u64 = 64 << 20;

@@ -9,7 +9,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "figures fit")]
 
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::time::Instant;
 
@@ -62,7 +62,9 @@ fn ingest(root: &str, path: &str, extents: Option<&str>) {
         base: ImageBase::Parent,
     };
     let mut writer = backup.image(&spec).unwrap();
-    writer.copy_file(&file, &ranges).unwrap();
+    writer
+        .copy_file(&file, &ranges, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
     backup.finish_image(writer).unwrap();
     let read = started.elapsed();
     let point = backup.commit().unwrap();
@@ -159,9 +161,7 @@ fn disk(root: &str, workload: &str, size: &str) {
 fn verify(root: &str) {
     let repository = open(root);
     let report = repository
-        .verify(&VerifyScope::All, &mut |_| {
-            std::ops::ControlFlow::Continue(())
-        })
+        .verify(&VerifyScope::All, &mut |_| ControlFlow::Continue(()))
         .unwrap();
     assert!(report.is_sound(), "{report:?}");
     println!(

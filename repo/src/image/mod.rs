@@ -3,6 +3,7 @@
 //! `docs/formats/image.md` specifies the map. [`Image`] reads one, [`ImageWriter`] makes one, taking over from an
 //! earlier one whatever did not change.
 
+mod ahead;
 mod node;
 mod pipeline;
 mod reader;

@@ -45,6 +45,14 @@ impl UnitData {
             Self::Zeroes { .. } => &[],
         }
     }
+
+    /// The buffer of a read, which the next can use.
+    fn into_buffer(self) -> Option<AlignedBuffer> {
+        match self {
+            Self::Aligned(buffer, _) => Some(buffer),
+            Self::Shared(_) | Self::Zeroes { .. } => None,
+        }
+    }
 }
 
 /// What is to be done for each chunk of a unit.
@@ -92,10 +100,14 @@ impl Worker {
         mut self,
         units: &Receiver<Unit>,
         done: &Sender<Result<Processed, RepoError>>,
+        spares: &Sender<AlignedBuffer>,
     ) {
         for unit in units {
             let processed = self.process(&unit);
-            drop(unit);
+            if let Some(buffer) = unit.data.into_buffer() {
+                // Enough are free if there is no room.
+                drop(spares.try_send(buffer));
+            }
             if done.send(processed).is_err() {
                 break;
             }

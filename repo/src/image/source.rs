@@ -2,27 +2,85 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
 
+use super::ahead::{ReadAhead, Stretch};
 use super::pipeline::UnitData;
 use super::writer::ImageWriter;
 use crate::chunk::CHUNK_BYTES;
-use crate::disk::{AlignedBuffer, DIRECT_ALIGNMENT};
 use crate::error::RepoError;
 
 impl ImageWriter {
     /// Reads `ranges` of a file or block device, in ascending order, and writes them to the image at the same
-    /// offsets, widened to whole chunks. Holes of the file are not read. Reads go past the page cache where they can.
+    /// offsets, widened to whole chunks. Holes of the file are not read. Reads go past the page cache where they can,
+    /// and several are under way at once. `progress` hears up to where all is on its way, and may end the copy.
     ///
     /// # Errors
-    /// If a read fails, the file ends early, or storing failed; and as for [`write`](Self::write).
-    pub fn copy_file(&mut self, file: &File, ranges: &[Range<u64>]) -> Result<(), RepoError> {
+    /// If a read fails, the file ends early, or storing failed; [`RepoError::Stopped`] if `progress` ended it; and as
+    /// for [`write`](Self::write).
+    pub fn copy_file(
+        &mut self,
+        file: &File,
+        ranges: &[Range<u64>],
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), RepoError> {
+        self.check_extents(ranges)?;
         let source = Source::new(file);
+        std::thread::scope(|scope| {
+            let mut ahead = ReadAhead::start(scope, &source)?;
+            let mut plan = Plan::new(&source, ranges, self.position(), self.size_bytes());
+            loop {
+                while !ahead.is_full()
+                    && let Some(part) = plan.next()
+                {
+                    match part {
+                        Part::Hole(range) => ahead.pass_zeroes(range),
+                        Part::Data(range) => ahead.read(range, self.take_spare()),
+                    }
+                }
+                let Some(stretch) = ahead.next() else {
+                    return Ok(());
+                };
+                self.take_stretch(stretch)?;
+                if progress(self.position()).is_break() {
+                    return Err(RepoError::Stopped);
+                }
+            }
+        })
+    }
+
+    /// Sends on what comes next of the disk.
+    fn take_stretch(&mut self, stretch: Stretch) -> Result<(), RepoError> {
+        match stretch {
+            Stretch::Zeroes(range) => self.write_zeroes(range.start, range.end - range.start),
+            Stretch::Data { range, buffer } => {
+                let buffer = buffer?;
+                let length = range.end - range.start;
+                self.move_to(range.start)?;
+                self.count_sent(length);
+                self.advance(range.end);
+                let length = usize::try_from(length).unwrap_or(READ_BYTES);
+                let unit = UnitData::Aligned(buffer, length);
+                self.send(range.start / CHUNK_BYTES as u64, unit)
+            }
+        }
+    }
+
+    fn check_extents(&self, ranges: &[Range<u64>]) -> Result<(), RepoError> {
         let mut behind = 0;
+        let chunk = CHUNK_BYTES as u64;
+        if self.position() < self.size_bytes() && !self.position().is_multiple_of(chunk) {
+            return Err(RepoError::BadRange {
+                offset: self.position(),
+                length: 0,
+                size_bytes: self.size_bytes(),
+                rule: "a file is copied from where a chunk starts",
+            });
+        }
         for range in ranges {
             if range.start < behind || range.end > self.size_bytes() || range.start >= range.end {
                 return Err(RepoError::BadRange {
@@ -33,50 +91,83 @@ impl ImageWriter {
                 });
             }
             behind = range.end;
-            self.copy_range(&source, &self.widen_to_grid(range))?;
         }
         Ok(())
     }
+}
 
-    fn copy_range(&mut self, source: &Source<'_>, range: &Range<u64>) -> Result<(), RepoError> {
-        let mut at = range.start;
-        while at < range.end {
-            let data = source.next_data(at, range.end);
-            if data.start > at {
-                self.write_zeroes(at, data.start - at)?;
-            }
-            at = data.start;
-            while at < data.end {
-                at += self.copy_unit(source, at, data.end)?;
-            }
+/// What is to be read, in ascending order.
+struct Plan<'a> {
+    source: &'a Source<'a>,
+    ranges: std::slice::Iter<'a, Range<u64>>,
+    size_bytes: u64,
+    /// All before it is planned.
+    position: u64,
+    /// The rest of the present range.
+    range: Range<u64>,
+    /// The rest of the present data within it.
+    data: Range<u64>,
+}
+
+enum Part {
+    Hole(Range<u64>),
+    /// At most [`READ_BYTES`].
+    Data(Range<u64>),
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        source: &'a Source<'a>,
+        ranges: &'a [Range<u64>],
+        position: u64,
+        size_bytes: u64,
+    ) -> Self {
+        Self {
+            source,
+            ranges: ranges.iter(),
+            size_bytes,
+            position,
+            range: 0..0,
+            data: 0..0,
         }
-        Ok(())
-    }
-
-    /// Reads one unit and sends it on; says how many bytes it had.
-    fn copy_unit(&mut self, source: &Source<'_>, at: u64, end: u64) -> Result<u64, RepoError> {
-        let length = (end - at).min(READ_BYTES as u64);
-        let wanted = usize::try_from(length).unwrap_or(READ_BYTES);
-        let mut buffer = AlignedBuffer::zeroed(wanted.next_multiple_of(DIRECT_ALIGNMENT));
-        source.read(at, &mut buffer, wanted)?;
-        self.move_to(at)?;
-        self.count_sent(length);
-        self.advance(at + length);
-        self.send(at / CHUNK_BYTES as u64, UnitData::Aligned(buffer, wanted))?;
-        Ok(length)
     }
 
     /// Changed extents may have any alignment; reading more of the same disk is always right. What an extent before
-    /// has brought already is left out.
+    /// brings already is left out.
     fn widen_to_grid(&self, range: &Range<u64>) -> Range<u64> {
         let chunk = CHUNK_BYTES as u64;
-        let start = (range.start - range.start % chunk).max(self.position());
-        start..range.end.next_multiple_of(chunk).min(self.size_bytes())
+        let start = (range.start - range.start % chunk).max(self.position);
+        start..range.end.next_multiple_of(chunk).min(self.size_bytes)
+    }
+}
+
+impl Iterator for Plan<'_> {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        while self.data.is_empty() {
+            while self.range.is_empty() {
+                let range = self.ranges.next()?;
+                self.range = self.widen_to_grid(range);
+            }
+            let Range { start, end } = self.range;
+            self.data = self.source.next_data(start, end);
+            self.range.start = self.data.end;
+            self.position = self.data.start;
+            if self.data.start > start {
+                return Some(Part::Hole(start..self.data.start));
+            }
+        }
+        let end = self.data.end.min(self.data.start + READ_BYTES as u64);
+        let part = self.data.start..end;
+        self.data.start = end;
+        self.position = end;
+        Some(Part::Data(part))
     }
 }
 
 /// A file to read, directly if its file system can.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     file: &'a File,
     direct: Option<File>,
 }
@@ -97,7 +188,9 @@ impl<'a> Source<'a> {
         let chunk = CHUNK_BYTES as u64;
         let data = match rustix::fs::seek(self.file, SeekFrom::Data(at)) {
             Ok(data) if data < end => data,
-            Ok(_) | Err(rustix::io::Errno::NXIO) => return end..end,
+            Ok(_) => return end..end,
+            // No data follows; a file that ends before the disk does must not pass for zeroes.
+            Err(rustix::io::Errno::NXIO) if self.reaches(end) => return end..end,
             Err(_) => return at..end,
         };
         // From the data itself: the start of its chunk may lie in a hole.
@@ -106,8 +199,12 @@ impl<'a> Source<'a> {
         (data - data % chunk).max(at)..stop.unwrap_or(end).min(end)
     }
 
+    fn reaches(&self, end: u64) -> bool {
+        rustix::fs::seek(self.file, SeekFrom::End(0)).is_ok_and(|length| length >= end)
+    }
+
     /// Fills the first `length` bytes of `buffer`, whose rest is there for alignment.
-    fn read(&self, at: u64, buffer: &mut AlignedBuffer, length: usize) -> Result<(), RepoError> {
+    pub(super) fn read(&self, at: u64, buffer: &mut [u8], length: usize) -> Result<(), RepoError> {
         let mut done = 0;
         if let Some(direct) = &self.direct {
             done = read_up_to(direct, at, buffer).unwrap_or(0);
@@ -154,4 +251,4 @@ fn read_up_to(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Bytes of one read.
-const READ_BYTES: usize = 2 << 20;
+pub(super) const READ_BYTES: usize = 2 << 20;

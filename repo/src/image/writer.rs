@@ -14,6 +14,7 @@ use super::pipeline::{Appender, Processed, Unit, UnitData, Worker};
 use super::reader::Image;
 use super::{ChunkSource as _, IMAGE_BYTES_MAX};
 use crate::chunk::CHUNK_BYTES;
+use crate::disk::AlignedBuffer;
 use crate::error::RepoError;
 use crate::store::ChunkStore;
 
@@ -46,6 +47,8 @@ enum Stages {
 
 struct Threads {
     units: Option<Sender<Unit>>,
+    /// Buffers that units have left.
+    spares: Receiver<AlignedBuffer>,
     /// One token for each unit on its way; bounds memory.
     tokens: Receiver<()>,
     threads: Vec<JoinHandle<()>>,
@@ -214,6 +217,14 @@ impl ImageWriter {
         }
     }
 
+    /// A buffer that an earlier unit has left.
+    pub(super) fn take_spare(&mut self) -> Option<AlignedBuffer> {
+        match &self.stages {
+            Stages::Threads(threads) => threads.spares.try_recv().ok(),
+            Stages::Caller(_) => None,
+        }
+    }
+
     pub(super) fn check(&self, offset: u64, length: u64) -> Result<(), RepoError> {
         let fault = |rule| RepoError::BadRange {
             offset,
@@ -373,6 +384,7 @@ impl Threads {
         let (units, unit_queue) = bounded::<Unit>(UNITS_IN_FLIGHT);
         let (done, done_queue) = bounded::<Result<Processed, RepoError>>(UNITS_IN_FLIGHT);
         let (give_token, tokens) = bounded(UNITS_IN_FLIGHT);
+        let (give_back, spares) = bounded(SPARES);
         for _ in 0..UNITS_IN_FLIGHT {
             give_token
                 .send(())
@@ -382,9 +394,9 @@ impl Threads {
         let mut threads = Vec::new();
         for _ in 0..workers {
             let worker = Worker::new(Arc::clone(store), base.cloned())?;
-            let (unit_queue, done) = (unit_queue.clone(), done.clone());
+            let (unit_queue, done, spares) = (unit_queue.clone(), done.clone(), give_back.clone());
             threads.push(spawn("chunk-worker", move || {
-                worker.run(&unit_queue, &done)
+                worker.run(&unit_queue, &done, &spares)
             })?);
         }
         let appender = Appender::new(Arc::clone(store), size_bytes, base.cloned())?;
@@ -392,6 +404,7 @@ impl Threads {
         threads.push(spawn("pack-appender", append)?);
         Ok(Self {
             units: Some(units),
+            spares,
             tokens,
             threads,
             result,
@@ -476,3 +489,6 @@ pub(super) const UNIT_BYTES: usize = 1 << 20;
 
 /// Units on their way at once.
 const UNITS_IN_FLIGHT: usize = 16;
+
+/// Buffers kept for later reads: a few, as the workers give them back about as fast as they are filled.
+const SPARES: usize = 4;

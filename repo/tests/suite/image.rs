@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
@@ -194,7 +195,7 @@ fn a_file_is_read_with_its_holes_and_restored_with_them() {
     let mut writer = backup.image(&spec).unwrap();
     let whole = 0..size;
     writer
-        .copy_file(&source, std::slice::from_ref(&whole))
+        .copy_file(&source, std::slice::from_ref(&whole), &mut go_on)
         .unwrap();
     backup.finish_image(writer).unwrap();
     let point = backup.commit().unwrap();
@@ -219,6 +220,52 @@ fn a_file_is_read_with_its_holes_and_restored_with_them() {
     assert!(blocks * 512 < 8 * MIB as u64, "{blocks}");
 }
 
+fn go_on(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh(&folder.path().join("repo"));
+    let path = folder.path().join("a");
+    std::fs::write(&path, noise(12, 20 * MIB)).unwrap();
+    let file = File::open(&path).unwrap();
+    let begin = |size_bytes| {
+        let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
+        let spec = ImageSpec {
+            name: "disk-0".to_owned(),
+            size_bytes,
+            base: ImageBase::Nothing,
+        };
+        (backup.image(&spec).unwrap(), backup)
+    };
+    // The missing part is asked for while the units before it are on their way.
+    let size = 21 * MIB as u64;
+    let (mut writer, _backup) = begin(size);
+    let early = writer.copy_file(
+        &file,
+        &[0..20 * MIB as u64, 20 * MIB as u64..size],
+        &mut go_on,
+    );
+    assert!(
+        matches!(early, Err(RepoError::Transfer { offset, .. }) if offset == 20 * MIB as u64),
+        "{early:?}"
+    );
+    assert_eq!(writer.position(), 20 * MIB as u64, "all before it is sent");
+    let (mut writer, _backup) = begin(20 * MIB as u64);
+    let mut seen = Vec::new();
+    let stopped = writer.copy_file(&file, &[0..20 * MIB as u64], &mut |position| {
+        seen.push(position);
+        match seen.len() {
+            3 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    });
+    assert!(matches!(stopped, Err(RepoError::Stopped)), "{stopped:?}");
+    assert_eq!(seen, [2, 4, 6].map(|number| number * MIB as u64));
+}
+
 #[test]
 fn changed_extents_of_any_alignment_bring_what_changed() {
     let folder = tempfile::tempdir().unwrap();
@@ -237,7 +284,7 @@ fn changed_extents_of_any_alignment_bring_what_changed() {
             base: ImageBase::Parent,
         };
         let mut writer = backup.image(&spec).unwrap();
-        writer.copy_file(&File::open(&path).unwrap(), extents)?;
+        writer.copy_file(&File::open(&path).unwrap(), extents, &mut go_on)?;
         backup.finish_image(writer)?;
         backup.commit()
     };
