@@ -16,6 +16,7 @@ mod image;
 mod index;
 mod keys;
 mod locks;
+mod memory;
 pub mod overlay;
 mod pack;
 mod repository;

@@ -17,7 +17,7 @@ use crate::error::RepoError;
 use crate::image::Image;
 use crate::index::{OpenedIndex, RocksIndex, SimulatedIndex};
 use crate::keys::{KeyRing, KeySlots, MasterKey, NewKeySlot, Secret};
-use crate::overlay::{Overlay, OverlayRecord, OverlaySettings, PageStore};
+use crate::overlay::{BlockCache, Overlay, OverlayRecord, OverlaySettings, PageStore};
 use crate::pack::{PackReader, PackSet};
 use crate::store::{ChunkStore, StoreCounters};
 use crate::stream::StreamReader;
@@ -33,7 +33,7 @@ pub struct CreateOptions {
 /// How a repository is opened. What is cached is bounded by these, whatever is stored.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// Decompressed chunks kept in memory.
+    /// Memory for decompressed chunks and for what was lately read and written of overlays.
     pub chunk_cache_bytes: u64,
     /// Map nodes kept in memory.
     pub node_cache_bytes: u64,
@@ -284,6 +284,8 @@ impl Repository {
             tracing::error!(%error, "a restore point cannot be used");
         }
         crate::overlay::finish_discards(disk.as_ref(), pages.as_ref())?;
+        let mut options = options.clone();
+        options.overlay.blocks = Arc::new(BlockCache::within(Arc::clone(store.memory())));
         let inner = Inner {
             root: root.to_owned(),
             disk,
@@ -293,7 +295,7 @@ impl Repository {
             catalog,
             store: Arc::new(store),
             pages,
-            options: options.clone(),
+            options,
             overlays: Mutex::default(),
             protected: Mutex::default(),
             _lock: lock,

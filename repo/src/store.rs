@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::chunk::{CHUNK_BYTES, ChunkId};
@@ -13,6 +12,7 @@ use crate::error::RepoError;
 use crate::image::{ImageNode, Pointer};
 use crate::index::{IndexStore, Place};
 use crate::keys::KeyRing;
+use crate::memory::{CacheKey, MemoryCache};
 use crate::pack::{PackReader, PackSet, RecordKind};
 
 /// Finds, reads and proves records.
@@ -20,7 +20,7 @@ pub(crate) struct ChunkStore {
     packs: Arc<PackSet>,
     reader: PackReader,
     index: Arc<dyn IndexStore>,
-    chunks: Cache<ChunkId, Bytes, BytesWeight>,
+    memory: Arc<MemoryCache>,
     nodes: Cache<ChunkId, Arc<ImageNode>>,
     zero_chunk: Bytes,
     counters: StoreCounters,
@@ -59,11 +59,7 @@ impl ChunkStore {
             packs,
             reader,
             index,
-            chunks: Cache::with_weighter(
-                count(chunk_cache_bytes, CHUNK_BYTES),
-                chunk_cache_bytes,
-                BytesWeight,
-            ),
+            memory: Arc::new(MemoryCache::new(chunk_cache_bytes)),
             nodes: Cache::new(count(node_cache_bytes, ImageNode::MEMORY_BYTES)),
             zero_chunk: Bytes::from_static(&[0; CHUNK_BYTES]),
             counters: StoreCounters::default(),
@@ -87,6 +83,11 @@ impl ChunkStore {
         self.index.as_ref()
     }
 
+    /// Where chunks are kept, for whoever shares that memory.
+    pub(crate) fn memory(&self) -> &Arc<MemoryCache> {
+        &self.memory
+    }
+
     /// A whole chunk of zeroes.
     pub(crate) fn zero_chunk(&self) -> Bytes {
         self.zero_chunk.clone()
@@ -97,7 +98,7 @@ impl ChunkStore {
         if id.is_zero() {
             return Some(self.zero_chunk());
         }
-        let chunk = self.chunks.get(&id)?;
+        let chunk = self.memory.get(&CacheKey::Chunk(id))?;
         self.counters
             .chunk_cache_hits
             .fetch_add(1, Ordering::Relaxed);
@@ -110,7 +111,7 @@ impl ChunkStore {
             return Ok(chunk);
         }
         let chunk = self.image_chunk(id, hint)?;
-        self.chunks.insert(id, chunk.clone());
+        self.memory.insert(CacheKey::Chunk(id), chunk.clone());
         Ok(chunk)
     }
 
@@ -210,7 +211,8 @@ impl ChunkStore {
             .zip(&chunks)
             .filter(|(pointer, _)| !pointer.id.is_zero())
         {
-            self.chunks.insert(pointer.id, chunk.clone());
+            self.memory
+                .insert(CacheKey::Chunk(pointer.id), chunk.clone());
         }
         Ok(chunks)
     }
@@ -264,15 +266,5 @@ impl fmt::Debug for ChunkStore {
             .debug_struct("ChunkStore")
             .field("packs", &self.packs)
             .finish_non_exhaustive()
-    }
-}
-
-/// Weighs cached chunks by their length.
-#[derive(Debug, Clone)]
-struct BytesWeight;
-
-impl Weighter<ChunkId, Bytes> for BytesWeight {
-    fn weight(&self, _: &ChunkId, chunk: &Bytes) -> u64 {
-        chunk.len() as u64 + 128
     }
 }

@@ -43,7 +43,7 @@ pub struct Config {
 pub struct RepositoryConfig {
     /// Its folder, made by `holdfast init`.
     pub path: PathBuf,
-    /// Memory for decompressed chunks.
+    /// Memory for decompressed chunks, and for what was lately read and written of writable disks.
     pub chunk_cache: ByteSize,
     /// Memory for nodes of image maps.
     pub node_cache: ByteSize,

@@ -77,6 +77,24 @@ pub trait DiskFile: Send + Sync + fmt::Debug + 'static {
     /// With [`Caching::Direct`], offset, length and address are multiples of [`DIRECT_ALIGNMENT`].
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError>;
 
+    /// Reads into one buffer after the other until all are full or the file ends; says how many bytes there were. Not
+    /// for [`Caching::Direct`].
+    fn read_vectored_at(
+        &self,
+        offset: u64,
+        buffers: &mut [io::IoSliceMut<'_>],
+    ) -> Result<usize, DiskError> {
+        let mut done = 0;
+        for buffer in buffers {
+            let there = self.read_at(offset + done as u64, buffer)?;
+            done += there;
+            if there < buffer.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
     /// Writes all slices one after the other.
     ///
     /// With [`Caching::Direct`], the rule of [`read_at`](DiskFile::read_at) holds for each.

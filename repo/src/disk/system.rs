@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -259,6 +259,29 @@ impl DiskFile for SystemFile {
         Ok(done)
     }
 
+    fn read_vectored_at(
+        &self,
+        offset: u64,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Result<usize, DiskError> {
+        let mut done = 0;
+        let mut rest = buffers;
+        while !rest.is_empty() {
+            let count = rest.len().min(VECTOR_MAX);
+            let batch = rest.get_mut(..count).unwrap_or_default();
+            match rustix::io::preadv(&self.file, batch, offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => {
+                    done += count;
+                    IoSliceMut::advance_slices(&mut rest, count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(DiskError::new("read", &self.path, error)),
+            }
+        }
+        Ok(done)
+    }
+
     fn write_at(&self, mut offset: u64, slices: &[IoSlice<'_>]) -> Result<(), DiskError> {
         let mut rest: Vec<IoSlice<'_>> = slices.to_vec();
         let mut rest = rest.as_mut_slice();
@@ -407,5 +430,10 @@ mod tests {
         let slices: Vec<IoSlice<'_>> = bytes.chunks(1).map(IoSlice::new).collect();
         file.write_at(0, &slices).unwrap();
         assert_eq!(disk.read(Path::new("long"), 10_000).unwrap(), bytes);
+        let mut parts = vec![[0; 2]; 2000];
+        let mut buffers: Vec<_> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+        let there = file.read_vectored_at(500, &mut buffers).unwrap();
+        assert_eq!(there, 2500, "the file ends there");
+        assert_eq!(parts.concat()[..2500], bytes[500..]);
     }
 }

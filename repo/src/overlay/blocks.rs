@@ -1,30 +1,35 @@
 //! Blocks of journals that were written or read lately.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 
+use super::buffers::Buffers;
 use super::format::BLOCK_BYTES;
 use super::map::Place;
+use crate::memory::{CacheKey, MemoryCache};
 
-/// A bounded memory of blocks, shared by all overlays. Journals never change, so it is never wrong.
+/// A bounded memory of blocks, shared by all overlays, and with others if it was made so. Journals never change, so it
+/// is never wrong.
 pub struct BlockCache {
-    blocks: Cache<BlockKey, Bytes, Weight>,
+    memory: Arc<MemoryCache>,
+    buffers: Arc<Buffers>,
     overlays: AtomicU32,
 }
-
-/// Which overlay, counted since the cache was made; which segment; where in it.
-type BlockKey = (u32, u32, u64);
 
 impl BlockCache {
     /// Makes a cache that takes about `limit_bytes`.
     pub fn new(limit_bytes: u64) -> Self {
-        let count = usize::try_from(limit_bytes).unwrap_or(usize::MAX) / BLOCK_BYTES + 8;
+        Self::within(Arc::new(MemoryCache::new(limit_bytes)))
+    }
+
+    /// Makes one that shares its memory with others. There is one for each memory.
+    pub(crate) fn within(memory: Arc<MemoryCache>) -> Self {
         Self {
-            blocks: Cache::with_weighter(count, limit_bytes, Weight),
+            memory,
+            buffers: Arc::default(),
             overlays: AtomicU32::new(0),
         }
     }
@@ -34,26 +39,38 @@ impl BlockCache {
         self.overlays.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The blocks of `place`, all or none.
+    /// Memory to read payloads into.
+    pub(super) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
+    }
+
+    /// The bytes that `place` covers, all or none.
     pub(super) fn find(&self, overlay: u32, place: &Place, out: &mut Vec<Bytes>) -> bool {
         let before = out.len();
-        for at in 0..place.checks().len() {
-            match self.blocks.get(&key(overlay, place, at)) {
-                Some(block) => out.push(block),
-                None => {
-                    out.truncate(before);
-                    return false;
-                }
-            }
+        let covered = place.covered_bytes();
+        let mut found = 0;
+        while found < covered {
+            let Some(bytes) = self.memory.get(&key(overlay, place, found)) else {
+                out.truncate(before);
+                return false;
+            };
+            let wanted = bytes.len().min(covered - found);
+            found += wanted;
+            out.push(bytes.slice(..wanted));
         }
         true
     }
 
-    /// Keeps the blocks of `place`, whose bytes these are, in memory of their own.
-    pub(super) fn insert(&self, overlay: u32, place: &Place, bytes: &[u8]) {
+    /// Keeps `bytes`, which `place` covers, as one. They should be all there is of the memory that they lie in.
+    pub(super) fn insert(&self, overlay: u32, place: &Place, bytes: Bytes) {
+        self.memory.insert(key(overlay, place, 0), bytes);
+    }
+
+    /// Keeps a copy of `bytes`, which `place` covers, block by block.
+    pub(super) fn insert_blocks(&self, overlay: u32, place: &Place, bytes: &[u8]) {
         for (at, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
-            self.blocks
-                .insert(key(overlay, place, at), Bytes::copy_from_slice(block));
+            let key = key(overlay, place, at * BLOCK_BYTES);
+            self.memory.insert(key, Bytes::copy_from_slice(block));
         }
     }
 }
@@ -62,27 +79,15 @@ impl fmt::Debug for BlockCache {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("BlockCache")
-            .field("blocks", &self.blocks.len())
+            .field("memory", &self.memory)
             .finish_non_exhaustive()
     }
 }
 
-#[derive(Clone)]
-struct Weight;
-
-impl Weighter<BlockKey, Bytes> for Weight {
-    fn weight(&self, _key: &BlockKey, block: &Bytes) -> u64 {
-        block.len() as u64 + ENTRY_BYTES
+fn key(overlay: u32, place: &Place, after_bytes: usize) -> CacheKey {
+    CacheKey::Journal {
+        overlay,
+        segment: place.segment,
+        position: place.position + after_bytes as u64,
     }
 }
-
-fn key(overlay: u32, place: &Place, block: usize) -> BlockKey {
-    (
-        overlay,
-        place.segment,
-        place.position + (block * BLOCK_BYTES) as u64,
-    )
-}
-
-/// Memory of an entry beside its block.
-const ENTRY_BYTES: u64 = 96;

@@ -9,6 +9,7 @@
 //! together with either.
 
 mod blocks;
+mod buffers;
 mod checkpoint;
 mod extents;
 mod format;
@@ -76,7 +77,8 @@ pub struct OverlaySettings {
     pub map_cache_bytes: u64,
     /// Journal between two checkpoints, so about the most that opening it has to read.
     pub checkpoint_bytes: u64,
-    /// Memory for what was lately read and written, of all overlays that share it.
+    /// Memory for what was lately read and written, of all overlays that share it. A [`Repository`](crate::Repository)
+    /// puts its own here, which is part of what it has for chunks.
     pub blocks: Arc<BlockCache>,
 }
 

@@ -1,5 +1,6 @@
 //! The way out of an overlay.
 
+use std::io::IoSliceMut;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -16,12 +17,38 @@ use crate::error::RepoError;
 enum Part {
     Zero { length: u64 },
     Below { offset: u64, length: u64 },
-    Journal { place: Place, length: usize },
+    Journal(Payload),
+}
+
+/// Some bytes of a record.
+#[derive(Debug)]
+struct Payload {
+    place: Place,
+    /// Those that are meant, after the first ones to skip.
+    length: usize,
+}
+
+/// Whether bytes of the journal that were read are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    InMemory,
+    Nothing,
 }
 
 impl Overlay {
     /// Reads exactly `length` bytes at `offset`, as one piece after the other.
     pub fn read(&self, offset: u64, length: u32, out: &mut Vec<Bytes>) -> Result<(), RepoError> {
+        self.read_keeping(Keep::InMemory, offset, length, out)
+    }
+
+    /// Reads, and keeps what it read or not.
+    pub(super) fn read_keeping(
+        &self,
+        keep: Keep,
+        offset: u64,
+        length: u32,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), RepoError> {
         let length = u64::from(length);
         self.check_range(offset, length)?;
         let mut parts = Vec::new();
@@ -36,11 +63,19 @@ impl Overlay {
             map.shrink();
         }
         // The journal never changes, so what the map said stays true without its lock.
-        for part in &parts {
+        let mut rest = parts.as_slice();
+        while let Some((part, others)) = rest.split_first() {
+            rest = others;
             match part {
                 Part::Zero { length } => push_zeroes(*length, out),
                 Part::Below { offset, length } => self.read_below(*offset, *length, out)?,
-                Part::Journal { place, length } => self.read_journal(place, *length, out)?,
+                Part::Journal(payload) => {
+                    if !self.journal_in_memory(payload, out) {
+                        let (run, others) = take_run(payload, rest);
+                        rest = others;
+                        self.read_journal(keep, &run, out)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -81,7 +116,7 @@ impl Overlay {
                 true
             }
             Part::Below { offset, length } => self.below_in_memory(*offset, *length, out),
-            Part::Journal { place, length } => self.journal_in_memory(place, *length, out),
+            Part::Journal(payload) => self.journal_in_memory(payload, out),
         })
     }
 
@@ -105,55 +140,108 @@ impl Overlay {
         })
     }
 
-    fn journal_in_memory(&self, place: &Place, length: usize, out: &mut Vec<Bytes>) -> bool {
+    fn journal_in_memory(&self, payload: &Payload, out: &mut Vec<Bytes>) -> bool {
+        let Payload { place, length } = payload;
         let before = out.len();
         if !self.settings.blocks.find(self.cache_number, place, out) {
             return false;
         }
-        if trim(out, before, place.skip_bytes(), length) {
+        if trim(out, before, place.skip_bytes(), *length) {
             return true;
         }
         out.truncate(before);
         false
     }
 
-    /// Reads whole blocks, checks them, and gives out what was meant of them.
+    /// Reads payloads that lie close together at once, as whole blocks, checks them, and gives out what was meant.
     fn read_journal(
         &self,
-        place: &Place,
-        length: usize,
+        keep: Keep,
+        run: &[&Payload],
         out: &mut Vec<Bytes>,
     ) -> Result<(), RepoError> {
-        let few = place.checks().len() <= REMEMBERED_BLOCKS_MAX;
-        if few && self.journal_in_memory(place, length, out) {
+        let buffers = self.settings.blocks.buffers();
+        let mut targets: Vec<Vec<u8>> = run
+            .iter()
+            .map(|payload| buffers.take(payload.place.covered_bytes()))
+            .collect();
+        self.fill(run, &mut targets)?;
+        for (Payload { place, length }, bytes) in run.iter().zip(targets) {
+            if !blocks_match(&bytes, place.checks()) {
+                return Err(self.damaged(place));
+            }
+            let bytes = buffers.share(bytes);
+            if keep == Keep::InMemory {
+                self.keep(place, &bytes);
+            }
+            let start = place.skip_bytes();
+            push_slice(&bytes, start..start + length, out).ok_or_else(|| self.damaged(place))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what `place` covers in memory: a few blocks one by one, as they may be written over one by one.
+    fn keep(&self, place: &Place, bytes: &Bytes) {
+        let blocks = &self.settings.blocks;
+        if (2..=REMEMBERED_BLOCKS_MAX).contains(&place.checks().len()) {
+            blocks.insert_blocks(self.cache_number, place, bytes);
+        } else {
+            blocks.insert(self.cache_number, place, bytes.clone());
+        }
+    }
+
+    /// One read for all payloads of a run. What lies between them, heads of records, is thrown away.
+    fn fill(&self, run: &[&Payload], targets: &mut [Vec<u8>]) -> Result<(), RepoError> {
+        let Some(Payload { place: first, .. }) = run.first() else {
+            return Ok(());
+        };
+        let mut gaps = [0; RUN_PAYLOADS_MAX * GAP_BYTES_MAX];
+        let mut free_gaps = gaps.chunks_mut(GAP_BYTES_MAX);
+        let mut slices = Vec::with_capacity(run.len() * 2);
+        let mut at = first.position;
+        for (Payload { place, .. }, target) in run.iter().zip(targets) {
+            let gap = usize::try_from(place.position - at).unwrap_or(usize::MAX);
+            if gap > 0 {
+                let between = free_gaps.next().and_then(|free| free.get_mut(..gap));
+                slices.push(IoSliceMut::new(between.unwrap_or_default()));
+            }
+            at = place.end();
+            slices.push(IoSliceMut::new(target));
+        }
+        let file = self.journal.segments.open(first.segment)?;
+        let there = file.read_vectored_at(first.position, &mut slices)?;
+        if first.position + there as u64 == at {
             return Ok(());
         }
-        let mut bytes = vec![0; place.covered_bytes()];
-        let there = self
-            .journal
-            .segments
-            .open(place.segment)?
-            .read_at(place.position, &mut bytes)?;
-        if there < bytes.len() || !blocks_match(&bytes, place.checks()) {
-            let detail = format!(
-                "{} bytes at {} do not match their checks",
-                bytes.len(),
-                place.position
-            );
-            return Err(self.journal.segments.corrupt(place.segment, detail));
-        }
-        if few {
-            self.settings
-                .blocks
-                .insert(self.cache_number, place, &bytes);
-        }
-        let start = place.skip_bytes();
-        push_slice(&Bytes::from(bytes), start..start + length, out).ok_or_else(|| {
-            self.journal
-                .segments
-                .corrupt(place.segment, "the map names more bytes than there are")
-        })
+        let detail = format!("it ends before byte {at}");
+        Err(self.journal.segments.corrupt(first.segment, detail))
     }
+
+    fn damaged(&self, place: &Place) -> RepoError {
+        let detail = format!(
+            "{} bytes at {} do not match their checks",
+            place.covered_bytes(),
+            place.position
+        );
+        self.journal.segments.corrupt(place.segment, detail)
+    }
+}
+
+/// The payload and those behind it in `rest` that one read can bring, and the parts after them.
+fn take_run<'a>(first: &'a Payload, rest: &'a [Part]) -> (Vec<&'a Payload>, &'a [Part]) {
+    let mut run = vec![first];
+    let mut end = first.place.end();
+    let mut left = rest;
+    while run.len() < RUN_PAYLOADS_MAX
+        && let Some((Part::Journal(next), others)) = left.split_first()
+        && next.place.segment == first.place.segment
+        && (end..=end + GAP_BYTES_MAX as u64).contains(&next.place.position)
+    {
+        run.push(next);
+        end = next.place.end();
+        left = others;
+    }
+    (run, left)
 }
 
 fn collect(span: &Span<'_>, parts: &mut Vec<Part>) -> ControlFlow<()> {
@@ -167,10 +255,10 @@ fn collect(span: &Span<'_>, parts: &mut Vec<Part>) -> ControlFlow<()> {
         Content::Data { place, from } => {
             let sectors = u32::try_from(span.sectors).unwrap_or(u32::MAX);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            Part::Journal {
+            Part::Journal(Payload {
                 place: place.cut(from, sectors),
                 length,
-            }
+            })
         }
     });
     ControlFlow::Continue(())
@@ -234,5 +322,11 @@ static ZEROES: &[u8] = &[0; CHUNK_BYTES];
 /// How long a read that must not wait waits for the map.
 const PATIENCE: Duration = Duration::from_micros(20);
 
-/// Up to how many blocks of one place are kept in memory one by one.
+/// Up to how many blocks of one place are kept in memory one by one. More are kept together.
 const REMEMBERED_BLOCKS_MAX: usize = 4;
+
+/// Payloads read at once: a megabyte of a disk, and what an odd start adds.
+const RUN_PAYLOADS_MAX: usize = 17;
+
+/// Room between two payloads that is read over: the end of one record and the head of the next.
+const GAP_BYTES_MAX: usize = 192;

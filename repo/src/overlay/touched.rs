@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::Overlay;
 use super::format::SECTOR_BYTES;
 use super::map::{CHUNK_SECTORS, Look, State};
+use super::read::Keep;
 use crate::CHUNK_BYTES;
 use crate::error::RepoError;
 
@@ -52,11 +53,9 @@ impl Overlay {
         let offset = index * CHUNK_BYTES as u64;
         let length = (self.size_bytes - offset).min(CHUNK_BYTES as u64);
         let mut pieces = Vec::new();
-        self.read(
-            offset,
-            u32::try_from(length).unwrap_or(u32::MAX),
-            &mut pieces,
-        )?;
+        let length_u32 = u32::try_from(length).unwrap_or(u32::MAX);
+        // Nobody reads it again for having been sealed.
+        self.read_keeping(Keep::Nothing, offset, length_u32, &mut pieces)?;
         if pieces.len() == 1 && length == CHUNK_BYTES as u64 {
             return Ok(pieces.remove(0));
         }

@@ -185,16 +185,11 @@ impl Overlay {
         if change.kind != RecordKind::Write || change.length > REMEMBERED_BYTES_MAX {
             return;
         }
+        // A copy: the payload may be a small part of a buffer that held much else.
+        let (blocks, number) = (&self.settings.blocks, self.cache_number);
         match draft.payload.as_slice() {
-            [whole] => self
-                .settings
-                .blocks
-                .insert(self.cache_number, &change.place(), whole),
-            pieces => {
-                self.settings
-                    .blocks
-                    .insert(self.cache_number, &change.place(), &pieces.concat())
-            }
+            [whole] => blocks.insert_blocks(number, &change.place(), whole),
+            pieces => blocks.insert_blocks(number, &change.place(), &pieces.concat()),
         }
     }
 }

@@ -255,7 +255,8 @@ fn a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy() {
     assert_eq!(writer.position(), 20 * MIB as u64, "all before it is sent");
     let (mut writer, _backup) = begin(20 * MIB as u64);
     let mut seen = Vec::new();
-    let stopped = writer.copy_file(&file, &[0..20 * MIB as u64], &mut |position| {
+    let whole = 0..20 * MIB as u64;
+    let stopped = writer.copy_file(&file, std::slice::from_ref(&whole), &mut |position| {
         seen.push(position);
         match seen.len() {
             3 => ControlFlow::Break(()),

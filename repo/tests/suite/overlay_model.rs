@@ -357,6 +357,33 @@ fn hot_data_is_answered_from_memory_and_the_rest_is_not() {
 }
 
 #[test]
+fn large_writes_are_read_at_once_and_then_from_memory() {
+    let rig = Rig::new(4 << 20, OverlaySettings::default());
+    let overlay = rig.create().unwrap();
+    // An odd start and length, so that the first and the last record are short.
+    let (offset, sectors) = (3 * 512, (2 << 20) / 512 + 5);
+    let bytes = tagged(3, sectors);
+    overlay.write(offset, &pieces(&bytes), false).unwrap();
+    let mut out = Vec::new();
+    assert!(!overlay.read_cached(offset, bytes.len() as u32, &mut out));
+    assert!(read(&overlay, offset, bytes.len()).unwrap() == bytes);
+    assert!(overlay.read_cached(offset, bytes.len() as u32, &mut out));
+    assert!(out.concat() == bytes);
+    // What is written over within a record that is in memory is not shown any more.
+    let newer = tagged(4, 3);
+    let at = 65536 + 10 * 512;
+    overlay.write(at, &pieces(&newer), false).unwrap();
+    let start = (at - offset) as usize;
+    let expected = [
+        &bytes[start - 512..start],
+        &newer,
+        &bytes[start + newer.len()..start + newer.len() + 512],
+    ]
+    .concat();
+    assert_eq!(read(&overlay, at - 512, expected.len()).unwrap(), expected);
+}
+
+#[test]
 fn ranges_that_do_not_fit_are_refused() {
     let rig = Rig::new(1 << 20, OverlaySettings::default());
     let overlay = rig.create().unwrap();

@@ -100,6 +100,11 @@ impl Place {
         usize::from(self.covered) * 512
     }
 
+    /// Where the last block ends in the segment.
+    pub(crate) fn end(&self) -> u64 {
+        self.position + self.covered_bytes() as u64
+    }
+
     /// Whether the parts fit each other for a piece of that many sectors.
     fn is_sound(&self, sectors: u32) -> bool {
         let blocks = u32::from(self.covered).div_ceil(BLOCK_SECTORS);
