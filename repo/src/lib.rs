@@ -12,6 +12,7 @@ mod chunk;
 pub mod clock;
 pub mod disk;
 mod error;
+mod health;
 mod image;
 mod index;
 mod keys;
@@ -34,16 +35,20 @@ pub use catalog::{
 pub use chunk::{CHUNK_BYTES, ChunkId};
 pub use clock::UnixNanoseconds;
 pub use error::{Culprit, RepoError};
+pub use health::RepairCounters;
 pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};
 pub use index::SimulatedIndex;
 pub use keys::{KdfSettings, KeySlot, KeySlotKind, KeySlots, NewKeySlot, Secret};
 pub use locks::LockReport;
 pub use overlay::{Overlay, OverlayRecord};
+pub use pack::ParityShare;
 pub use repository::{CreateOptions, OpenOptions, Repository, RepositoryStatistics};
 pub use store::StoreCounters;
 pub use stream::{StreamReader, StreamWriter};
 pub use trusted_clock::ClockState;
-pub use verify::{Damage, VerifyProgress, VerifyReport, VerifyScope};
+pub use verify::{
+    Damage, Proofs, Repair, VerifyOptions, VerifyProgress, VerifyReport, VerifyScope,
+};
 
 /// Decoders as fuzz targets call them: any bytes in, no panic.
 #[doc(hidden)]
@@ -52,6 +57,6 @@ pub mod fuzz {
     pub use crate::image::fuzz_image_node;
     pub use crate::keys::fuzz_key_slot;
     pub use crate::overlay::fuzz::{fuzz_overlay_document, fuzz_overlay_formats};
-    pub use crate::pack::fuzz_pack;
+    pub use crate::pack::{fuzz_pack, fuzz_parity};
     pub use crate::stream::fuzz_stream_node;
 }

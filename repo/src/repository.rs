@@ -14,11 +14,12 @@ use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, SystemDisk};
 use crate::error::RepoError;
+use crate::health::{Health, Keeper, RepairCounters};
 use crate::image::Image;
 use crate::index::{OpenedIndex, RocksIndex, SimulatedIndex};
 use crate::keys::{KeyRing, KeySlots, MasterKey, NewKeySlot, Secret};
 use crate::overlay::{BlockCache, Overlay, OverlayRecord, OverlaySettings, PageStore};
-use crate::pack::{PackReader, PackSet};
+use crate::pack::{PackReader, PackSet, ParityShare};
 use crate::store::{ChunkStore, StoreCounters};
 use crate::stream::StreamReader;
 use crate::superblock::Superblock;
@@ -48,6 +49,8 @@ pub struct OpenOptions {
     pub secret: Option<Secret>,
     /// Have the file system hold what a locked point needs, where it can.
     pub protect_files: bool,
+    /// How much parity packs get beside them, to be repaired from.
+    pub parity_share: ParityShare,
 }
 
 impl Default for OpenOptions {
@@ -60,6 +63,7 @@ impl Default for OpenOptions {
             overlay: OverlaySettings::default(),
             secret: None,
             protect_files: true,
+            parity_share: ParityShare::default(),
         }
     }
 }
@@ -83,6 +87,7 @@ struct Inner {
     overlays: Mutex<HashMap<Uuid, Weak<Overlay>>>,
     /// Packs that the file system protects, as far as is known.
     protected: Mutex<HashSet<u32>>,
+    keeper: Mutex<Option<Keeper>>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -193,10 +198,14 @@ impl Repository {
             master,
             lock,
         };
-        Self::assemble(ground, index, options)
+        let repository = Self::assemble(ground, index, options)?;
+        let keeper = Keeper::start(Arc::clone(repository.store()))?;
+        *repository.inner.keeper.lock() = Some(keeper);
+        Ok(repository)
     }
 
-    /// Opens a repository on any disk, with an index in memory that is made from the packs.
+    /// Opens a repository on any disk, with an index in memory that is made from the packs. No thread looks after
+    /// packs by itself: [`verify`](Self::verify) does what is to be done.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -255,23 +264,24 @@ impl Repository {
         let keys = Arc::new(keys);
         let key_slots = master
             .map(|master| KeySlots::new(Arc::clone(&disk), Arc::clone(&clock), repository, master));
-        let OpenedIndex { index, pages } = opened;
+        let OpenedIndex {
+            index,
+            pages,
+            health,
+        } = opened;
+        let health = Arc::new(Health::open(health));
         let packs = PackSet::open(
             Arc::clone(&disk),
             Arc::clone(&index),
             Arc::clone(&clock),
             Arc::clone(&keys),
+            Arc::clone(&health),
             repository,
             EPOCH,
         )?;
         let reader = PackReader::new(Arc::clone(&disk), Arc::clone(&packs));
-        let store = ChunkStore::new(
-            packs,
-            reader,
-            index,
-            options.chunk_cache_bytes,
-            options.node_cache_bytes,
-        );
+        let store = ChunkStore::new(packs, reader, index, health, options);
+        store.want_parity();
         let catalog = Catalog::open(
             Arc::clone(&disk),
             keys,
@@ -298,6 +308,7 @@ impl Repository {
             options,
             overlays: Mutex::default(),
             protected: Mutex::default(),
+            keeper: Mutex::default(),
             _lock: lock,
         };
         let opened = Self {
@@ -322,9 +333,12 @@ impl Repository {
         {
             overlay.checkpoint()?;
         }
+        // It writes beside packs and must not go on once somebody else has the repository.
+        drop(self.inner.keeper.lock().take());
         self.inner.store.packs().close()?;
         self.protect_held();
         self.inner.pages.flush()?;
+        self.inner.store.health().flush();
         self.inner.catalog.trusted().store()
     }
 
@@ -558,6 +572,11 @@ impl Repository {
         self.inner.store.counters()
     }
 
+    /// What was repaired, or could not be, since the repository was opened.
+    pub fn repair_counters(&self) -> &RepairCounters {
+        self.inner.store.health().counters()
+    }
+
     pub(crate) fn store(&self) -> &Arc<ChunkStore> {
         &self.inner.store
     }
@@ -585,6 +604,7 @@ impl Repository {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        drop(self.keeper.lock().take());
         if let Err(error) = self.store.packs().close() {
             tracing::debug!(%error, "packs stay open and are mended when the repository is opened");
         }

@@ -9,11 +9,13 @@ use quick_cache::sync::Cache;
 
 use crate::chunk::{CHUNK_BYTES, ChunkId};
 use crate::error::RepoError;
+use crate::health::{Care, Health};
 use crate::image::{ImageNode, Pointer};
 use crate::index::{IndexStore, Place};
 use crate::keys::KeyRing;
 use crate::memory::{CacheKey, MemoryCache};
-use crate::pack::{PackReader, PackSet, RecordKind};
+use crate::pack::{PackReader, PackSet, ParityShare, RecordKind};
+use crate::repository::OpenOptions;
 
 /// Finds, reads and proves records.
 pub(crate) struct ChunkStore {
@@ -21,6 +23,8 @@ pub(crate) struct ChunkStore {
     reader: PackReader,
     index: Arc<dyn IndexStore>,
     memory: Arc<MemoryCache>,
+    health: Arc<Health>,
+    parity_share: ParityShare,
     nodes: Cache<ChunkId, Arc<ImageNode>>,
     zero_chunk: Bytes,
     counters: StoreCounters,
@@ -50,9 +54,14 @@ impl ChunkStore {
         packs: Arc<PackSet>,
         reader: PackReader,
         index: Arc<dyn IndexStore>,
-        chunk_cache_bytes: u64,
-        node_cache_bytes: u64,
+        health: Arc<Health>,
+        options: &OpenOptions,
     ) -> Self {
+        let OpenOptions {
+            chunk_cache_bytes,
+            node_cache_bytes,
+            ..
+        } = *options;
         let count =
             |bytes: u64, each: usize| usize::try_from(bytes).unwrap_or(usize::MAX) / each + 8;
         Self {
@@ -60,6 +69,8 @@ impl ChunkStore {
             reader,
             index,
             memory: Arc::new(MemoryCache::new(chunk_cache_bytes)),
+            health,
+            parity_share: options.parity_share,
             nodes: Cache::new(count(node_cache_bytes, ImageNode::MEMORY_BYTES)),
             zero_chunk: Bytes::from_static(&[0; CHUNK_BYTES]),
             counters: StoreCounters::default(),
@@ -73,6 +84,10 @@ impl ChunkStore {
     /// What names, encrypts and decrypts the records.
     pub(crate) fn keys(&self) -> &Arc<KeyRing> {
         self.packs.keys()
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     pub(crate) fn counters(&self) -> &StoreCounters {
@@ -178,13 +193,79 @@ impl ChunkStore {
             Err(error) => error,
         };
         // The hint is stale or its record is hurt: the index may know another place.
-        match self.index.find(&[id])?.pop().flatten() {
-            Some(place) if place != hint => {
-                self.counters.stale_hints.fetch_add(1, Ordering::Relaxed);
-                self.reader.read(place, id, kind)?.ok_or(first)
+        let other = self.index.find(&[id])?.pop().flatten();
+        let other = other.filter(|place| *place != hint);
+        let mut hurt = first;
+        if let Some(place) = other {
+            self.counters.stale_hints.fetch_add(1, Ordering::Relaxed);
+            match self.reader.read(place, id, kind) {
+                Ok(Some(raw)) => return Ok(raw),
+                Ok(None) => {}
+                Err(error) => hurt = error,
             }
-            _ => Err(self.explain(first, id, hint)),
         }
+        for place in other.into_iter().chain([hint]) {
+            if let Some(raw) = self.rebuild(place, id, kind) {
+                return Ok(raw);
+            }
+        }
+        self.give_up(&hurt, id, other, hint);
+        Err(self.explain(hurt, id, other.unwrap_or(hint)))
+    }
+
+    /// The record, rebuilt from the parity of its pack. The pack is then looked after.
+    fn rebuild(&self, place: Place, id: ChunkId, kind: RecordKind) -> Option<Bytes> {
+        let raw = match self.reader.read_rebuilt(place, id, kind) {
+            Ok(raw) => raw?,
+            Err(error) => {
+                tracing::debug!(%id, %error, "a record cannot be rebuilt");
+                return None;
+            }
+        };
+        let rebuilt = &self.health.counters().rebuilt_reads;
+        if self.health.want_care(place.pack, Care::Mend) {
+            tracing::warn!(
+                pack = self.packs.describe(place.pack),
+                offset = place.offset(),
+                "a damaged record was rebuilt from parity for a read"
+            );
+        }
+        rebuilt.fetch_add(1, Ordering::Relaxed);
+        Some(raw)
+    }
+
+    /// Nobody has the record any more: the next backup that brings it must store it. A disk that fails may be itself
+    /// again one day, so that is left to the examination of the pack.
+    fn give_up(&self, error: &RepoError, id: ChunkId, other: Option<Place>, hint: Place) {
+        let counters = self.health.counters();
+        counters.lost_reads.fetch_add(1, Ordering::Relaxed);
+        let places = other.into_iter().chain([hint]);
+        let lost: Vec<_> = places.map(|place| (id, place)).collect();
+        if error.is_corrupt() {
+            self.health.set_lost(&lost);
+        }
+        for (_, place) in &lost {
+            if self.packs.summary(place.pack).is_some() {
+                self.health.want_care(place.pack, Care::Mend);
+            }
+        }
+    }
+
+    /// Whether the record of that name can be read at another place than `place`.
+    pub(crate) fn has_elsewhere(&self, id: ChunkId, place: Place) -> bool {
+        let Ok(found) = self.index.find(&[id]) else {
+            return false;
+        };
+        let other = found.into_iter().flatten().find(|other| *other != place);
+        other.is_some_and(|other| {
+            [
+                RecordKind::Chunk,
+                RecordKind::ImageNode,
+                RecordKind::StreamNode,
+            ]
+            .into_iter()
+            .any(|kind| matches!(self.reader.read(other, id, kind), Ok(Some(_))))
+        })
     }
 
     /// Where each of `ids` is stored for good, as far as a new backup may rely on it.
@@ -192,7 +273,7 @@ impl ChunkStore {
         let mut places = self.index.find(ids)?;
         for (place, id) in places.iter_mut().zip(ids) {
             if let Some(found) = *place
-                && !self.packs.vouches_for(found, *id)?
+                && (self.health.is_lost_at(*id, found) || !self.packs.vouches_for(found, *id)?)
             {
                 *place = None;
             }
@@ -236,6 +317,23 @@ impl ChunkStore {
             chunks.push(chunk);
         }
         Ok(chunks)
+    }
+
+    /// Asks for parity for every sealed pack that has none.
+    pub(crate) fn want_parity(&self) {
+        if self.parity_share.is_none() {
+            return;
+        }
+        for (number, summary) in self.packs.summaries() {
+            if !summary.has_parity {
+                self.health.want_care(number, Care::Parity);
+            }
+        }
+    }
+
+    /// How much parity packs get.
+    pub(crate) fn parity_share(&self) -> ParityShare {
+        self.parity_share
     }
 
     pub(crate) fn reader(&self) -> &PackReader {

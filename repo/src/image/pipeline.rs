@@ -141,7 +141,8 @@ impl Worker {
                 self.store.keys().chunk_id(&padded(chunk))
             };
             outcomes.push(match id {
-                id if id == below.id => Outcome::Same,
+                // What is lost below is looked up, and stored again if it is nowhere else.
+                id if id == below.id && !self.store.health().is_lost(id) => Outcome::Same,
                 id if id.is_zero() => Outcome::Zero,
                 id => Outcome::Changed(id),
             });

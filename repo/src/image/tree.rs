@@ -221,7 +221,7 @@ impl TreeWriter {
         if id.is_zero() {
             return Ok(Pointer::ZERO);
         }
-        if id == open.origin.id {
+        if id == open.origin.id && !self.store.health().is_lost(id) {
             return Ok(open.origin);
         }
         if let Some(place) = self.store.find(&[id])?.pop().flatten() {

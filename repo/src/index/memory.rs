@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::{Coverage, IndexStore, OpenedIndex, Place};
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
+use crate::health::MemoryHealth;
 use crate::overlay::MemoryPages;
 
 /// An index that ends with the process, unless a [`SimulatedIndex`] keeps it. Like the one in use it has no log: a crash
@@ -126,6 +127,7 @@ impl IndexStore for MemoryIndex {
 pub struct SimulatedIndex {
     index: Arc<MemoryIndex>,
     pages: Arc<MemoryPages>,
+    health: Arc<MemoryHealth>,
 }
 
 impl SimulatedIndex {
@@ -141,6 +143,7 @@ impl SimulatedIndex {
         Self {
             index: Arc::new(self.index.crash(seed)),
             pages: Arc::new(self.pages.crash(seed / 7)),
+            health: Arc::clone(&self.health),
         }
     }
 
@@ -148,6 +151,7 @@ impl SimulatedIndex {
         OpenedIndex {
             index: Arc::clone(&self.index) as Arc<dyn IndexStore>,
             pages: Arc::clone(&self.pages) as _,
+            health: Arc::clone(&self.health) as _,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `docs/formats/index.md` says what is kept. [`RocksIndex`] is the one in use, [`SimulatedIndex`] keeps the one of
 //! tests.
 
+mod health;
 mod memory;
 mod pages;
 mod rocks;
@@ -14,6 +15,7 @@ pub(crate) use rocks::RocksIndex;
 
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
+use crate::health::HealthStore;
 use crate::overlay::PageStore;
 pub(crate) use crate::pack::Place;
 
@@ -52,8 +54,9 @@ pub(crate) struct Coverage {
     pub(crate) recovered: bool,
 }
 
-/// An index together with the room for overlay maps beside it.
+/// An index together with the room beside it for overlay maps and the health of packs.
 pub(crate) struct OpenedIndex {
     pub(crate) index: std::sync::Arc<dyn IndexStore>,
     pub(crate) pages: std::sync::Arc<dyn PageStore>,
+    pub(crate) health: std::sync::Arc<dyn HealthStore>,
 }

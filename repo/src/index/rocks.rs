@@ -9,7 +9,7 @@ use rocksdb::{
     WriteOptions,
 };
 
-use super::{Coverage, IndexStore, OpenedIndex, Place, pages::RocksPages};
+use super::{Coverage, IndexStore, OpenedIndex, Place, health::RocksHealth, pages::RocksPages};
 use crate::chunk::ChunkId;
 use crate::disk::DiskError;
 use crate::error::RepoError;
@@ -42,12 +42,17 @@ impl RocksIndex {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         let pages = Arc::new(RocksPages::new(Arc::clone(&database)));
+        let health = Arc::new(RocksHealth::new(Arc::clone(&database)));
         let index = Arc::new(Self {
             database,
             unlogged,
             damage_mark,
         });
-        Ok(OpenedIndex { index, pages })
+        Ok(OpenedIndex {
+            index,
+            pages,
+            health,
+        })
     }
 
     /// A damaged part of the index knows nothing: what it had is stored again, and the next opening mends it.
@@ -141,6 +146,7 @@ fn open_database(folder: &Path, cache_bytes: usize) -> Result<DB, rocksdb::Error
     let families = [
         ColumnFamilyDescriptor::new("default", table_options(&cache)),
         ColumnFamilyDescriptor::new(RocksPages::FAMILY, table_options(&cache)),
+        ColumnFamilyDescriptor::new(RocksHealth::FAMILY, table_options(&cache)),
     ];
     DB::open_cf_descriptors(&options, folder, families)
 }

@@ -1,10 +1,14 @@
 //! Packs found when a repository is opened: sealed if a crash left them open, and known to the index.
 
 use std::io::IoSlice;
+use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::format::{
     PACK_BYTES_MAX, PACK_VERSION, PAGE_BYTES, PackHeader, Place, RecordKind, pack_path,
 };
+use super::parity::{PackView, ParityFile, ParityOwner, Rebuild, mend_pages};
 use super::scan::scan_records;
 use super::set::PackSummary;
 use super::table::{Ending, PackTable, TableOrigin, read_ending};
@@ -18,6 +22,16 @@ pub(super) struct FoundPack {
     pub(super) epoch: u32,
     pub(super) length_bytes: u64,
     pub(super) header: PackHeader,
+    pub(super) has_parity: bool,
+}
+
+/// A pack that has its table.
+struct SealedPack {
+    table: PackTable,
+    recovered: bool,
+    length_bytes: u64,
+    /// The table was made just now.
+    now: bool,
 }
 
 impl FoundPack {
@@ -32,34 +46,54 @@ impl FoundPack {
             epoch: self.epoch,
             length_bytes,
             recovered,
+            sealed: true,
+            has_parity: self.has_parity,
         };
         if let Some(coverage) = index.coverage(self.number)? {
             return Ok(summary(coverage.recovered, self.length_bytes));
         }
         match self.seal(disk) {
-            Ok((table, recovered, length_bytes)) => {
-                self.teach(index, &table, recovered)?;
-                Ok(summary(recovered, length_bytes))
+            Ok(sealed) => {
+                self.teach(index, &sealed.table, sealed.recovered)?;
+                Ok(PackSummary {
+                    // Parity does not know the table that was made just now.
+                    has_parity: self.has_parity && !sealed.now,
+                    ..summary(sealed.recovered, sealed.length_bytes)
+                })
             }
             Err(error @ RepoError::Index { .. }) => Err(error),
             Err(error) => {
                 tracing::error!(pack = self.describe(), %error, "a pack cannot be used");
-                Ok(summary(true, self.length_bytes))
+                Ok(PackSummary {
+                    sealed: false,
+                    ..summary(true, self.length_bytes)
+                })
             }
         }
     }
 
-    /// The pack's table, made and written if there is none; whether it is a recovered one; and the pack's length.
-    fn seal(&self, disk: &dyn Disk) -> Result<(PackTable, bool, u64), RepoError> {
+    /// The pack's table, made and written if there is none.
+    fn seal(&self, disk: &dyn Disk) -> Result<SealedPack, RepoError> {
         // Those that are sealed may be such that nobody can open them for writing.
         let path = pack_path(self.number, self.epoch);
         let file = disk.open(&path, Access::Read, Caching::Direct)?;
+        if self.has_parity && !matches!(read_ending(file.as_ref()), Ok(Ending::Sealed { .. })) {
+            self.mend(disk, &file)?;
+        }
+        let sealed = |table, recovered, now| {
+            Ok(SealedPack {
+                table,
+                recovered,
+                length_bytes: file.length()?,
+                now,
+            })
+        };
         let records_end = match read_ending(file.as_ref())? {
             Ending::Sealed { table, origin, .. } => {
                 self.check_header(file.as_ref())?;
-                return Ok((table, origin == TableOrigin::Recovery, file.length()?));
+                return sealed(table, origin == TableOrigin::Recovery, false);
             }
-            Ending::Open => self.length_bytes,
+            Ending::Open => file.length()?,
             Ending::Damaged { table_offset } => table_offset,
         };
         let table = match disk.open(&path, Access::ReadWrite, Caching::Direct) {
@@ -69,15 +103,61 @@ impl FoundPack {
             }
             opened => self.recover(opened?.as_ref(), records_end)?,
         };
-        Ok((table, true, file.length()?))
+        sealed(table, true, true)
+    }
+
+    /// Before a pack is taken for one that a crash left open: parity may know that it was sealed, or have what its
+    /// start was.
+    fn mend(&self, disk: &dyn Disk, file: &Arc<dyn DiskFile>) -> Result<(), RepoError> {
+        let owner = ParityOwner {
+            repository: Uuid::from_bytes(self.header.repository),
+            number: self.number,
+            epoch: self.epoch,
+        };
+        let parity = match ParityFile::open(disk, owner) {
+            Ok(parity) => Arc::new(parity),
+            Err(error) => {
+                tracing::info!(
+                    pack = self.describe(),
+                    ?error,
+                    "a pack has no parity to use"
+                );
+                return Ok(());
+            }
+        };
+        let view = PackView::new(Arc::clone(file), Some(parity), Rebuild::Yes);
+        let mut page = AlignedBuffer::zeroed(PAGE_BYTES);
+        let length = view.length()?;
+        for offset in (0..length).step_by(PAGE_BYTES) {
+            view.read_at(offset, &mut page)?;
+        }
+        let rebuilt = view.rebuilt_pages();
+        if !rebuilt.is_empty() {
+            let path = pack_path(self.number, self.epoch);
+            let writable = disk.open(&path, Access::ReadWrite, Caching::Direct);
+            match writable.and_then(|file| mend_pages(file.as_ref(), &rebuilt, view.whole_length()))
+            {
+                Ok(pages) => tracing::warn!(
+                    pack = self.describe(),
+                    pages,
+                    "mended a damaged pack from its parity"
+                ),
+                Err(error) => tracing::warn!(
+                    pack = self.describe(),
+                    %error,
+                    "a damaged pack cannot be mended where it is"
+                ),
+            }
+        }
+        Ok(())
     }
 
     /// Seals a pack that has no sound table with what a scan finds before `records_end`.
     fn recover(&self, file: &dyn DiskFile, records_end: u64) -> Result<PackTable, RepoError> {
-        if self.length_bytes > PACK_BYTES_MAX * 2 - PAGE_BYTES as u64 {
+        let length_bytes = file.length()?;
+        if length_bytes > PACK_BYTES_MAX * 2 - PAGE_BYTES as u64 {
             return Err(self.corrupt(format!(
-                "{} bytes are more than a pack may have",
-                self.length_bytes
+                "{length_bytes} bytes are more than a pack may have"
             )));
         }
         let table = self.scan_table(file, records_end)?;

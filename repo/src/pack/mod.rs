@@ -5,6 +5,7 @@
 
 mod adopt;
 mod format;
+mod parity;
 mod reader;
 mod record;
 mod scan;
@@ -13,11 +14,18 @@ mod table;
 mod writer;
 
 pub(crate) use format::{Place, RecordKind};
+pub use parity::ParityShare;
+pub(crate) use parity::{
+    BadPages, Covered, NoParity, PackView, ParityFile, Rebuild, make_parity, mend_pages,
+};
 pub(crate) use reader::PackReader;
 pub(crate) use record::{Record, RecordDecoder, RecordEncoder};
 pub(crate) use scan::{PackFault, scan_pack};
-pub(crate) use set::{PackClass, PackSet};
+pub(crate) use set::{PackClass, PackSet, Sealed};
+pub(crate) use table::{PackTable, pack_table};
 pub(crate) use writer::PackWriter;
 
+#[doc(hidden)]
+pub use parity::fuzz_parity;
 #[doc(hidden)]
 pub use scan::fuzz_pack;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use super::format::{PAGE_BYTES, Place, RECORD_HEAD_BYTES, RecordKind, pack_path};
+use super::parity::{PackView, Rebuild};
 use super::record::{RecordDecoder, RecordHeader};
 use super::set::PackSet;
 use crate::chunk::{ChunkId, RAW_LENGTH_MAX};
@@ -19,6 +20,7 @@ pub(crate) struct PackReader {
     disk: Arc<dyn Disk>,
     set: Arc<PackSet>,
     files: Cache<u32, Arc<dyn DiskFile>>,
+    views: Cache<u32, Arc<PackView>>,
     scratch: Mutex<Vec<Scratch>>,
 }
 
@@ -35,6 +37,7 @@ impl PackReader {
             disk,
             set,
             files: Cache::new(OPEN_FILES_MAX),
+            views: Cache::new(VIEWS_MAX),
             scratch: Mutex::new(Vec::new()),
         }
     }
@@ -94,6 +97,43 @@ impl PackReader {
             })
     }
 
+    /// As [`read`](Self::read), with pages that are bad made again from parity. `None` if that does not help.
+    pub(crate) fn read_rebuilt(
+        &self,
+        place: Place,
+        id: ChunkId,
+        kind: RecordKind,
+    ) -> Result<Option<Bytes>, RepoError> {
+        let Some(view) = self.rebuilding_view(place.pack)? else {
+            return Ok(None);
+        };
+        let mut scratch = self.take_scratch()?;
+        let answer = self.read_with(&mut scratch, view.as_ref(), place, id, kind);
+        self.scratch.lock().push(scratch);
+        match answer {
+            Err(RepoError::Corrupt { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// A view of a pack that rebuilds what is bad; kept, since whoever met one bad page will meet its neighbours.
+    fn rebuilding_view(&self, number: u32) -> Result<Option<Arc<PackView>>, RepoError> {
+        if let Some(view) = self.views.get(&number) {
+            return Ok(Some(view));
+        }
+        let (Some(file), Ok(parity)) = (self.file(number)?, self.set.parity(number)) else {
+            return Ok(None);
+        };
+        let view = Arc::new(PackView::new(file, Some(Arc::new(parity)), Rebuild::Yes));
+        self.views.insert(number, Arc::clone(&view));
+        Ok(Some(view))
+    }
+
+    /// Forgets what was kept to rebuild a pack, which is mended, has new parity, or is gone.
+    pub(crate) fn forget_view(&self, number: u32) {
+        self.views.remove(&number);
+    }
+
     /// Reads many records, those that lie one after the other in a pack with one read. What does not turn out as
     /// expected is `None`, for [`read`](Self::read) to try and explain.
     pub(crate) fn read_run(
@@ -136,7 +176,8 @@ impl PackReader {
         let Scratch { buffer, decoder } = scratch;
         let start = first.offset() - first.offset() % PAGE_BYTES as u64;
         let skip = usize::try_from(first.offset() - start).unwrap_or(0);
-        let bytes = fill(buffer, file.as_ref(), start, skip, length)?;
+        // What cannot be read is asked for one by one, which may know how to rebuild it.
+        let bytes = fill(buffer, file.as_ref(), start, skip, length).unwrap_or_default();
         for (place, id) in wanted {
             let at = usize::try_from(place.offset() - first.offset()).unwrap_or(usize::MAX);
             let record = bytes.get(at..).unwrap_or_default();
@@ -233,6 +274,9 @@ impl fmt::Debug for PackReader {
 
 /// Packs whose files are kept open.
 const OPEN_FILES_MAX: usize = 512;
+
+/// Packs for which rebuilt pages are kept, each up to its share of parity.
+const VIEWS_MAX: usize = 4;
 
 /// Bytes that one read for many records gets.
 const RUN_BYTES_MAX: u64 = RAW_LENGTH_MAX as u64;

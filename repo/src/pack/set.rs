@@ -1,6 +1,6 @@
 //! All packs of a repository.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +16,16 @@ use super::format::{
     PACK_ENCRYPTED, PACK_MAGIC, PACK_PLAIN, PACK_VERSION, PackHeader, Place, pack_path,
     parse_pack_name,
 };
+use super::parity::{
+    NoParity, ParityFile, ParityOwner, pack_files, parity_path, parse_parity_name,
+};
 use super::table::{Ending, PackTable, read_ending};
 use super::writer::OpenPack;
 use crate::chunk::ChunkId;
-use crate::clock::Clock;
-use crate::disk::{Access, Caching, Disk};
+use crate::clock::{Clock, UnixNanoseconds};
+use crate::disk::{Access, Caching, Disk, DiskFile};
 use crate::error::RepoError;
+use crate::health::{Care, Health};
 use crate::index::IndexStore;
 use crate::keys::KeyRing;
 
@@ -39,6 +43,10 @@ pub(crate) struct PackSummary {
     pub(crate) length_bytes: u64,
     /// A scan after a crash sealed it: the index may tell of records that were lost.
     pub(crate) recovered: bool,
+    /// It has its table and does not grow.
+    pub(crate) sealed: bool,
+    /// A parity file is beside it.
+    pub(crate) has_parity: bool,
 }
 
 /// All packs of a repository, the open ones among them.
@@ -47,6 +55,7 @@ pub(crate) struct PackSet {
     index: Arc<dyn IndexStore>,
     clock: Arc<dyn Clock>,
     keys: Arc<KeyRing>,
+    health: Arc<Health>,
     repository: Uuid,
     epoch: u32,
     state: Mutex<SetState>,
@@ -54,6 +63,21 @@ pub(crate) struct PackSet {
     poisoned: AtomicBool,
     /// Packs that lost records because a write failed.
     losses: Arc<AtomicU64>,
+}
+
+/// Whether a pack has its table, so that it does not grow any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sealed {
+    Yes,
+    No,
+}
+
+/// What is in the folder of packs.
+#[derive(Default)]
+struct Listed {
+    /// Number, epoch and length.
+    packs: Vec<(u32, u32, u64)>,
+    parities: BTreeSet<(u32, u32)>,
 }
 
 #[derive(Default)]
@@ -73,6 +97,7 @@ impl PackSet {
         index: Arc<dyn IndexStore>,
         clock: Arc<dyn Clock>,
         keys: Arc<KeyRing>,
+        health: Arc<Health>,
         repository: Uuid,
         epoch: u32,
     ) -> Result<Arc<Self>, RepoError> {
@@ -81,6 +106,7 @@ impl PackSet {
             index,
             clock,
             keys,
+            health,
             repository,
             epoch,
             state: Mutex::default(),
@@ -89,18 +115,20 @@ impl PackSet {
             losses: Arc::default(),
         };
         let mut last_number = set.index.highest_pack()?;
-        for (number, epoch, length_bytes) in set.list()? {
-            let header = set.header(number, PackClass::Chunks);
+        let mut listed = set.list()?;
+        for (number, epoch, length_bytes) in listed.packs {
             let found = FoundPack {
                 number,
                 epoch,
                 length_bytes,
-                header,
+                header: set.header(number, PackClass::Chunks),
+                has_parity: listed.parities.remove(&(number, epoch)),
             };
             let summary = found.adopt(set.disk.as_ref(), set.index())?;
             set.state.lock().packs.insert(number, summary);
             last_number = last_number.max(number);
         }
+        set.remove_orphans(&listed.parities);
         set.state.lock().last_number = last_number;
         Ok(Arc::new(set))
     }
@@ -213,10 +241,9 @@ impl PackSet {
 
     /// The name of a pack for a person.
     pub(crate) fn describe(&self, number: u32) -> String {
-        let epoch = self
-            .summary(number)
-            .map_or(self.epoch, |summary| summary.epoch);
-        pack_path(number, epoch).display().to_string()
+        pack_path(number, self.epoch_of(number))
+            .display()
+            .to_string()
     }
 
     /// Whether a new backup may rely on the index saying that `id` is at `place`.
@@ -284,6 +311,8 @@ impl PackSet {
                 epoch: self.epoch,
                 length_bytes: 0,
                 recovered: false,
+                sealed: false,
+                has_parity: false,
             },
         );
         state.open.push(Arc::clone(&pack));
@@ -318,12 +347,16 @@ impl PackSet {
     /// Ends a pack with its table.
     pub(super) fn seal(&self, pack: &Arc<OpenPack>) -> Result<(), RepoError> {
         let length_bytes = self.guard(pack, pack.seal(self.index()))?;
-        let mut state = self.state.lock();
-        state.open.retain(|open| open.number != pack.number);
-        state.idle.retain(|idle| idle.number != pack.number);
-        if let Some(summary) = state.packs.get_mut(&pack.number) {
-            summary.length_bytes = length_bytes;
+        {
+            let mut state = self.state.lock();
+            state.open.retain(|open| open.number != pack.number);
+            state.idle.retain(|idle| idle.number != pack.number);
+            if let Some(summary) = state.packs.get_mut(&pack.number) {
+                summary.length_bytes = length_bytes;
+                summary.sealed = true;
+            }
         }
+        self.health.want_care(pack.number, Care::Parity);
         Ok(())
     }
 
@@ -358,27 +391,118 @@ impl PackSet {
         }
     }
 
-    /// Number, epoch and length of every pack file. What is not where a pack belongs is none.
-    fn list(&self) -> Result<Vec<(u32, u32, u64)>, RepoError> {
-        let mut packs = Vec::new();
+    /// Every pack file and parity file. What is not where a pack belongs is none.
+    fn list(&self) -> Result<Listed, RepoError> {
+        let mut listed = Listed::default();
         for folder in self.disk.list(Path::new("packs"))? {
             if !folder.is_directory {
                 continue;
             }
             let folder = Path::new("packs").join(&folder.name);
             for item in self.disk.list(&folder)? {
+                let path = folder.join(&item.name);
+                let parity = parse_parity_name(&item.name)
+                    .filter(|(number, epoch)| parity_path(*number, *epoch) == path);
+                if let Some(owner) = parity {
+                    listed.parities.insert(owner);
+                    continue;
+                }
                 let known = parse_pack_name(&item.name);
-                let Some((number, epoch)) = known.filter(|(number, epoch)| {
-                    pack_path(*number, *epoch) == folder.join(&item.name)
-                }) else {
+                let Some((number, epoch)) =
+                    known.filter(|(number, epoch)| pack_path(*number, *epoch) == path)
+                else {
                     tracing::warn!(folder = %folder.display(), name = item.name, "a file that is no pack is left alone");
                     continue;
                 };
-                packs.push((number, epoch, item.length_bytes));
+                listed.packs.push((number, epoch, item.length_bytes));
             }
         }
-        packs.sort_unstable();
-        Ok(packs)
+        listed.packs.sort_unstable();
+        Ok(listed)
+    }
+
+    /// Removes parity of packs that are not there. A number could be given again one day.
+    fn remove_orphans(&self, parities: &BTreeSet<(u32, u32)>) {
+        for (number, epoch) in parities {
+            let path = parity_path(*number, *epoch);
+            match self.disk.remove(&path) {
+                Ok(()) => {
+                    tracing::info!(path = %path.display(), "removed parity of a pack that is gone");
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "parity of a pack that is gone cannot be removed");
+                }
+            }
+        }
+    }
+
+    /// Opens the parity of a pack.
+    pub(crate) fn parity(&self, number: u32) -> Result<ParityFile, NoParity> {
+        ParityFile::open(self.disk.as_ref(), self.parity_owner(number))
+    }
+
+    /// Puts a parity file beside a pack, in place of an earlier one.
+    pub(crate) fn store_parity(&self, number: u32, content: &[u8]) -> Result<(), RepoError> {
+        let [_, path] = pack_files(number, self.epoch_of(number));
+        self.disk.replace(&path, content)?;
+        if let Some(summary) = self.state.lock().packs.get_mut(&number) {
+            summary.has_parity = true;
+            return Ok(());
+        }
+        // The pack was removed meanwhile.
+        Ok(self.disk.remove(&path)?)
+    }
+
+    pub(crate) fn parity_owner(&self, number: u32) -> ParityOwner {
+        ParityOwner {
+            repository: self.repository,
+            number,
+            epoch: self.epoch_of(number),
+        }
+    }
+
+    /// How far a pack is durable, and whether it is sealed, so that it does not grow. Nothing is known of one whose
+    /// writing failed.
+    pub(crate) fn durable_length(&self, number: u32) -> Result<(u64, Sealed), RepoError> {
+        {
+            let state = self.state.lock();
+            if let Some(open) = state.open.iter().find(|open| open.number == number) {
+                return Ok((open.synced(), Sealed::No));
+            }
+        }
+        if !self.is_sealed(number) {
+            return Ok((0, Sealed::No));
+        }
+        let path = pack_path(number, self.epoch_of(number));
+        let file = self.disk.open(&path, Access::Read, Caching::Direct)?;
+        Ok((file.length()?, Sealed::Yes))
+    }
+
+    /// Opens a pack to put rebuilt pages back.
+    pub(crate) fn open_to_mend(&self, number: u32) -> Result<Arc<dyn DiskFile>, RepoError> {
+        self.check_sound()?;
+        let [path, _] = pack_files(number, self.epoch_of(number));
+        Ok(self.disk.open(&path, Access::ReadWrite, Caching::Direct)?)
+    }
+
+    /// Forgets what was read of a pack's end before it was mended.
+    pub(crate) fn forget_table(&self, number: u32) {
+        self.tables.remove(&number);
+    }
+
+    /// Whether a pack has its table, or had it.
+    pub(crate) fn is_sealed(&self, number: u32) -> bool {
+        self.summary(number).is_some_and(|summary| summary.sealed)
+    }
+
+    /// What the repository's clock says.
+    pub(crate) fn now(&self) -> UnixNanoseconds {
+        self.clock.now()
+    }
+
+    fn epoch_of(&self, number: u32) -> u32 {
+        self.summary(number)
+            .map_or(self.epoch, |summary| summary.epoch)
     }
 
     /// Bytes of all packs, the open ones as far as they are filled.

@@ -122,6 +122,14 @@ pub(super) enum Ending {
     Open,
 }
 
+/// The table of a pack, if it has a sound one.
+pub(crate) fn pack_table(file: &dyn DiskFile) -> Result<Option<PackTable>, RepoError> {
+    Ok(match read_ending(file)? {
+        Ending::Sealed { table, .. } => Some(table),
+        Ending::Damaged { .. } | Ending::Open => None,
+    })
+}
+
 /// Reads the end of a pack.
 pub(super) fn read_ending(file: &dyn DiskFile) -> Result<Ending, RepoError> {
     let length = file.length()?;

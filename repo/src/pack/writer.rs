@@ -138,6 +138,11 @@ impl OpenPack {
         self.state.lock().unknown
     }
 
+    /// How far it is durable.
+    pub(super) fn synced(&self) -> u64 {
+        self.state.lock().synced
+    }
+
     /// How far it is filled.
     pub(super) fn end(&self) -> u64 {
         self.state.lock().end()

@@ -13,9 +13,9 @@ pub(super) struct StreamNode {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StreamEntry {
-    pub(super) pointer: Pointer,
-    pub(super) length_bytes: u64,
+pub(crate) struct StreamEntry {
+    pub(crate) pointer: Pointer,
+    pub(crate) length_bytes: u64,
 }
 
 impl StreamNode {

@@ -20,6 +20,14 @@ pub struct StreamReader {
     chunk: Bytes,
 }
 
+/// A stretch of a stream.
+pub(crate) enum StreamPart {
+    /// A chunk, not read yet.
+    Chunk(StreamEntry),
+    /// What lies below a map node that cannot be read.
+    Lost { error: RepoError, length_bytes: u64 },
+}
+
 impl StreamReader {
     pub(crate) fn new(store: &Arc<ChunkStore>, root: Pointer, depth: u8, size_bytes: u64) -> Self {
         let ahead = vec![(
@@ -41,15 +49,33 @@ impl StreamReader {
     /// # Errors
     /// If what is stored is hurt or gone.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, RepoError> {
+        match self.next_part() {
+            None => Ok(None),
+            Some(StreamPart::Chunk(entry)) => self.read_chunk(&entry).map(Some),
+            Some(StreamPart::Lost { error, .. }) => Err(error),
+        }
+    }
+
+    /// What comes next, unread. Behind what is lost the stream goes on.
+    pub(crate) fn next_part(&mut self) -> Option<StreamPart> {
         while let Some((depth, entry)) = self.ahead.pop() {
             let Some(level) = depth.checked_sub(1) else {
-                return self.read_chunk(&entry).map(Some);
+                return Some(StreamPart::Chunk(entry));
             };
-            let node = self.read_node(&entry, level)?;
-            self.ahead
-                .extend(node.entries.into_iter().rev().map(|entry| (level, entry)));
+            match self.read_node(&entry, level) {
+                Ok(node) => self
+                    .ahead
+                    .extend(node.entries.into_iter().rev().map(|entry| (level, entry))),
+                Err(error) => {
+                    let length_bytes = entry.length_bytes;
+                    return Some(StreamPart::Lost {
+                        error,
+                        length_bytes,
+                    });
+                }
+            }
         }
-        Ok(None)
+        None
     }
 
     /// Gives every pointer of the map, nodes and chunks, without reading chunks.

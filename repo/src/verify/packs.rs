@@ -1,157 +1,116 @@
-//! Proving packs, record by record.
+//! Proving packs, several at a time.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{RecvTimeoutError, unbounded};
 
-use super::{Damage, VerifyProgress, VerifyReport, step};
-use crate::chunk::ChunkId;
+use super::care::{Examined, Repair, examine};
+use super::pace::Pace;
+use super::{Damage, VerifyProgress, VerifyReport, VerifyScope, step};
 use crate::error::RepoError;
-use crate::pack::{PackFault, Place, RecordDecoder, RecordKind, scan_pack};
+use crate::pack::Place;
 use crate::store::ChunkStore;
 
-/// Reads every pack whole. Gives the places of hurt records, and lists hurt packs in the report.
+/// The packs that are to be read, those first that were proven longest ago or never.
+pub(super) fn choose_packs(store: &ChunkStore, scope: &VerifyScope) -> Vec<u32> {
+    let summaries = store.packs().summaries();
+    let count = match scope {
+        VerifyScope::All => usize::MAX,
+        VerifyScope::Point(_) => 0,
+        VerifyScope::Oldest { packs } => usize::try_from(*packs).unwrap_or(usize::MAX),
+        VerifyScope::OneIn { parts } => {
+            let parts = usize::try_from(*parts).unwrap_or(usize::MAX).max(1);
+            summaries.len().div_ceil(parts)
+        }
+    };
+    let mut packs: Vec<_> = summaries
+        .into_iter()
+        .map(|(number, summary)| (store.health().proof(number), number, summary.length_bytes))
+        .collect();
+    packs.sort_unstable();
+    packs.truncate(count);
+    // Long ones first, so that no thread is left alone with one in the end.
+    packs.sort_by_key(|(_, _, length)| Reverse(*length));
+    packs.into_iter().map(|(_, number, _)| number).collect()
+}
+
+/// Reads packs whole. Gives the places of records that are lost, and lists what is hurt in the report.
 pub(super) fn prove_packs(
     store: &ChunkStore,
+    packs: &[u32],
+    repair: Repair,
+    pace: &Pace<'_>,
     report: &mut VerifyReport,
     progress: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
 ) -> Result<HashSet<Place>, RepoError> {
-    let packs: Vec<u32> = store
-        .packs()
-        .summaries()
-        .into_iter()
-        .map(|(number, _)| number)
-        .collect();
-    let total_bytes = store.packs().stored_bytes();
+    let total_bytes = packs
+        .iter()
+        .filter_map(|number| store.packs().durable_length(*number).ok())
+        .map(|(length, _)| length)
+        .sum();
     let next = AtomicUsize::new(0);
-    let stopped = AtomicBool::new(false);
-    let mut hurt = HashSet::new();
+    let mut lost = HashSet::new();
     let (found, results) = unbounded();
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
+        for _ in 0..THREADS.min(packs.len()) {
             let found = found.clone();
-            scope.spawn(|| {
-                let found = found;
+            let next = &next;
+            scope.spawn(move || {
                 while let Some(number) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let proven = prove_pack(store, *number, &stopped);
-                    if found.send(proven).is_err() || stopped.load(Ordering::Relaxed) {
+                    let examined = examine(store, *number, repair, pace);
+                    let ended = examined.is_err();
+                    if found.send(examined).is_err() || ended {
                         break;
                     }
                 }
             });
         }
         drop(found);
-        for proven in results {
-            let outcome = proven.and_then(|proven| {
-                proven.tell(report, &mut hurt);
-                step(progress, report, total_bytes)
-            });
+        loop {
+            let outcome = match results.recv_timeout(PATIENCE) {
+                Ok(examined) => examined.map(|examined| tell(examined, report, &mut lost)),
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            let read_bytes = pace.read_bytes().max(report.read_bytes);
+            let outcome = outcome.and_then(|()| step(progress, report, read_bytes, total_bytes));
             if outcome.is_err() {
-                stopped.store(true, Ordering::Relaxed);
+                pace.stop();
                 return outcome;
             }
         }
-        Ok(())
     })?;
-    Ok(hurt)
+    Ok(lost)
 }
 
-/// What became of one pack.
-#[derive(Debug, Default)]
-struct ProvenPack {
-    read_bytes: u64,
-    records: u64,
-    faults: Vec<String>,
-    hurt: Vec<Place>,
-}
-
-impl ProvenPack {
-    fn tell(self, report: &mut VerifyReport, hurt: &mut HashSet<Place>) {
-        report.packs += 1;
-        report.records += self.records;
-        report.read_bytes += self.read_bytes;
-        hurt.extend(self.hurt);
-        for what in self.faults {
-            report.note(Damage {
-                what,
-                point: None,
-                part: None,
-                offset: None,
-                length: None,
-            });
-        }
+pub(super) fn tell(examined: Examined, report: &mut VerifyReport, lost: &mut HashSet<Place>) {
+    report.packs += 1;
+    report.records += examined.records;
+    report.read_bytes += examined.read_bytes;
+    report.lost_records += examined.lost.len() as u64;
+    report.replaced_records += examined.replaced;
+    report.mended_pages += examined.mended_pages;
+    report.parity_made += u64::from(examined.made_parity);
+    report.mended.extend(examined.mended);
+    report.mendable.extend(examined.mendable);
+    lost.extend(examined.lost.into_iter().map(|(_, place)| place));
+    for what in examined.faults {
+        report.note(Damage {
+            what,
+            point: None,
+            part: None,
+            offset: None,
+            length: None,
+        });
     }
 }
 
-fn prove_pack(
-    store: &ChunkStore,
-    number: u32,
-    stopped: &AtomicBool,
-) -> Result<ProvenPack, RepoError> {
-    let mut proven = ProvenPack::default();
-    let name = store.packs().describe(number);
-    let Some(file) = store.reader().file(number)? else {
-        proven.faults.push(format!("{name} is gone"));
-        return Ok(proven);
-    };
-    let mut decoder = RecordDecoder::new(Arc::clone(store.keys()))?;
-    let mut seen: HashSet<(u32, ChunkId)> = HashSet::new();
-    let faults = scan_pack(file.as_ref(), number, &mut |record| {
-        if stopped.load(Ordering::Relaxed) {
-            return Err(RepoError::Stopped);
-        }
-        proven.records += 1;
-        if record.header.kind == RecordKind::Padding {
-            return Ok(());
-        }
-        match decoder.open(&record.header, record.bytes) {
-            Ok(_) => drop(seen.insert((record.place.slot, record.header.id))),
-            Err(detail) => {
-                proven.faults.push(format!(
-                    "{name}: record at byte {}: {detail}",
-                    record.place.offset()
-                ));
-            }
-        }
-        Ok(())
-    });
-    match faults {
-        Ok(found) => proven.faults.extend(
-            found
-                .iter()
-                .map(|fault: &PackFault| format!("{name}: {fault}")),
-        ),
-        Err(RepoError::Stopped) => return Err(RepoError::Stopped),
-        // A bad sector must not keep the rest from being proven.
-        Err(error) => proven
-            .faults
-            .push(format!("{name}: {error}: {}", source_text(&error))),
-    }
-    proven.read_bytes = file.length()?;
-    if let Some(table) = store.packs().table(number)? {
-        let missing = table
-            .iter()
-            .filter(|(id, slot)| !seen.contains(&(*slot, *id)));
-        proven.hurt = missing
-            .map(|(_, slot)| Place { pack: number, slot })
-            .collect();
-    }
-    for place in &proven.hurt {
-        proven.faults.push(format!(
-            "{name}: the record at byte {} is not there or hurt",
-            place.offset()
-        ));
-    }
-    Ok(proven)
-}
+/// Two decode; a third reads meanwhile.
+const THREADS: usize = 3;
 
-fn source_text(error: &RepoError) -> String {
-    std::error::Error::source(error)
-        .map(ToString::to_string)
-        .unwrap_or_default()
-}
-
-const THREADS: usize = 2;
+/// Time between two looks at whether to stop.
+const PATIENCE: Duration = Duration::from_millis(200);

@@ -10,7 +10,7 @@ use crate::error::RepoError;
 use crate::image::{Pointer, depth_for};
 use crate::pack::{Place, RecordKind};
 use crate::store::ChunkStore;
-use crate::stream::StreamReader;
+use crate::stream::{StreamPart, StreamReader};
 
 /// How chunks are looked at.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,7 @@ pub(super) struct Walk<'a> {
 struct Part<'a> {
     point: &'a Point,
     name: &'a str,
+    size_bytes: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -70,6 +71,7 @@ impl<'a> Walk<'a> {
         let part = Part {
             point,
             name: &image.name,
+            size_bytes: image.size_bytes,
         };
         let level = depth_for(image.size_bytes) - 1;
         self.node(&part, image.root, level, 0, report).map(drop)
@@ -92,7 +94,7 @@ impl<'a> Walk<'a> {
             Ok(node) => node,
             Err(RepoError::Stopped) => return Err(RepoError::Stopped),
             Err(error) => {
-                report.note(part.damage(&error, first, span * 1024));
+                report.note(part.damaged_chunks(&error, first, span * 1024));
                 return Ok(false);
             }
         };
@@ -121,72 +123,90 @@ impl<'a> Walk<'a> {
         index: u64,
         report: &mut VerifyReport,
     ) -> bool {
-        match self.look_at(pointer) {
+        match self.look_at(pointer, CHUNK_BYTES as u64) {
             Ok(read_bytes) => {
                 report.read_bytes += read_bytes;
                 true
             }
             Err(error) => {
-                report.note(part.damage(&error, index, 1));
+                report.note(part.damaged_chunks(&error, index, 1));
                 false
             }
         }
     }
 
     /// Proves a chunk, or that it is where it was proven. Gives the bytes that were read for it.
-    fn look_at(&self, pointer: Pointer) -> Result<u64, RepoError> {
-        let Reading::MapsOnly { hurt } = self.reading else {
-            return self
-                .store
-                .chunk_once(pointer.id, pointer.place)
-                .map(|chunk| chunk.len() as u64);
-        };
-        let there = |place: Place| -> Result<bool, RepoError> {
-            let table = self.store.packs().table(place.pack)?;
-            Ok(!hurt.contains(&place)
-                && table.is_some_and(|table| table.holds(pointer.id, place.slot)))
-        };
-        if there(pointer.place)? {
+    fn look_at(&self, pointer: Pointer, length: u64) -> Result<u64, RepoError> {
+        if pointer.id.is_zero() {
             return Ok(0);
         }
-        // Not in a table: in a pack still open, moved, or hurt. Reading tells.
-        self.store
-            .record(pointer.id, pointer.place, RecordKind::Chunk)
-            .map(|chunk| chunk.len() as u64)
+        if let Reading::MapsOnly { hurt } = self.reading
+            && !hurt.contains(&pointer.place)
+            && let Ok(Some(table)) = self.store.packs().table(pointer.place.pack)
+            && table.holds(pointer.id, pointer.place.slot)
+        {
+            return Ok(0);
+        }
+        // To be read, or not in a table: in a pack still open, moved, or hurt. Reading tells.
+        let chunk = self
+            .store
+            .record(pointer.id, pointer.place, RecordKind::Chunk)?;
+        if chunk.len() as u64 == length {
+            return Ok(length);
+        }
+        Err(RepoError::Corrupt {
+            what: format!("the map that names chunk {}", pointer.id),
+            detail: format!("the chunk has {} bytes", chunk.len()),
+        })
     }
 
     fn stream(&self, point: &Point, stream: &StreamRecord, report: &mut VerifyReport) {
         let part = Part {
             point,
             name: &stream.name,
+            size_bytes: stream.size_bytes,
         };
         let mut reader =
             StreamReader::new(self.store, stream.root, stream.depth, stream.size_bytes);
-        let mut offset = 0;
-        loop {
-            match reader.next_chunk() {
-                Ok(None) => return,
-                Ok(Some(chunk)) => offset += chunk.len() as u64,
-                Err(error) => {
-                    let mut damage = part.damage(&error, 0, 0);
-                    damage.offset = Some(offset);
-                    damage.length = stream.size_bytes.checked_sub(offset);
-                    report.note(damage);
-                    return;
+        let mut offset = 0_u64;
+        while let Some(next) = reader.next_part() {
+            let length = match next {
+                StreamPart::Chunk(entry) => {
+                    match self.look_at(entry.pointer, entry.length_bytes) {
+                        Ok(read_bytes) => report.read_bytes += read_bytes,
+                        Err(error) => report.note(part.damage(&error, offset, entry.length_bytes)),
+                    }
+                    entry.length_bytes
                 }
-            }
+                StreamPart::Lost {
+                    error,
+                    length_bytes,
+                } => {
+                    report.note(part.damage(&error, offset, length_bytes));
+                    length_bytes
+                }
+            };
+            offset = offset.saturating_add(length);
         }
     }
 }
 
 impl Part<'_> {
-    fn damage(&self, error: &RepoError, first_chunk: u64, chunks: u64) -> Damage {
+    /// A hurt stretch, as far as it lies on the disk or stream.
+    fn damage(&self, error: &RepoError, offset: u64, length: u64) -> Damage {
+        let end = offset.saturating_add(length).min(self.size_bytes);
         Damage {
             what: error.to_string(),
             point: Some(self.point.name.clone()),
             part: Some(self.name.to_owned()),
-            offset: Some(first_chunk.saturating_mul(CHUNK_BYTES as u64)),
-            length: Some(chunks.saturating_mul(CHUNK_BYTES as u64)),
+            offset: Some(offset),
+            length: Some(end.saturating_sub(offset)),
         }
+    }
+
+    /// A hurt stretch of chunks.
+    fn damaged_chunks(&self, error: &RepoError, first: u64, count: u64) -> Damage {
+        let bytes = |chunks: u64| chunks.saturating_mul(CHUNK_BYTES as u64);
+        self.damage(error, bytes(first), bytes(count))
     }
 }

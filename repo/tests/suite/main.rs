@@ -19,5 +19,7 @@ mod overlay_damage;
 mod overlay_model;
 mod overlay_rig;
 mod overlay_threads;
+mod parity;
 mod stream;
 mod support;
+mod worn_disk;

@@ -76,6 +76,8 @@ pub(crate) fn options() -> OpenOptions {
         index_cache_bytes: 1 << 20,
         workers: 2,
         protect_files: false,
+        // Tests of damage want to see it; those of parity turn it on.
+        parity_share: repo::ParityShare::NONE,
         ..OpenOptions::default()
     }
 }

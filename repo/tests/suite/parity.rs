@@ -1,0 +1,528 @@
+//! Damage within the share of parity is mended, on reads and by verification; beyond it, it is named to the byte, and
+//! the next backup that brings the bytes heals it.
+
+use std::io::IoSlice;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use repo::clock::{ManualClock, UnixNanoseconds};
+use repo::disk::{Access, Caching, Disk, Effect, Fault, SimulatedDisk};
+use repo::{
+    ImageBase, ImageSpec, OpenOptions, ParityShare, PointKind, Repair, Repository, VerifyOptions,
+    VerifyReport, VerifyScope,
+};
+
+use crate::support::{noise, options, read_all, workload};
+use crate::worn_disk::WornDisk;
+
+/// 64 chunks of noise: a pack of about 4 MiB in two groups, which can lose 32 pages in a row.
+const CHUNKS: usize = 64;
+const CHUNK: usize = 65_536;
+/// Bytes from one raw chunk's record to the next.
+const RECORD: u64 = 65_664;
+const PAGE: u64 = 4096;
+const REPAIRABLE_PAGES: u64 = 32;
+
+/// A repository with parity, and what its points must hold.
+struct Made {
+    disk: SimulatedDisk,
+    contents: Vec<Vec<u8>>,
+    stream: Vec<u8>,
+    /// The pack of the chunks.
+    pack: PathBuf,
+    /// All packs and parity files as they are when nothing is hurt.
+    sound: Vec<(PathBuf, Vec<u8>)>,
+}
+
+fn with_parity() -> OpenOptions {
+    OpenOptions {
+        parity_share: ParityShare::default(),
+        ..options()
+    }
+}
+
+fn open_on(disk: impl Disk) -> Repository {
+    let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
+    Repository::open_on(
+        Arc::new(disk),
+        Path::new("simulated"),
+        clock,
+        &with_parity(),
+    )
+    .unwrap()
+}
+
+fn verify(repository: &Repository, repair: Repair) -> VerifyReport {
+    let options = VerifyOptions {
+        scope: VerifyScope::All,
+        rate: None,
+        repair,
+    };
+    repository
+        .verify_with(&options, &mut |_| ControlFlow::Continue(()))
+        .unwrap()
+}
+
+fn make() -> Made {
+    let disk = SimulatedDisk::new();
+    Repository::create_on(
+        &disk,
+        Path::new("simulated"),
+        &ManualClock::new(UnixNanoseconds(1_000)),
+        &repo::CreateOptions::default(),
+    )
+    .unwrap();
+    let first = noise(1, CHUNKS * CHUNK);
+    let mut second = first.clone();
+    second[10 * CHUNK..12 * CHUNK].copy_from_slice(&noise(2, 2 * CHUNK));
+    let stream = noise(3, 900_000);
+    let repository = open_on(disk.clone());
+    back_up(&repository, &first, &[]);
+    back_up(&repository, &second, &stream);
+    repository.close().unwrap();
+    drop(repository);
+    let repository = open_on(disk.clone());
+    let report = verify(&repository, Repair::Yes);
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(
+        (report.packs, report.parity_made, report.mended.len()),
+        (2, 2, 0)
+    );
+    drop(repository);
+    let sound = pack_files(&disk);
+    assert_eq!(sound.len(), 4, "two packs and their parity");
+    let largest = sound.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    Made {
+        pack: largest.0.clone(),
+        contents: vec![first, second],
+        disk,
+        stream,
+        sound,
+    }
+}
+
+fn back_up(repository: &Repository, content: &[u8], stream: &[u8]) {
+    let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
+    let spec = ImageSpec {
+        name: "disk-0".to_owned(),
+        size_bytes: content.len() as u64,
+        base: ImageBase::Parent,
+    };
+    let mut writer = backup.image(&spec).unwrap();
+    writer.write(0, Bytes::copy_from_slice(content)).unwrap();
+    backup.finish_image(writer).unwrap();
+    if !stream.is_empty() {
+        let mut writer = backup.stream("piece").unwrap();
+        writer.append(stream).unwrap();
+        backup.finish_stream(writer).unwrap();
+    }
+    backup.commit().unwrap();
+}
+
+fn pack_files(disk: &dyn Disk) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for folder in disk.list(Path::new("packs")).unwrap() {
+        let folder = Path::new("packs").join(folder.name);
+        for item in disk.list(&folder).unwrap() {
+            let path = folder.join(item.name);
+            let bytes = disk.read(&path, 1 << 30).unwrap();
+            files.push((path, bytes));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Changes bytes of a file behind everybody's back.
+fn overwrite(disk: &dyn Disk, path: &Path, offset: u64, bytes: &[u8]) {
+    let file = disk.open(path, Access::ReadWrite, Caching::Cached).unwrap();
+    file.write_at(offset, &[IoSlice::new(bytes)]).unwrap();
+    file.sync().unwrap();
+}
+
+fn cut(disk: &dyn Disk, path: &Path, length: u64) {
+    let file = disk.open(path, Access::ReadWrite, Caching::Cached).unwrap();
+    file.set_length(length).unwrap();
+    file.sync().unwrap();
+}
+
+/// All points read back equal.
+fn check_points(repository: &Repository, made: &Made) {
+    let points = repository.points(None);
+    for (point, content) in points.iter().zip(&made.contents) {
+        assert!(
+            read_all(&repository.image(point, 0).unwrap()) == *content,
+            "{} differs",
+            point.name
+        );
+    }
+    let mut reader = repository.stream(&points[1], "piece").unwrap();
+    let mut stream = Vec::new();
+    while let Some(chunk) = reader.next_chunk().unwrap() {
+        stream.extend_from_slice(&chunk);
+    }
+    assert!(stream == made.stream);
+}
+
+/// Damage of one kind, in one file, that its parity can take.
+#[derive(Debug, Clone)]
+enum Harm {
+    Flips(Vec<(u64, u8)>),
+    Zeroes(Range<u64>),
+    Cut(u64),
+    Unreadable(Range<u64>),
+}
+
+impl Harm {
+    fn apply(&self, disk: &WornDisk, path: &Path, length: u64) {
+        match self {
+            Self::Flips(bits) => {
+                let bytes = disk.read(path, 1 << 30).unwrap();
+                for (byte, bit) in bits {
+                    let at = byte % length;
+                    let flipped = bytes[usize::try_from(at).unwrap()] ^ (1 << bit);
+                    overwrite(disk, path, at, &[flipped]);
+                }
+            }
+            Self::Zeroes(range) => {
+                let start = range.start % length;
+                let count = (range.end - range.start).min(length - start);
+                overwrite(disk, path, start, &vec![0; usize::try_from(count).unwrap()]);
+            }
+            Self::Cut(bytes) => cut(disk, path, length - bytes.min(&length)),
+            Self::Unreadable(range) => {
+                let start = range.start % length;
+                disk.wear(path, start..(start + range.end - range.start).min(length));
+            }
+        }
+    }
+}
+
+fn harms() -> impl Strategy<Value = Harm> {
+    let stretch = (any::<u32>(), 1..(REPAIRABLE_PAGES - 1) * PAGE)
+        .prop_map(|(start, length)| u64::from(start)..u64::from(start) + length);
+    prop_oneof![
+        // One group can lose 16 pages; all flips may hit the same.
+        prop::collection::vec((any::<u32>().prop_map(u64::from), 0..8_u8), 1..16)
+            .prop_map(Harm::Flips),
+        stretch.clone().prop_map(Harm::Zeroes),
+        (1..(REPAIRABLE_PAGES - 1) * PAGE).prop_map(Harm::Cut),
+        stretch.prop_map(Harm::Unreadable),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damage_within_the_share_is_read_past_and_mended(harm in harms(), target in 0..4_usize) {
+        let made = made();
+        let (path, bytes) = &made.sound[target];
+        // Parity files lose what they lose: they are made again from the pack.
+        let disk = WornDisk::new(made.disk.fork());
+        harm.apply(&disk, path, bytes.len() as u64);
+        let repository = open_on(disk.clone());
+        check_points(&repository, made);
+        let looked = verify(&repository, Repair::No);
+        prop_assert!(looked.damaged.is_empty(), "{:?}", looked.damaged);
+        let report = verify(&repository, Repair::Yes);
+        prop_assert!(report.is_sound(), "{report:?}");
+        let again = verify(&repository, Repair::Yes);
+        prop_assert!(again.is_sound() && again.mended.is_empty(), "{again:?}");
+        prop_assert_eq!(again.parity_made, 0);
+        check_points(&repository, made);
+        prop_assert!(pack_files(&disk) == made.sound, "files are as before");
+    }
+
+    #[test]
+    fn hostile_parity_does_not_panic(
+        pages in 0..40_u32,
+        groups in 0..5_u32,
+        data in 0..40_u32,
+        parity in 0..40_u32,
+        rest in prop::collection::vec(any::<u8>(), 0..20_000),
+    ) {
+        let mut bytes: Vec<u8> = [pages * 4096, groups, data, parity]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        bytes.extend(rest);
+        repo::fuzz::fuzz_parity(&bytes);
+    }
+}
+
+/// The repository that tests damage copies of.
+fn made() -> &'static Made {
+    static MADE: std::sync::OnceLock<Made> = std::sync::OnceLock::new();
+    MADE.get_or_init(make)
+}
+
+/// Byte ranges of a disk whose chunks are named by `hurt`, neighbours together.
+fn extents(hurt: &[usize]) -> Vec<(u64, u64)> {
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    for chunk in hurt {
+        let start = (chunk * CHUNK) as u64;
+        match found.last_mut() {
+            Some((offset, length)) if *offset + *length == start => *length += CHUNK as u64,
+            _ => found.push((start, CHUNK as u64)),
+        }
+    }
+    found
+}
+
+#[test]
+fn damage_beyond_the_share_is_named_to_the_byte_and_healed_by_the_next_backup() {
+    let made = made();
+    let disk = made.disk.fork();
+    // Records of the first point's chunks lie one after the other behind the header. Half a MiB and some bytes.
+    let lost = 4096 + 20 * RECORD + 100..4096 + 29 * RECORD + 50;
+    let zeroes = vec![0; usize::try_from(lost.end - lost.start).unwrap()];
+    overwrite(&disk, &made.pack, lost.start, &zeroes);
+    let hurt: Vec<usize> = (0..CHUNKS)
+        .filter(|chunk| {
+            let start = 4096 + *chunk as u64 * RECORD;
+            // Pages hurt in part are lost whole only if their group has lost too much, as here; but the sound part of
+            // them stays as it is.
+            start < lost.end && lost.start < start + 64 + CHUNK as u64
+        })
+        .collect();
+    assert_eq!(hurt, (20..30).collect::<Vec<_>>());
+    let repository = open_on(disk.clone());
+    for repair in [Repair::No, Repair::Yes] {
+        let report = verify(&repository, repair);
+        assert!(!report.is_sound());
+        assert_eq!(report.lost_records, hurt.len() as u64);
+        for point in repository.points(None) {
+            let named: Vec<_> = report
+                .damaged
+                .iter()
+                .filter(|damage| damage.point.as_ref() == Some(&point.name))
+                .map(|damage| {
+                    assert_eq!(damage.part.as_deref(), Some("disk-0"));
+                    (damage.offset.unwrap(), damage.length.unwrap())
+                })
+                .collect();
+            assert_eq!(named, extents(&hurt), "{}", point.name);
+            let image = repository.image(&point, 0).unwrap();
+            let index = usize::try_from(point.name.sequence).unwrap() - 1;
+            for (chunk, expected) in made.contents[index].chunks(CHUNK).enumerate() {
+                let mut pieces = Vec::new();
+                let read = image.read((chunk * CHUNK) as u64, 65_536, &mut pieces);
+                assert_eq!(read.is_err(), hurt.contains(&chunk), "chunk {chunk}");
+                assert!(read.is_err() || pieces.concat() == expected);
+            }
+        }
+    }
+    // Heal on ingest: the same bytes come again, and all points have them.
+    back_up(&repository, &made.contents[1], &[]);
+    check_points(&repository, made);
+    let report = verify(&repository, Repair::Yes);
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.replaced_records, hurt.len() as u64);
+    drop(repository);
+    check_points(&open_on(disk), made);
+}
+
+#[test]
+fn a_mend_that_is_cut_off_anywhere_makes_nothing_worse() {
+    let made = made();
+    let hurt = made.disk.fork();
+    overwrite(&hurt, &made.pack, 4096 + 3 * RECORD, &noise(9, 20_000));
+    let length = made
+        .sound
+        .iter()
+        .find(|(path, _)| *path == made.pack)
+        .unwrap()
+        .1
+        .len();
+    cut(&hurt, &made.pack, length as u64 - 5000);
+    let whole = hurt.fork();
+    let start = whole.operations();
+    let repository = open_on(whole.clone());
+    verify(&repository, Repair::Yes);
+    drop(repository);
+    let steps = whole.operations() - start;
+    assert!(steps > 4, "{steps}");
+    for step in start..start + steps {
+        for (effect, seed) in [
+            (Effect::Nothing, 1),
+            (Effect::Half, 2),
+            (Effect::Half, 3),
+            (Effect::Whole, 4),
+        ] {
+            let disk = hurt.fork();
+            disk.inject(Fault::StopAt {
+                operation: step,
+                effect,
+            });
+            let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
+            let opened = Repository::open_on(
+                Arc::new(disk.clone()),
+                Path::new("simulated"),
+                clock,
+                &with_parity(),
+            );
+            if let Ok(repository) = opened {
+                let options = VerifyOptions {
+                    scope: VerifyScope::All,
+                    rate: None,
+                    repair: Repair::Yes,
+                };
+                drop(repository.verify_with(&options, &mut |_| ControlFlow::Continue(())));
+            }
+            let after = disk.crash(seed);
+            let repository = open_on(after.clone());
+            check_points(&repository, made);
+            let report = verify(&repository, Repair::Yes);
+            assert!(report.is_sound(), "step {step} {effect:?}: {report:?}");
+            drop(repository);
+            assert!(pack_files(&after) == made.sound, "step {step} {effect:?}");
+        }
+    }
+}
+
+#[test]
+fn a_read_repairs_on_the_fly_and_counts_it() {
+    let made = made();
+    let disk = made.disk.fork();
+    overwrite(&disk, &made.pack, 4096 + 5 * RECORD + 1000, &[0; 4096]);
+    let repository = open_on(disk.clone());
+    check_points(&repository, made);
+    let counters = repository.repair_counters();
+    assert_eq!(counters.rebuilt_reads.load(Ordering::Relaxed), 1);
+    assert_eq!(counters.lost_reads.load(Ordering::Relaxed), 0);
+    // The pack waits to be mended: any repair takes it along.
+    let options = VerifyOptions {
+        scope: VerifyScope::Oldest { packs: 0 },
+        rate: None,
+        repair: Repair::Yes,
+    };
+    let report = repository
+        .verify_with(&options, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!((report.mended.len(), report.mended_pages), (1, 2));
+    assert!(pack_files(&disk) == made.sound);
+}
+
+#[test]
+fn parity_that_is_missing_or_of_another_pack_is_made_again() {
+    let made = made();
+    let parities: Vec<_> = made
+        .sound
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|end| end == "parity"))
+        .collect();
+    for replacement in [None, Some(&parities[1].1), Some(&vec![0x55; 30_000])] {
+        let disk = made.disk.fork();
+        disk.remove(&parities[0].0).unwrap();
+        if let Some(content) = replacement {
+            disk.publish(&parities[0].0, content).unwrap();
+        }
+        let repository = open_on(disk.clone());
+        check_points(&repository, made);
+        assert_eq!(verify(&repository, Repair::Yes).parity_made, 1);
+        assert!(pack_files(&disk) == made.sound);
+    }
+    // Parity with the right name that was made of other bytes spoils nothing.
+    let other = make_other();
+    let disk = made.disk.fork();
+    let own = parities[0].0.clone();
+    let wrong = other.sound.iter().find(|(path, _)| *path == own).unwrap();
+    disk.replace(&own, &wrong.1).unwrap();
+    let repository = open_on(disk.clone());
+    let report = verify(&repository, Repair::Yes);
+    assert!(report.is_sound() && report.mended.is_empty(), "{report:?}");
+    check_points(&repository, made);
+    assert!(pack_files(&disk) == made.sound);
+}
+
+/// Another repository, whose packs have the same names.
+fn make_other() -> Made {
+    make()
+}
+
+#[test]
+fn nothing_is_made_if_the_share_is_none_and_all_is_found_again_when_it_is_not() {
+    let made = made();
+    let disk = made.disk.fork();
+    for (path, _) in &made.sound {
+        if path.extension().is_some_and(|end| end == "parity") {
+            disk.remove(path).unwrap();
+        }
+    }
+    let none = OpenOptions {
+        parity_share: ParityShare::NONE,
+        ..options()
+    };
+    let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
+    let repository =
+        Repository::open_on(Arc::new(disk.clone()), Path::new("simulated"), clock, &none).unwrap();
+    assert_eq!(verify(&repository, Repair::Yes).parity_made, 0);
+    assert_eq!(pack_files(&disk).len(), 2);
+    drop(repository);
+    verify(&open_on(disk.clone()), Repair::Yes);
+    assert!(pack_files(&disk) == made.sound);
+}
+
+#[test]
+fn what_is_durable_of_an_open_pack_gets_parity_by_a_verification() {
+    let made = made();
+    let disk = made.disk.fork();
+    let repository = open_on(disk.clone());
+    let third = noise(50, CHUNKS * CHUNK);
+    back_up(&repository, &third, &[]);
+    let report = verify(&repository, Repair::Yes);
+    assert!(report.parity_made >= 1, "{report:?}");
+    let open = pack_files(&disk)
+        .into_iter()
+        .filter(|(path, _)| path.extension().is_none_or(|end| end != "parity"))
+        .filter(|(path, _)| !made.sound.iter().any(|(old, _)| old == path))
+        .max_by_key(|(_, bytes)| bytes.len())
+        .unwrap();
+    overwrite(&disk, &open.0, 4096 + 7 * RECORD, &vec![0; 70_000]);
+    let point = repository.latest(&workload()).unwrap();
+    assert!(read_all(&repository.image(&point, 0).unwrap()) == third);
+    let after = disk.crash(7);
+    drop(repository);
+    let repository = open_on(after);
+    let point = repository.latest(&workload()).unwrap();
+    assert!(read_all(&repository.image(&point, 0).unwrap()) == third);
+}
+
+#[test]
+fn the_packs_proven_longest_ago_come_first() {
+    let made = made();
+    let disk = made.disk.fork();
+    let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
+    let shared: Arc<dyn repo::clock::Clock> = clock.clone();
+    let repository = Repository::open_on(
+        Arc::new(disk),
+        Path::new("simulated"),
+        shared,
+        &with_parity(),
+    )
+    .unwrap();
+    assert_eq!(repository.proofs().never, 2);
+    let sample = VerifyOptions {
+        scope: VerifyScope::OneIn { parts: 2 },
+        rate: None,
+        repair: Repair::No,
+    };
+    for expected in [1, 0] {
+        let report = repository
+            .verify_with(&sample, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        assert_eq!((report.packs, repository.proofs().never), (1, expected));
+        clock.advance(1_000);
+    }
+    assert_eq!(repository.proofs().oldest, Some(UnixNanoseconds(1_000)));
+    repository
+        .verify_with(&sample, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!(repository.proofs().oldest, Some(UnixNanoseconds(2_000)));
+    assert_eq!(repository.proven_since(UnixNanoseconds(3_000)), 1);
+}
