@@ -15,6 +15,7 @@ pub mod framing;
 pub mod jobs;
 mod notify;
 pub mod recovery;
+pub mod secrets;
 pub mod sources;
 mod start;
 pub mod state;

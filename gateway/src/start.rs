@@ -11,6 +11,7 @@ use crate::api;
 use crate::config::{Config, ConfigError, Portmapper};
 use crate::exports::Exports;
 use crate::recovery::RecoveryError;
+use crate::secrets::{KeySource, SecretError};
 use crate::state::{Addresses, StateError, StateFolder};
 use crate::telemetry::Metrics;
 
@@ -21,6 +22,9 @@ pub enum StartError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The repository's key cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The repository cannot be opened.
     #[error(transparent)]
     Repository(#[from] RepoError),
@@ -96,6 +100,9 @@ pub(crate) fn repository(config: &Config) -> Result<Repository, StartError> {
         chunk_cache_bytes: config.repository.chunk_cache.bytes(),
         node_cache_bytes: config.repository.node_cache.bytes(),
         index_cache_bytes: config.repository.index_cache.bytes(),
+        secret: KeySource::configured(&config.repository)?
+            .map(|source| source.read())
+            .transpose()?,
         ..OpenOptions::default()
     };
     if config.workers.engine_threads > 0 {

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use repo::{
-    ChunkSource as _, ImageBase, ImageSpec, OpenOptions, PointKind, Repository, VerifyScope,
-    WorkloadName,
+    ChunkSource as _, CreateOptions, ImageBase, ImageSpec, KdfSettings, NewKeySlot, OpenOptions,
+    PointKind, Repository, Secret, VerifyScope, WorkloadName,
 };
 
 fn main() {
@@ -36,12 +36,24 @@ fn main() {
     }
 }
 
+/// Opens or makes the repository in `root`: an encrypted one if `ENCRYPTED` is set when it is made.
 fn open(root: &str) -> Repository {
     let root = Path::new(root);
+    let key = Secret::from_key_file(&[7; 32]).unwrap();
     if !root.join("superblock").exists() {
-        Repository::create(root, &repo::CreateOptions::default()).unwrap();
+        let slot = std::env::var_os("ENCRYPTED").map(|_| NewKeySlot {
+            name: "key".to_owned(),
+            secret: key.clone(),
+            kdf: KdfSettings::default(),
+        });
+        let key_slots = slot.into_iter().collect();
+        Repository::create(root, &CreateOptions { key_slots }).unwrap();
     }
-    Repository::open(root, &OpenOptions::default()).unwrap()
+    let options = OpenOptions {
+        secret: root.join("keys").exists().then_some(key),
+        ..OpenOptions::default()
+    };
+    Repository::open(root, &options).unwrap()
 }
 
 fn ingest(root: &str, path: &str, extents: Option<&str>) {

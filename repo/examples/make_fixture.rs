@@ -1,4 +1,5 @@
-//! Makes the repository that `tests/fixtures/repository-v1.tar.gz` holds, and says what must be read from it.
+//! Makes the repositories that `tests/fixtures` holds, and says what must be read from them. With `ENCRYPTED=1` in the
+//! environment it makes an encrypted one, smaller and without overlays.
 //!
 //! ```text
 //! cargo run -p repo --example make_fixture -- FOLDER
@@ -22,10 +23,15 @@ use std::process::Command;
 
 use bytes::Bytes;
 use repo::{
-    CHUNK_BYTES, CreateOptions, Image, ImageBase, ImageSpec, OpenOptions, PointKind, Repository,
-    WorkloadName,
+    CHUNK_BYTES, CreateOptions, Image, ImageBase, ImageSpec, KdfSettings, NewKeySlot, OpenOptions,
+    Point, PointKind, Repository, Secret, WorkloadName,
 };
 use serde_json::{Value, json};
+
+/// What opens the encrypted fixture.
+const PASSPHRASE: &str = "correct horse battery staple";
+const KEY: &str =
+    "HFKEY1-00010203-04050607-08090a0b-0c0d0e0f-10111213-14151617-18191a1b-1c1d1e1f-e38c";
 
 const MIB: u64 = 1 << 20;
 /// Deep enough for three levels of map, with almost nothing in it.
@@ -48,7 +54,14 @@ fn main() {
 /// Runs each phase as a process of its own, so that ending without closing is what a kill is.
 fn drive(folder: &Path, repository: &Path) {
     fs::create_dir_all(folder).unwrap();
-    Repository::create(repository, &CreateOptions::default()).unwrap();
+    let key_slots = match is_encrypted() {
+        false => Vec::new(),
+        true => vec![
+            slot("office", Secret::passphrase(PASSPHRASE).unwrap()),
+            slot("recovery", Secret::from_key_file(KEY.as_bytes()).unwrap()),
+        ],
+    };
+    Repository::create(repository, &CreateOptions { key_slots }).unwrap();
     for phase in ["closed", "killed", "killed-again"] {
         run_phase(folder, phase);
     }
@@ -79,9 +92,28 @@ fn run_phase(folder: &Path, phase: &str) {
     assert!(status.success(), "phase {phase}");
 }
 
+fn is_encrypted() -> bool {
+    std::env::var_os("ENCRYPTED").is_some()
+}
+
+/// A slot that costs little to open.
+fn slot(name: &str, secret: Secret) -> NewKeySlot {
+    NewKeySlot {
+        name: name.to_owned(),
+        secret,
+        kdf: KdfSettings {
+            memory_kibibytes: 64,
+            passes: 2,
+            lanes: 1,
+        },
+    }
+}
+
 fn open(repository: &Path) -> Repository {
+    let secret = || Secret::passphrase(PASSPHRASE).unwrap();
     let options = OpenOptions {
         workers: 1,
+        secret: is_encrypted().then(secret),
         ..OpenOptions::default()
     };
     Repository::open(repository, &options).unwrap()
@@ -149,7 +181,12 @@ fn closed(folder: &Path) {
     let third = backup.commit().unwrap();
     repository.expire(&third.name).unwrap();
     repository.close().unwrap();
-    fs::write(folder.join("points/web/00000000000000000002.expired"), b"").unwrap();
+    let workloads = fs::read_dir(folder.join("points")).unwrap();
+    for workload in workloads.map(|entry| entry.unwrap().path()) {
+        if workload.join("00000000000000000002.00000001").exists() {
+            fs::write(workload.join("00000000000000000002.expired"), b"").unwrap();
+        }
+    }
 }
 
 /// More points and an overlay, then an end without closing: packs stay open, the journal has no checkpoint. The second
@@ -168,8 +205,23 @@ fn killed(folder: &Path, round: u64) {
     log.append(&text(30 + round, 40_000)).unwrap();
     backup.finish_stream(log).unwrap();
     let point = backup.commit().unwrap();
+    if !is_encrypted() {
+        write_overlay(&repository, &point, round);
+    }
 
-    let overlay = repository.create_overlay(&point, 0).unwrap();
+    // Records that no point needs: a backup that was never committed.
+    let mut abandoned = repository.begin(&web, PointKind::Full).unwrap();
+    let mut root = abandoned
+        .image(&spec("disk-0", MIB, ImageBase::Nothing))
+        .unwrap();
+    root.write(0, noise(60 + round, 20_480)).unwrap();
+    abandoned.finish_image(root).unwrap();
+    drop(abandoned);
+    std::process::exit(0);
+}
+
+fn write_overlay(repository: &Repository, point: &Point, round: u64) {
+    let overlay = repository.create_overlay(point, 0).unwrap();
     overlay
         .write(MIB - 512, &[noise(40 + round, 70_144)], false)
         .unwrap();
@@ -181,16 +233,6 @@ fn killed(folder: &Path, round: u64) {
         .unwrap();
     overlay.discard(2 * MIB, 65_536, false).unwrap();
     overlay.flush().unwrap();
-
-    // Records that no point needs: a backup that was never committed.
-    let mut abandoned = repository.begin(&web, PointKind::Full).unwrap();
-    let mut root = abandoned
-        .image(&spec("disk-0", MIB, ImageBase::Nothing))
-        .unwrap();
-    root.write(0, noise(60 + round, 20_480)).unwrap();
-    abandoned.finish_image(root).unwrap();
-    drop(abandoned);
-    std::process::exit(0);
 }
 
 /// What must be read from the fixture, by reading it once.
@@ -253,8 +295,10 @@ fn expectations(folder: &Path, repository: &Path) {
             })
         })
         .collect();
+    let secrets = is_encrypted().then(|| json!({ "passphrase": PASSPHRASE, "key": KEY }));
     let expected = json!({
         "repository": repository.uuid().to_string(),
+        "secrets": secrets,
         "expired": ["web@3"],
         "points": points,
         "overlays": overlays,

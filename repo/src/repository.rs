@@ -204,6 +204,29 @@ impl Repository {
         Ok(repository)
     }
 
+    /// Opens the key slots of the encrypted repository in `root` and nothing else. No daemon may run on it.
+    ///
+    /// # Errors
+    /// If there is none, it is in use, it is not encrypted, the secret does not open it, or its storage fails.
+    pub fn open_key_slots(root: &Path, secret: &Secret) -> Result<KeySlots, RepoError> {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk::new(root));
+        let superblock = Superblock::open(disk.as_ref(), root)?;
+        let lock = take_lock(disk.as_ref(), root)?;
+        let master = unlock(disk.as_ref(), root, &superblock, Some(secret))?;
+        let master = master.expect("a repository that a secret opens is encrypted");
+        let clock = Arc::new(SystemClock);
+        Ok(KeySlots::new(disk, clock, superblock.repository, master).with_lock(lock))
+    }
+
+    /// Whether the repository in `root` is encrypted, so that it needs a secret to be opened.
+    ///
+    /// # Errors
+    /// If there is none, or its superblock cannot be read.
+    pub fn is_encrypted_at(root: &Path) -> Result<bool, RepoError> {
+        let superblock = Superblock::open(&SystemDisk::new(root), root)?;
+        Ok(superblock.is_encrypted())
+    }
+
     /// Opens a repository on any disk, with an index in memory that is made from the packs. No thread looks after
     /// packs by itself: [`verify`](Self::verify) does what is to be done.
     ///

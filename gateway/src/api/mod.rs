@@ -8,6 +8,7 @@ mod body;
 mod daemon;
 mod handover;
 mod jobs;
+mod keys;
 mod middleware;
 mod points;
 mod problem;
@@ -31,6 +32,7 @@ pub use backups::{
 };
 pub use daemon::{Health, StatisticsView};
 pub use jobs::{JobBody, JobView};
+pub use keys::{ChangeKeySlotBody, KeySlotView, NewKeySlotBody};
 pub use points::{PointImageView, PointView};
 pub use problem::Problem;
 pub use recoveries::{RecoveryBody, SealView};
@@ -72,6 +74,8 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(daemon::doctor))
         .routes(routes!(workloads::list))
         .routes(routes!(points::list))
+        .routes(routes!(keys::list, keys::add))
+        .routes(routes!(keys::change, keys::remove))
         .routes(routes!(points::show, points::expire))
         .routes(routes!(backups::list, backups::begin))
         .routes(routes!(backups::show, backups::abort))

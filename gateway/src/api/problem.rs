@@ -86,6 +86,10 @@ impl From<RepoError> for Problem {
             RepoError::NoSuchPoint(_) => {
                 Self::not_found(format!("{detail}; see `holdfast point list`"))
             }
+            RepoError::NoSuchKeySlot(_) => {
+                Self::not_found(format!("{detail}; see `holdfast key list`"))
+            }
+            RepoError::KeySlotTaken(_) => Self::conflict("name-taken", detail),
             RepoError::NoSuchDisk { .. } | RepoError::NoSuchStream { .. } => {
                 Self::not_found(detail)
             }

@@ -1,5 +1,5 @@
 //! The command line: one file for each noun. It speaks HTTP with the daemon and knows nothing of the repository,
-//! except that `init` makes one and `serve` runs the daemon.
+//! except that `init` makes one, `serve` runs the daemon, and `--offline` works on a repository without one.
 //!
 //! Results go to stdout, progress and logs to stderr. Exit 0 done, 1 failed, 2 misused.
 
@@ -9,11 +9,13 @@ mod completion;
 mod demo;
 mod doctor;
 mod init;
+mod key;
 mod output;
 mod point;
 mod progress;
 mod recover;
 mod restore;
+mod secret;
 mod serve;
 mod stats;
 mod verify;
@@ -70,6 +72,8 @@ enum Verb {
     Restore(restore::RestoreVerb),
     /// Re-read what is stored and compare
     Verify(verify::VerifyArgs),
+    /// Manage what opens an encrypted repository
+    Key(key::KeyArgs),
     /// Show space and savings
     Stats,
     /// Check this machine and the configuration
@@ -109,6 +113,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Recover(verb) => recover::run(&verb, &connect()?, &output)?,
         Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
         Verb::Verify(arguments) => return verify::run(&arguments, &connect()?, &output),
+        Verb::Key(arguments) => key::run(&arguments, connect, &output)?,
         Verb::Stats => stats::run(&connect()?, &output)?,
         Verb::Doctor(arguments) => return doctor::run(&arguments, &daemon, &output),
         Verb::Completion(arguments) => completion::run(&arguments),

@@ -8,17 +8,21 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, LogFormat, Portmapper};
 use crate::notify::notify;
+use crate::secrets::KeySource;
 use crate::state::Addresses;
 use crate::{Gateway, telemetry};
 
 use super::client::{ClientArgs, note_state};
 use super::output::tell;
+use super::secret::SecretArgs;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
     /// The repository's folder
     #[arg(long, env = "HOLDFAST_REPOSITORY", value_name = "DIR")]
     repository: Option<PathBuf>,
+    #[command(flatten)]
+    secret: SecretArgs,
     /// The configuration
     #[arg(long, env = "HOLDFAST_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -54,6 +58,23 @@ impl ServeArgs {
         };
         if let Some(repository) = &self.repository {
             config.repository.path.clone_from(repository);
+        }
+        if KeySource::one_of(
+            self.secret.key_file.as_deref(),
+            self.secret.passphrase_file.as_deref(),
+            self.secret.key_command.as_deref(),
+        )?
+        .is_some()
+        {
+            config.repository.key_file.clone_from(&self.secret.key_file);
+            config
+                .repository
+                .passphrase_file
+                .clone_from(&self.secret.passphrase_file);
+            config
+                .repository
+                .key_command
+                .clone_from(&self.secret.key_command);
         }
         if let Some(state) = &daemon.state {
             config.state.path = Some(state.clone());

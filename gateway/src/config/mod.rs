@@ -49,6 +49,12 @@ pub struct RepositoryConfig {
     pub node_cache: ByteSize,
     /// Memory for the index.
     pub index_cache: ByteSize,
+    /// The key of an encrypted repository: a file with it,
+    pub key_file: Option<PathBuf>,
+    /// a file with a passphrase,
+    pub passphrase_file: Option<PathBuf>,
+    /// or a command for the shell that prints either.
+    pub key_command: Option<String>,
 }
 
 /// Where the daemon keeps what is its own.
@@ -271,6 +277,9 @@ impl Default for RepositoryConfig {
             chunk_cache: ByteSize::mebibytes(256),
             node_cache: ByteSize::mebibytes(64),
             index_cache: ByteSize::mebibytes(128),
+            key_file: None,
+            passphrase_file: None,
+            key_command: None,
         }
     }
 }

@@ -20,6 +20,8 @@ fn help_texts() {
     for (name, arguments) in [
         ("help", &["--help"][..]),
         ("help_serve", &["serve", "--help"]),
+        ("help_init", &["init", "--help"]),
+        ("help_key_add", &["key", "add", "--help"]),
         ("help_backup_image", &["backup", "image", "--help"]),
         ("help_recover_start", &["recover", "start", "--help"]),
         ("help_restore_image", &["restore", "image", "--help"]),
@@ -59,6 +61,14 @@ fn failures_end_with_one_and_one_sentence() {
             &["serve", "--config", "/nonexistent/holdfast.toml"],
         ),
         ("failure_init", &["init", "/dev/null"]),
+        (
+            "failure_init_key",
+            &["init", "/nonexistent/x", "--key-file", "y"],
+        ),
+        (
+            "failure_init_no_terminal",
+            &["init", "/nonexistent/x", "--encrypt"],
+        ),
     ] {
         insta::assert_snapshot!(name, shown(arguments));
     }

@@ -9,6 +9,7 @@ mod access;
 mod backups;
 mod cli;
 mod hostile;
+mod keys;
 mod recovery;
 mod startup;
 mod support;

@@ -38,6 +38,23 @@ impl Daemon {
     pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Repository::create(&folder.path().join("repository"), &CreateOptions::default()).unwrap();
+        Self::start_on(folder, change)
+    }
+
+    /// On an encrypted repository, made by the command line with a key file.
+    pub(crate) fn start_encrypted() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        let made = command()
+            .args(["init", "--encrypt", "--key-file"])
+            .args([&key, &folder.path().join("repository")])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self::start_on(folder, |_| {})
+    }
+
+    fn start_on(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -55,7 +72,9 @@ impl Daemon {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config::for_repository(&self.folder.path().join("repository")).with_any_ports()
+        let mut config = Config::for_repository(&self.path("repository")).with_any_ports();
+        config.repository.key_file = Some(self.path("key")).filter(|path| path.exists());
+        config
     }
 
     pub(crate) fn stop(&mut self) {
@@ -206,6 +225,10 @@ pub(crate) fn command() -> Command {
         "CONFIG",
         "LOG",
         "GUEST_DIR",
+        "PASSPHRASE",
+        "PASSPHRASE_FILE",
+        "KEY_FILE",
+        "KEY_COMMAND",
     ] {
         command.env_remove(format!("HOLDFAST_{name}"));
     }

@@ -125,6 +125,14 @@ impl Secret {
         Some(text)
     }
 
+    /// What [`from_text`](Self::from_text) reads it from again: the passphrase itself, or the text of the key.
+    pub fn text(&self) -> Zeroizing<String> {
+        match (&self.0, self.key_text()) {
+            (SecretKind::Passphrase(words), _) => words.clone(),
+            (SecretKind::Key(_), text) => text.unwrap_or_default(),
+        }
+    }
+
     pub(super) fn kind(&self) -> &SecretKind {
         &self.0
     }

@@ -21,6 +21,8 @@ pub struct KeySlots {
     master: MasterKey,
     /// One change at a time, so that the last slot is known to be the last.
     changing: Mutex<()>,
+    /// The repository's lock, where nobody else holds it.
+    _lock: Option<Box<dyn Send + Sync>>,
 }
 
 impl KeySlots {
@@ -36,7 +38,14 @@ impl KeySlots {
             repository,
             master,
             changing: Mutex::new(()),
+            _lock: None,
         }
+    }
+
+    /// Keeps other processes from the repository as long as these are in use.
+    pub(crate) fn with_lock(mut self, lock: Box<dyn Send + Sync>) -> Self {
+        self._lock = Some(lock);
+        self
     }
 
     /// Makes the first slots of a repository in the making.

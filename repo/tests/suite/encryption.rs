@@ -377,9 +377,16 @@ fn slots_come_and_go_but_the_last_stays() {
     .unwrap();
     assert!(slots.remove("recovery").is_err());
     slots.remove("broken").unwrap();
+    let busy = Repository::open_key_slots(folder.path(), &key);
+    assert!(matches!(busy, Err(RepoError::InUse { .. })));
     drop(repository);
     assert!(Repository::open(folder.path(), &with(secret())).is_err());
-    Repository::open(folder.path(), &with(key)).unwrap();
+    let offline = Repository::open_key_slots(folder.path(), &key).unwrap();
+    offline.add(&new_slot("again", secret())).unwrap();
+    drop(offline);
+    for opens in [key, secret()] {
+        drop(Repository::open(folder.path(), &with(opens)).unwrap());
+    }
 }
 
 #[test]

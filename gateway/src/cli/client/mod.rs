@@ -84,6 +84,12 @@ impl Client {
         )
     }
 
+    pub(super) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let text = serde_json::to_vec(body).context("cannot write the request")?;
+        let body = SendBody::from_owned_reader(std::io::Cursor::new(text));
+        self.call("PUT", path, body, "application/json")
+    }
+
     pub(super) fn delete(&self, path: &str) -> Result<()> {
         self.send("DELETE", path, SendBody::none(), "").map(drop)
     }
