@@ -275,7 +275,7 @@ impl DiskFile for SystemFile {
                     done += count;
                     IoSliceMut::advance_slices(&mut rest, count);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(DiskError::new("read", &self.path, error)),
             }
         }
