@@ -5,6 +5,8 @@ use crc32c::{crc32c, crc32c_append};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::disk::DIRECT_ALIGNMENT;
+
 /// Unit of every offset and length of a disk.
 pub(crate) const SECTOR_BYTES: u64 = 512;
 
@@ -29,7 +31,11 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = crate::CHUNK_BYTES;
 /// Bytes of header and checks of the largest record.
 pub(crate) const HEAD_BYTES_MAX: usize = 2 * RECORD_HEADER_BYTES;
 
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// Most bytes that padding has behind its head.
+pub(crate) const PADDING_BYTES_MAX: usize = DIRECT_ALIGNMENT - RECORD_HEADER_BYTES;
+
+/// The version of segments that are made now. All from 1 on are read.
+pub(crate) const SEGMENT_VERSION: u32 = 2;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -94,7 +100,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut layout = SegmentLayout {
             magic: SEGMENT_MAGIC,
-            version: U32::new(FORMAT_VERSION),
+            version: U32::new(SEGMENT_VERSION),
             number: U32::new(self.number),
             overlay: self.overlay,
             salt: self.salt,
@@ -115,7 +121,7 @@ impl SegmentHeader {
         {
             return Err(SegmentError::Damaged);
         }
-        if layout.version.get() != FORMAT_VERSION {
+        if !(1..=SEGMENT_VERSION).contains(&layout.version.get()) {
             return Err(SegmentError::Version(layout.version.get()));
         }
         Ok(Self {
@@ -147,6 +153,8 @@ pub(crate) enum RecordKind {
     Flush,
     /// Only says what is durable.
     Mark,
+    /// Takes room, so that what follows is aligned.
+    Padding,
 }
 
 /// What a record says, without its payload.
@@ -190,9 +198,17 @@ impl Record {
         }
     }
 
+    /// Bytes behind the head: payload, or what padding takes.
+    pub(crate) fn body_bytes(&self) -> usize {
+        match self.kind {
+            RecordKind::Padding => usize::try_from(self.length).unwrap_or(usize::MAX),
+            _ => self.payload_bytes(),
+        }
+    }
+
     /// Bytes of all of it.
     pub(crate) fn total_bytes(&self) -> u64 {
-        (self.head_bytes() as u64 + self.payload_bytes() as u64).next_multiple_of(RECORD_ALIGNMENT)
+        (self.head_bytes() as u64 + self.body_bytes() as u64).next_multiple_of(RECORD_ALIGNMENT)
     }
 
     /// Appends header and checks for a record that will lie at `position` of a segment with this seed.
@@ -236,6 +252,7 @@ impl Record {
         let length = layout.length.get();
         let payload = match layout.kind {
             KIND_WRITE if length > PAYLOAD_BYTES_MAX as u64 => return Found::Nothing,
+            KIND_PADDING if length > PADDING_BYTES_MAX as u64 => return Found::Nothing,
             KIND_WRITE => usize::try_from(length).unwrap_or(0),
             _ => 0,
         };
@@ -282,7 +299,7 @@ impl Record {
             .is_some_and(|end| end <= size_bytes);
         let chunk = crate::CHUNK_BYTES as u64;
         match self.kind {
-            RecordKind::Flush | RecordKind::Mark => true,
+            RecordKind::Flush | RecordKind::Mark | RecordKind::Padding => true,
             RecordKind::Zeroes { .. } | RecordKind::Discard => aligned && within && self.length > 0,
             RecordKind::Write => {
                 aligned && within && self.length > 0 && self.offset % chunk + self.length <= chunk
@@ -304,6 +321,7 @@ impl RecordKind {
             Self::Discard => (3, 0),
             Self::Flush => (4, 0),
             Self::Mark => (5, 0),
+            Self::Padding => (KIND_PADDING, 0),
         }
     }
 
@@ -319,6 +337,7 @@ impl RecordKind {
             (3, 0) => Some(Self::Discard),
             (4, 0) => Some(Self::Flush),
             (5, 0) => Some(Self::Mark),
+            (KIND_PADDING, 0) => Some(Self::Padding),
             _ => None,
         }
     }
@@ -385,6 +404,7 @@ pub(crate) const RECORD_MAGIC: [u8; 4] = *b"HFJr";
 const SEGMENT_MAGIC: [u8; 8] = *b"HFJOURNL";
 
 const KIND_WRITE: u8 = 1;
+const KIND_PADDING: u8 = 6;
 
 const FLAG_MORE: u8 = 1;
 const FLAG_KEEP_ALLOCATED: u8 = 2;
@@ -438,6 +458,53 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn padding_comes_back_and_is_bounded() {
+        let padding = |length| Record {
+            kind: RecordKind::Padding,
+            more: false,
+            offset: 0,
+            length,
+            checks: Vec::new(),
+            ..record(512)
+        };
+        let most = padding(PADDING_BYTES_MAX as u64);
+        let mut bytes = Vec::new();
+        most.encode_head(77, 128, &mut bytes);
+        assert_eq!(bytes.len(), RECORD_HEADER_BYTES);
+        assert_eq!(most.total_bytes(), DIRECT_ALIGNMENT as u64);
+        assert_eq!(
+            Record::decode_head(&bytes, 77, 128),
+            Found::Record(most.clone())
+        );
+        bytes.clear();
+        padding(most.length + 64).encode_head(77, 128, &mut bytes);
+        assert_eq!(Record::decode_head(&bytes, 77, 128), Found::Nothing);
+    }
+
+    #[test]
+    fn segments_of_the_first_version_are_read() {
+        let header = SegmentHeader {
+            number: 1,
+            overlay: [1; 16],
+            salt: [2; 16],
+            first_sequence: 1,
+            previous_end: 0,
+            created: 6,
+        };
+        let versioned = |version: u32| {
+            let mut bytes = header.encode();
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            let check = check_of_start(&bytes);
+            bytes[124..].copy_from_slice(&check.to_le_bytes());
+            SegmentHeader::decode(&bytes)
+        };
+        assert_eq!(versioned(1), Ok(header.clone()));
+        assert_eq!(versioned(2), Ok(header.clone()));
+        assert_eq!(versioned(3), Err(SegmentError::Version(3)));
+        assert_eq!(versioned(0), Err(SegmentError::Version(0)));
     }
 
     #[test]

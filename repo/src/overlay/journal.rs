@@ -13,10 +13,14 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use uuid::Uuid;
 
-use super::format::{Record, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::OverlaySettings;
+use super::format::{
+    PADDING_BYTES_MAX, RECORD_HEADER_BYTES, Record, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
 use super::segments::Segments;
+use super::staging::Staging;
 use crate::clock::Clock;
-use crate::disk::DiskFile;
+use crate::disk::{Caching, DIRECT_ALIGNMENT, DiskFile};
 use crate::error::RepoError;
 
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub(super) struct Journal {
     pub(super) segments: Segments,
     clock: Arc<dyn Clock>,
     segment_bytes: u64,
+    direct_bytes_min: u64,
     tail: Mutex<Tail>,
     group: Mutex<Group>,
     /// Told whenever a sync has ended.
@@ -45,6 +50,9 @@ pub(super) struct Journal {
 pub(super) struct Tail {
     /// The segment being written, or none if the next record starts a new one.
     file: Option<Arc<dyn DiskFile>>,
+    /// The same, for long appends; opened with the first of them.
+    direct: Option<Arc<dyn DiskFile>>,
+    staging: Option<Staging>,
     number: u32,
     seed: u32,
     /// What the last record said of durability.
@@ -85,6 +93,8 @@ struct Group {
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) kind: RecordKind,
+    /// Further records of the same call follow.
+    pub(super) more: bool,
     pub(super) offset: u64,
     pub(super) length: u64,
     pub(super) checks: Vec<u32>,
@@ -111,6 +121,7 @@ impl Draft {
     pub(super) fn bare(kind: RecordKind) -> Self {
         Self {
             kind,
+            more: false,
             offset: 0,
             length: 0,
             checks: Vec::new(),
@@ -118,10 +129,22 @@ impl Draft {
         }
     }
 
-    fn record(self: &Draft, more: bool, position: &Position, time: u64, durable: u64) -> Record {
+    /// What it takes from `position` to where a long append can start, if it is not there.
+    fn padding(position: u64) -> Option<Self> {
+        let room = position.next_multiple_of(DIRECT_ALIGNMENT as u64) - position;
+        let body = room.checked_sub(RECORD_HEADER_BYTES as u64)?;
+        let zeroes = Bytes::from_static(&[0; PADDING_BYTES_MAX]);
+        Some(Self {
+            length: body,
+            payload: vec![zeroes.slice(..usize::try_from(body).unwrap_or(0))],
+            ..Self::bare(RecordKind::Padding)
+        })
+    }
+
+    fn record(&self, position: &Position, time: u64, durable: u64) -> Record {
         Record {
             kind: self.kind,
-            more,
+            more: self.more,
             sequence: position.sequence + 1,
             time,
             offset: self.offset,
@@ -138,11 +161,13 @@ impl Journal {
         overlay: Uuid,
         segments: Segments,
         clock: Arc<dyn Clock>,
-        segment_bytes: u64,
+        settings: &OverlaySettings,
         position: Position,
     ) -> Self {
         let tail = Tail {
             file: None,
+            direct: None,
+            staging: None,
             number: position.segment,
             seed: 0,
             stated: 0,
@@ -153,7 +178,8 @@ impl Journal {
             overlay,
             segments,
             clock,
-            segment_bytes,
+            segment_bytes: settings.segment_bytes,
+            direct_bytes_min: settings.direct_bytes_min,
             tail: Mutex::new(tail),
             group: Mutex::default(),
             synced: Condvar::new(),
@@ -172,9 +198,9 @@ impl Journal {
         overlay: Uuid,
         segments: Segments,
         clock: Arc<dyn Clock>,
-        segment_bytes: u64,
+        settings: &OverlaySettings,
     ) -> Result<Self, RepoError> {
-        let journal = Self::resume(overlay, segments, clock, segment_bytes, Position::default());
+        let journal = Self::resume(overlay, segments, clock, settings, Position::default());
         journal.start_segment(&mut journal.tail.lock())?;
         Ok(journal)
     }
@@ -201,27 +227,47 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends the records of one call. When it returns, the kernel has all of them.
+    /// Appends records. When it returns, the kernel has all of them.
     pub(super) fn append(
         &self,
         tail: &mut Tail,
-        drafts: &[Draft],
+        drafts: &[&Draft],
     ) -> Result<Vec<Placed>, RepoError> {
         self.check_poison()?;
-        let total: u64 = drafts.iter().map(Draft::total_bytes).sum();
-        let full = tail.position.end + total > self.segment_bytes
+        let total: u64 = drafts.iter().map(|draft| draft.total_bytes()).sum();
+        let is_long = total >= self.direct_bytes_min;
+        let paddings = if is_long { 2 * DIRECT_ALIGNMENT } else { 0 };
+        let full = tail.position.end + total + paddings as u64 > self.segment_bytes
             && tail.position.end > SEGMENT_HEADER_BYTES as u64;
         if tail.file.is_none() || full {
             self.start_segment(tail)?;
         }
+        if !is_long {
+            return self.put(tail, drafts, Caching::Cached);
+        }
+        // Padding before and behind, so that a long append has its pages for itself.
+        if let Some(padding) = Draft::padding(tail.position.end) {
+            self.put(tail, &[&padding], Caching::Cached)?;
+        }
+        let padding = Draft::padding(tail.position.end + total);
+        let padded: Vec<&Draft> = drafts.iter().copied().chain(&padding).collect();
+        self.put(tail, &padded, Caching::Direct)
+    }
+
+    fn put(
+        &self,
+        tail: &mut Tail,
+        drafts: &[&Draft],
+        caching: Caching,
+    ) -> Result<Vec<Placed>, RepoError> {
         let time = self.clock.now().0.max(tail.position.time);
         let durable = self.durable.load(Ordering::Acquire);
         let mut after = tail.position;
         let mut heads = Vec::with_capacity(drafts.len() * super::format::HEAD_BYTES_MAX);
         let mut lengths = Vec::with_capacity(drafts.len());
         let mut placed = Vec::with_capacity(drafts.len());
-        for (number, draft) in drafts.iter().enumerate() {
-            let record = draft.record(number + 1 < drafts.len(), &after, time, durable);
+        for draft in drafts {
+            let record = draft.record(&after, time, durable);
             record.encode_head(tail.seed, after.end, &mut heads);
             lengths.push(record.head_bytes());
             placed.push(Placed {
@@ -238,14 +284,7 @@ impl Journal {
             slices.push(IoSlice::new(head));
             slices.extend(draft.payload.iter().map(|piece| IoSlice::new(piece)));
         }
-        let Some(file) = &tail.file else {
-            return Err(RepoError::OverlayPoisoned(self.overlay));
-        };
-        if let Err(error) = file.write_at(tail.position.end, &slices) {
-            // Part of it may be there. Nothing is ever put behind it in this segment.
-            tail.file = None;
-            return Err(error.into());
-        }
+        self.write(tail, &slices, caching)?;
         tail.position = after;
         tail.stated = durable;
         self.appended_bytes
@@ -254,6 +293,35 @@ impl Journal {
             self.written.store(after.sequence, Ordering::Release);
         }
         Ok(placed)
+    }
+
+    fn write(
+        &self,
+        tail: &mut Tail,
+        slices: &[IoSlice<'_>],
+        caching: Caching,
+    ) -> Result<(), RepoError> {
+        let Some(file) = tail.file.clone() else {
+            return Err(RepoError::OverlayPoisoned(self.overlay));
+        };
+        let written = match caching {
+            Caching::Cached => file.write_at(tail.position.end, slices),
+            Caching::Direct => {
+                let direct = match &tail.direct {
+                    Some(direct) => Arc::clone(direct),
+                    None => self.segments.open_direct(tail.number)?,
+                };
+                let direct = tail.direct.insert(direct);
+                let staging = tail.staging.get_or_insert_with(Staging::new);
+                staging.write(&**direct, tail.position.end, slices)
+            }
+        };
+        written.map_err(|error| {
+            // Part of it may be there. Nothing is ever put behind it in this segment.
+            tail.file = None;
+            tail.direct = None;
+            error.into()
+        })
     }
 
     /// Returns when everything answered before the call is on stable storage. Calls that come while a sync is under
@@ -330,7 +398,7 @@ impl Journal {
     fn lead(&self, reason: SyncReason) -> Result<(), RepoError> {
         let mut tail = self.tail.lock();
         if reason == SyncReason::Flush {
-            match self.append(&mut tail, &[Draft::bare(RecordKind::Flush)]) {
+            match self.append(&mut tail, &[&Draft::bare(RecordKind::Flush)]) {
                 Ok(_) => {}
                 // What was answered can be made safe without the record.
                 Err(error) if error.is_full() => {
@@ -354,7 +422,7 @@ impl Journal {
         if tail.file.is_some()
             && room
             && tail.stated < covered.sequence
-            && let Err(error) = self.append(&mut tail, &[mark])
+            && let Err(error) = self.append(&mut tail, &[&mark])
         {
             tracing::debug!(%error, "a sync could not be noted in the journal");
         }
@@ -393,6 +461,7 @@ impl Journal {
         };
         let file = self.segments.create(&header)?;
         tail.file = Some(file);
+        tail.direct = None;
         tail.number = header.number;
         tail.seed = header.seed();
         tail.stated = tail.position.sequence;
@@ -436,7 +505,7 @@ impl RecordKind {
     pub(super) fn changes_disk(self) -> bool {
         match self {
             Self::Write | Self::Zeroes { .. } | Self::Discard => true,
-            Self::Flush | Self::Mark => false,
+            Self::Flush | Self::Mark | Self::Padding => false,
         }
     }
 }

@@ -16,10 +16,12 @@ mod format;
 mod journal;
 mod map;
 mod pages;
+mod queue;
 mod read;
 mod record;
 mod recovery;
 mod segments;
+mod staging;
 mod touched;
 mod write;
 
@@ -37,6 +39,7 @@ use self::format::{Record, SECTOR_BYTES};
 use self::journal::{Journal, Placed, Position, SyncReason};
 use self::map::Map;
 pub use self::pages::{MemoryPages, PageKey, PageStore};
+use self::queue::CallQueue;
 pub use self::record::{OverlayRecord, discard, find, finish_discards, overlays};
 use self::recovery::{Change, Replay};
 use self::segments::Segments;
@@ -54,6 +57,7 @@ pub struct Overlay {
     record: OverlayRecord,
     size_bytes: u64,
     journal: Journal,
+    queue: CallQueue,
     map: Mutex<Map>,
     pages: Arc<dyn PageStore>,
     source: Arc<dyn ChunkSource>,
@@ -71,6 +75,9 @@ pub struct Overlay {
 pub struct OverlaySettings {
     /// Length from which on the journal goes on in a new segment.
     pub segment_bytes: u64,
+    /// From how many bytes on what is appended at once goes past the page cache: its fresh pages cost more than the
+    /// disk's answer is worth from about here on.
+    pub direct_bytes_min: u64,
     /// Most bytes that a power failure may take; writers wait for the disk beyond.
     pub unsynced_bytes_max: u64,
     /// Memory for the map of one overlay.
@@ -86,6 +93,7 @@ impl Default for OverlaySettings {
     fn default() -> Self {
         Self {
             segment_bytes: 512 << 20,
+            direct_bytes_min: 128 << 10,
             unsynced_bytes_max: 64 << 20,
             map_cache_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
@@ -128,7 +136,7 @@ impl Overlay {
         check_size(&record, &*source)?;
         let segments = Segments::new(Arc::clone(&disk), record.id);
         disk.create_directory(&record::folder(record.id))?;
-        let journal = Journal::create(record.id, segments, clock, settings.segment_bytes)?;
+        let journal = Journal::create(record.id, segments, clock, &settings)?;
         record::publish(&*disk, &record)?;
         let size_bytes = record.size_bytes.next_multiple_of(SECTOR_BYTES);
         let map = Map::empty(
@@ -178,7 +186,7 @@ impl Overlay {
             checkpointed_bytes,
             ..
         } = loading;
-        let journal = Journal::resume(id, segments, clock, settings.segment_bytes, position);
+        let journal = Journal::resume(id, segments, clock, &settings, position);
         Ok(Self::assemble(
             record,
             journal,
@@ -203,6 +211,7 @@ impl Overlay {
             size_bytes: record.size_bytes.next_multiple_of(SECTOR_BYTES),
             record,
             journal,
+            queue: CallQueue::default(),
             map: Mutex::new(map),
             pages,
             source,

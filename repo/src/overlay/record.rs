@@ -6,7 +6,7 @@ use crc32c::crc32c;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::format::{FORMAT_VERSION, SEGMENT_HEADER_BYTES};
+use super::format::SEGMENT_HEADER_BYTES;
 use super::pages::PageStore;
 use crate::catalog::PointName;
 use crate::clock::UnixNanoseconds;
@@ -146,7 +146,7 @@ pub(super) fn load(disk: &dyn Disk, id: Uuid) -> Result<(OverlayRecord, bool), R
         DocumentError::Version(found) => RepoError::TooNew {
             what: path.display().to_string(),
             found,
-            known: FORMAT_VERSION,
+            known: DOCUMENT_VERSION,
         },
         DocumentError::Damaged(detail) => RepoError::Corrupt {
             what: path.display().to_string(),
@@ -181,7 +181,7 @@ fn encode(record: &OverlayRecord, discarded: bool) -> Vec<u8> {
         serde_json::to_string_pretty(&document).expect("names and numbers always make JSON");
     body.push('\n');
     format!(
-        "{MAGIC} {FORMAT_VERSION} {:08x}\n{body}",
+        "{MAGIC} {DOCUMENT_VERSION} {:08x}\n{body}",
         crc32c(body.as_bytes())
     )
     .into_bytes()
@@ -201,7 +201,7 @@ fn decode(bytes: &[u8]) -> Result<(OverlayRecord, bool), DocumentError> {
         .next()
         .and_then(|word| word.parse().ok())
         .ok_or(damaged("it has no version"))?;
-    if version != FORMAT_VERSION {
+    if version != DOCUMENT_VERSION {
         return Err(DocumentError::Version(version));
     }
     if words.next() != Some(format!("{:08x}", crc32c(body.as_bytes())).as_str()) {
@@ -239,6 +239,7 @@ pub fn fuzz_overlay_document(bytes: &[u8]) {
 /// Folder of all overlays.
 pub(super) const ROOT: &str = "overlays";
 const DOCUMENT: &str = "overlay.json";
+const DOCUMENT_VERSION: u32 = 1;
 const DOCUMENT_BYTES_MAX: u64 = 64 << 10;
 const MAGIC: &str = "holdfast-overlay";
 

@@ -146,7 +146,7 @@ impl Change<'_> {
                 keep_allocated: false,
             }
             | RecordKind::Discard => map.fill(sector, sectors, Fill::Hole),
-            RecordKind::Flush | RecordKind::Mark => Ok(()),
+            RecordKind::Flush | RecordKind::Mark | RecordKind::Padding => Ok(()),
         }
     }
 
@@ -195,18 +195,20 @@ impl<'a> Scan<'a> {
             Found::Record(_) | Found::Nothing => Ok(None),
             Found::Unknown => Err(RepoError::TooNew {
                 what: self.path().display().to_string(),
-                found: super::format::FORMAT_VERSION + 1,
-                known: super::format::FORMAT_VERSION,
+                found: super::format::SEGMENT_VERSION + 1,
+                known: super::format::SEGMENT_VERSION,
             }),
         }
     }
 
     fn payload_is_whole(&self, position: &Position, record: &Record) -> Result<bool, DiskError> {
-        let mut payload = vec![0; record.payload_bytes()];
+        let mut body = vec![0; record.body_bytes()];
         let there = self
             .file
-            .read_at(position.end + record.head_bytes() as u64, &mut payload)?;
-        Ok(there == payload.len() && blocks_match(&payload, &record.checks))
+            .read_at(position.end + record.head_bytes() as u64, &mut body)?;
+        // Padding has no checks, but the file must reach as far as it says.
+        let matches = record.kind == RecordKind::Padding || blocks_match(&body, &record.checks);
+        Ok(there == body.len() && matches)
     }
 
     /// The newest record that any intact record from `start` on calls durable.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::format::{FORMAT_VERSION, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader};
+use super::format::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentHeader};
 use super::record::folder;
 use crate::disk::{Access, Caching, Disk, DiskFile};
 use crate::error::RepoError;
@@ -87,6 +87,12 @@ impl Segments {
         Ok(self.disk.open(&path, Access::ReadWrite, Caching::Cached)?)
     }
 
+    /// Opens a segment for writes past the page cache.
+    pub(super) fn open_direct(&self, number: u32) -> Result<Arc<dyn DiskFile>, RepoError> {
+        let path = self.path(number);
+        Ok(self.disk.open(&path, Access::ReadWrite, Caching::Direct)?)
+    }
+
     pub(super) fn header(&self, number: u32) -> Result<SegmentHeader, RepoError> {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         self.open(number)?.read_at(0, &mut bytes)?;
@@ -95,7 +101,7 @@ impl Segments {
             SegmentError::Version(found) => RepoError::TooNew {
                 what: self.path(number).display().to_string(),
                 found,
-                known: FORMAT_VERSION,
+                known: SEGMENT_VERSION,
             },
         })?;
         if header.number != number || header.overlay != *self.overlay.as_bytes() {

@@ -1,5 +1,6 @@
 //! The ways into an overlay.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use super::Overlay;
 use super::format::{RecordKind, block_checks};
 use super::journal::{Draft, SyncReason, Tail};
 use super::map::{Look, Map};
+use super::queue::Call;
 use super::recovery::Change;
 use crate::CHUNK_BYTES;
 use crate::error::RepoError;
@@ -22,7 +24,7 @@ impl Overlay {
         if length == 0 {
             return Ok(());
         }
-        self.change(&split(offset, data), stable)
+        self.change(split(offset, data), stable)
     }
 
     /// Writes if that takes microseconds. `None`: it might wait, and nothing was done; call [`write`](Self::write).
@@ -52,7 +54,7 @@ impl Overlay {
         {
             return None;
         }
-        Some(self.put(&mut tail, &drafts))
+        Some(self.put(&mut tail, &drafts.iter().collect::<Vec<_>>()))
     }
 
     /// Makes a range read as zeroes. With `keep_allocated` it is told as allocated afterwards.
@@ -88,7 +90,7 @@ impl Overlay {
             return Ok(());
         }
         self.change(
-            &[Draft {
+            vec![Draft {
                 offset,
                 length,
                 ..Draft::bare(kind)
@@ -97,19 +99,53 @@ impl Overlay {
         )
     }
 
-    fn change(&self, drafts: &[Draft], stable: bool) -> Result<(), RepoError> {
+    fn change(&self, drafts: Vec<Draft>, stable: bool) -> Result<(), RepoError> {
         self.journal.check_open()?;
         self.make_room()?;
-        self.prepare(&mut self.map.lock(), drafts, Look::Everywhere)?;
-        {
-            let mut tail = self.journal.lock();
-            self.journal.check_open()?;
-            self.put(&mut tail, drafts)?;
-        }
+        self.prepare(&mut self.map.lock(), &drafts, Look::Everywhere)?;
+        self.append(drafts)?;
         if stable {
             self.journal.sync(SyncReason::Flush)
         } else {
             Ok(())
+        }
+    }
+
+    /// Queues a call and sees it done: by whoever has the tail, or with all that are queued when this thread has it.
+    fn append(&self, drafts: Vec<Draft>) -> Result<(), RepoError> {
+        let call = self.queue.push(drafts);
+        let mut tail = self.journal.lock();
+        loop {
+            if let Some(outcome) = call.outcome() {
+                return outcome;
+            }
+            if let Err(error) = self.journal.check_open() {
+                self.queue.withdraw(&call);
+                return Err(error);
+            }
+            self.put_calls(&mut tail, &self.queue.take(BATCH_BYTES));
+        }
+    }
+
+    fn put_calls(&self, tail: &mut Tail, calls: &[Arc<Call>]) {
+        let put = |tail: &mut Tail, calls: &[Arc<Call>]| {
+            let drafts: Vec<&Draft> = calls.iter().flat_map(|call| &call.drafts).collect();
+            self.put(tail, &drafts)
+        };
+        match (put(tail, calls), calls) {
+            (Ok(()), calls) => {
+                for call in calls {
+                    call.finish(Ok(()));
+                }
+            }
+            (Err(error), [only]) => only.finish(Err(error)),
+            (Err(error), calls) => {
+                // None of them is answered. What is too much together may still go one by one.
+                tracing::debug!(%error, calls = calls.len(), "calls that could not be appended together are tried one by one");
+                for call in calls {
+                    call.finish(put(tail, std::slice::from_ref(call)));
+                }
+            }
         }
     }
 
@@ -143,7 +179,7 @@ impl Overlay {
     }
 
     /// Appends to the journal, then changes the map, in the order of the journal.
-    fn put(&self, tail: &mut Tail, drafts: &[Draft]) -> Result<(), RepoError> {
+    fn put(&self, tail: &mut Tail, drafts: &[&Draft]) -> Result<(), RepoError> {
         let placed = self.journal.append(tail, drafts)?;
         let changes = drafts.iter().zip(placed).map(|(draft, placed)| {
             let Draft {
@@ -207,6 +243,7 @@ fn split(offset: u64, data: &[Bytes]) -> Vec<Draft> {
             let checks = block_checks(&payload);
             drafts.push(Draft {
                 kind: RecordKind::Write,
+                more: true,
                 offset: end - length,
                 length,
                 checks,
@@ -228,6 +265,9 @@ fn split(offset: u64, data: &[Bytes]) -> Vec<Draft> {
         }
     }
     finish(&mut payload, at);
+    if let Some(last) = drafts.last_mut() {
+        last.more = false;
+    }
     drafts
 }
 
@@ -235,8 +275,11 @@ fn room_in_chunk(offset: u64) -> usize {
     CHUNK_BYTES - usize::try_from(offset % CHUNK_BYTES as u64).unwrap_or(0)
 }
 
-/// The longest write that [`Overlay::try_write`] takes.
-const QUICK_BYTES_MAX: u64 = 128 << 10;
+/// The longest write that [`Overlay::try_write`] takes. Longer ones do better together, past the page cache.
+const QUICK_BYTES_MAX: u64 = 32 << 10;
+
+/// Bytes of calls that are appended at once.
+const BATCH_BYTES: u64 = 2 << 20;
 
 /// The longest write whose bytes are kept for reads.
 const REMEMBERED_BYTES_MAX: u64 = 16 << 10;

@@ -154,6 +154,7 @@ impl Rig {
 pub(crate) fn small_settings() -> OverlaySettings {
     OverlaySettings {
         segment_bytes: 20_000,
+        direct_bytes_min: 3_000,
         unsynced_bytes_max: 50_000,
         map_cache_bytes: 4_000,
         checkpoint_bytes: 30_000,
