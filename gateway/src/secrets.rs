@@ -141,7 +141,8 @@ impl KeySource {
         })
     }
 
-    fn describe(&self) -> String {
+    /// Where it is, for a person.
+    pub fn describe(&self) -> String {
         match self {
             Self::KeyFile(path) | Self::PassphraseFile(path) => path.display().to_string(),
             Self::Command(command) => format!("what `{command}` prints"),

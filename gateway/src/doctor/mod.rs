@@ -7,11 +7,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use repo::Repository;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Core;
-use crate::config::{ByteSize, Config, Portmapper};
+use crate::config::{ByteSize, Config, Portmapper, RepositoryConfig};
+use crate::exports::chain;
+use crate::secrets::KeySource;
 use crate::state::Addresses;
 
 /// What one check found.
@@ -94,6 +97,7 @@ pub fn examine_running(core: &Core) -> Vec<Finding> {
 /// Checks of a machine on which no daemon runs.
 pub fn examine_stopped(config: &Config) -> Vec<Finding> {
     let mut findings = machine(config);
+    findings.push(key(&config.repository));
     findings.push(free_port("HTTP port", config.api.listen));
     findings.push(free_port("NBD port", config.nbd.listen));
     findings.push(free_port("NFS port", config.nfs.listen));
@@ -143,6 +147,36 @@ fn repository(path: &Path) -> Finding {
         format!("{} is no repository", path.display()),
         format!("run `holdfast init {}`", path.display()),
     )
+}
+
+fn key(config: &RepositoryConfig) -> Finding {
+    let check = "key";
+    let encrypted = Repository::is_encrypted_at(&config.path).unwrap_or(false);
+    match (encrypted, KeySource::configured(config)) {
+        (false, Ok(None)) => Finding::good(check, "the repository is not encrypted"),
+        (true, Ok(Some(source))) => match source.read() {
+            Ok(_) => Finding::good(check, format!("it is found: {}", source.describe())),
+            Err(error) => Finding::problem(
+                check,
+                chain(&error),
+                "mend that place, or name another; see docs/operations/keys.md",
+            ),
+        },
+        (true, Ok(None)) => Finding::problem(
+            check,
+            "the repository is encrypted, and no key is configured",
+            "give --passphrase-file, --key-file or --key-command, or the same in the configuration",
+        ),
+        (false, Ok(Some(source))) => Finding::problem(
+            check,
+            format!(
+                "the repository is not encrypted, but a key is given: {}",
+                source.describe()
+            ),
+            "leave it out, or check that this is the right repository",
+        ),
+        (_, Err(error)) => Finding::problem(check, error.to_string(), "keep one of them"),
+    }
 }
 
 fn space(path: &Path) -> Finding {

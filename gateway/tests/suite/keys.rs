@@ -60,6 +60,10 @@ fn a_repository_is_made_with_a_passphrase_and_a_recovery_key() {
     let error = serve(&["--key-command", "exit 4"]);
     assert!(error.contains("exit status: 4"), "{error}");
 
+    let examined = run(&["doctor", "--repository", text(&root)]);
+    let found = String::from_utf8_lossy(&examined.stdout).into_owned();
+    assert!(found.contains("no key is configured"), "{found}");
+
     let list = |with: &[&str]| {
         let mut arguments = vec!["--json", "key", "list", "--offline", text(&root)];
         arguments.extend(with);

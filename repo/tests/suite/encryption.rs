@@ -438,8 +438,9 @@ fn making_one_can_be_tried_again_and_never_over_data() {
     let repository = fresh_in(Mode::Encrypted, folder.path());
     back_up_texts(&repository);
     drop(repository);
-    fs::remove_file(folder.path().join("superblock")).unwrap();
-    fs::remove_file(folder.path().join("lock")).unwrap();
+    for file in ["superblock", "lock", "clock"] {
+        fs::remove_file(folder.path().join(file)).unwrap();
+    }
     fs::remove_dir_all(folder.path().join("index")).unwrap();
     let create = || Repository::create(folder.path(), &Mode::Encrypted.create_options());
     assert!(matches!(create(), Err(RepoError::NotEmpty { .. })));

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
-use repo::{CHUNK_BYTES, Image, Repository};
+use repo::{CHUNK_BYTES, Image, OpenOptions, Repository, Secret};
 use serde_json::Value;
 
 use crate::support::{back_up, noise, options, read_all};
@@ -126,4 +126,26 @@ fn a_repository_of_format_version_1_is_read_and_written_on() {
         .max();
     assert_eq!(point.name.sequence, highest.unwrap_or(0_u64) + 1);
     assert_eq!(repository.points(None).len(), before + 1);
+}
+
+#[test]
+fn an_encrypted_repository_is_read_with_either_of_its_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = unpack("repository-v1-encrypted.tar.gz", folder.path());
+    let root = folder.path().join("repository");
+    for name in ["passphrase", "key"] {
+        let text = expected["secrets"][name].as_str().unwrap();
+        let options = OpenOptions {
+            secret: Some(Secret::from_text(text.as_bytes()).unwrap()),
+            ..options()
+        };
+        let repository = Repository::open(&root, &options).unwrap();
+        check_points(&repository, &expected);
+        let report = repository
+            .verify(&repo::VerifyScope::All, &mut |_| {
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert!(report.is_sound(), "{report:?}");
+    }
 }
