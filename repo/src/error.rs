@@ -81,6 +81,14 @@ pub enum RepoError {
     /// There is a key slot of that name.
     #[error("there is a key slot {0} already: choose another name, or change that one")]
     KeySlotTaken(String),
+    /// A passphrase takes memory to be tried.
+    #[error(
+        "there is not enough memory for the {kibibytes} KiB that a passphrase takes to be tried"
+    )]
+    NoMemoryForKey {
+        /// How much that is.
+        kibibytes: u32,
+    },
     /// The system's random generator failed.
     #[error("the system gives no random bytes")]
     NoRandomness,
@@ -289,6 +297,7 @@ impl RepoError {
             | Self::WrongKey { .. }
             | Self::NotEncrypted { .. }
             | Self::NoRandomness
+            | Self::NoMemoryForKey { .. }
             | Self::TooNew { .. } => Culprit::Operator,
             _ => Culprit::Caller,
         }

@@ -108,6 +108,7 @@ pub fn examine_stopped(config: &Config) -> Vec<Finding> {
 fn machine(config: &Config) -> Vec<Finding> {
     vec![
         repository(&config.repository.path),
+        state(config),
         space(&config.repository.path),
         direct_io(&config.repository.path),
         clock(),
@@ -147,6 +148,21 @@ fn repository(path: &Path) -> Finding {
         format!("{} is no repository", path.display()),
         format!("run `holdfast init {}`", path.display()),
     )
+}
+
+/// The state folder has names, and files of hypervisors, in clear.
+fn state(config: &Config) -> Finding {
+    let check = "state folder";
+    let path = config.state_path();
+    let inside = path.starts_with(&config.repository.path);
+    if inside && Repository::is_encrypted_at(&config.repository.path).unwrap_or(false) {
+        return Finding::warning(
+            check,
+            "it is not encrypted, and lies in the encrypted repository's folder",
+            "set `path` under [state] to a folder on an encrypted file system; see docs/operations/keys.md",
+        );
+    }
+    Finding::good(check, path.display().to_string())
 }
 
 fn key(config: &RepositoryConfig) -> Finding {

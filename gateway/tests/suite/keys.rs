@@ -63,6 +63,10 @@ fn a_repository_is_made_with_a_passphrase_and_a_recovery_key() {
     let examined = run(&["doctor", "--repository", text(&root)]);
     let found = String::from_utf8_lossy(&examined.stdout).into_owned();
     assert!(found.contains("no key is configured"), "{found}");
+    assert!(
+        found.contains("lies in the encrypted repository"),
+        "{found}"
+    );
 
     let list = |with: &[&str]| {
         let mut arguments = vec!["--json", "key", "list", "--offline", text(&root)];

@@ -117,9 +117,9 @@ impl StoredSlot {
             salt: to_hex(&salt),
             wrapped_key: String::new(),
         };
-        let cipher = slot.wrapping(&salt, &new.secret).ok_or(RepoError::Refused(
-            "there is not enough memory to make a key from this passphrase",
-        ))?;
+        let cipher = slot
+            .wrapping(&salt, &new.secret)?
+            .expect("the slot was just made for this kind of secret");
         let mut wrapped = Zeroizing::new(*master.bytes());
         let tag = cipher.seal(&salt, &slot.about(), wrapped.as_mut_slice());
         slot.wrapped_key = to_hex(wrapped.as_slice()) + &to_hex(&tag);
@@ -127,28 +127,35 @@ impl StoredSlot {
     }
 
     /// The master key, if `secret` opens this slot.
-    pub(super) fn unwrap(&self, secret: &Secret) -> Option<MasterKey> {
-        let salt: Salt = from_hex(&self.salt)?;
+    pub(super) fn unwrap(&self, secret: &Secret) -> Result<Option<MasterKey>, RepoError> {
+        let Some((salt, mut key, tag)) = self.stored_key() else {
+            return Ok(None);
+        };
+        let Some(cipher) = self.wrapping(&salt, secret)? else {
+            return Ok(None);
+        };
+        let opened = cipher.open(&salt, &self.about(), key.as_mut_slice(), &tag);
+        Ok(opened.then(|| MasterKey::from_bytes(*key)))
+    }
+
+    fn stored_key(&self) -> Option<(Salt, Zeroizing<[u8; 32]>, Tag)> {
+        let salt = from_hex(&self.salt)?;
         let stored: [u8; WRAPPED_BYTES] = from_hex(&self.wrapped_key)?;
         let (key, tag): (&[u8; 32], &[u8]) = stored.split_first_chunk()?;
-        let tag: &Tag = tag.try_into().ok()?;
-        let mut key = Zeroizing::new(*key);
-        self.wrapping(&salt, secret)?
-            .open(&salt, &self.about(), key.as_mut_slice(), tag)
-            .then(|| MasterKey::from_bytes(*key))
+        Some((salt, Zeroizing::new(*key), tag.try_into().ok()?))
     }
 
     /// What the master key is wrapped with; `None` if this kind of secret does not fit.
-    fn wrapping(&self, salt: &Salt, secret: &Secret) -> Option<Cipher> {
+    fn wrapping(&self, salt: &Salt, secret: &Secret) -> Result<Option<Cipher>, RepoError> {
         let material = match (secret.kind(), self.argon2id) {
             (SecretKind::Passphrase(words), Some(kdf)) if kdf.are_sensible() => {
                 stretch(words, salt, kdf)?
             }
             (SecretKind::Key(key), None) => key.clone(),
-            _ => return None,
+            _ => return Ok(None),
         };
         let key = blake3::derive_key(WRAPPING, material.as_slice());
-        Some(Cipher::new(Zeroizing::new(key)))
+        Ok(Some(Cipher::new(Zeroizing::new(key))))
     }
 
     /// Everything that the file says, so that nothing of it can be changed.
@@ -225,14 +232,17 @@ pub(super) fn check_name(name: &str) -> Result<(), RepoError> {
     }
 }
 
-/// Argon2id, version 1.3; `None` if memory is short.
-fn stretch(words: &str, salt: &Salt, kdf: KdfSettings) -> Option<Zeroizing<[u8; 32]>> {
-    let params = Params::new(kdf.memory_kibibytes, kdf.passes, kdf.lanes, Some(32)).ok()?;
+/// Argon2id, version 1.3.
+fn stretch(words: &str, salt: &Salt, kdf: KdfSettings) -> Result<Zeroizing<[u8; 32]>, RepoError> {
+    let params = Params::new(kdf.memory_kibibytes, kdf.passes, kdf.lanes, Some(32))
+        .expect("sensible settings are allowed ones");
     let mut key = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(words.as_bytes(), salt, key.as_mut_slice())
-        .ok()?;
-    Some(key)
+        .map_err(|_| RepoError::NoMemoryForKey {
+            kibibytes: kdf.memory_kibibytes,
+        })?;
+    Ok(key)
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -310,8 +320,12 @@ mod tests {
             let slot =
                 StoredSlot::make(&master, Uuid::nil(), &new(secret.clone()), created).unwrap();
             let back = StoredSlot::decode(&slot.encode(), Uuid::nil(), "one").unwrap();
-            assert_eq!(back.unwrap(secret).unwrap().bytes(), master.bytes());
-            assert!(wrong.iter().all(|secret| back.unwrap(secret).is_none()));
+            assert_eq!(
+                back.unwrap(secret).unwrap().unwrap().bytes(),
+                master.bytes()
+            );
+            let opens = |secret| back.unwrap(secret).unwrap().is_some();
+            assert!(!wrong.iter().any(opens));
             assert!(StoredSlot::decode(&slot.encode(), Uuid::max(), "one").is_err());
             assert!(StoredSlot::decode(&slot.encode(), Uuid::nil(), "two").is_err());
         }
@@ -334,7 +348,7 @@ mod tests {
         for (number, change) in changes.iter().enumerate() {
             let mut slot = make().unwrap();
             change(&mut slot);
-            assert!(slot.unwrap(&secret).is_none(), "change {number}");
+            assert!(slot.unwrap(&secret).unwrap().is_none(), "change {number}");
         }
     }
 
@@ -367,7 +381,7 @@ mod tests {
                 StoredSlot::decode(&slot.encode(), Uuid::nil(), "one").is_err(),
                 "{kdf:?}"
             );
-            assert!(slot.unwrap(&secret).is_none());
+            assert!(slot.unwrap(&secret).unwrap().is_none());
             let refused = NewKeySlot {
                 kdf,
                 ..new(secret.clone())

@@ -78,7 +78,7 @@ impl KeySlots {
         for name in names(disk)? {
             match read(disk, repository, &name) {
                 Ok(slot) => {
-                    if let Some(master) = slot.unwrap(secret) {
+                    if let Some(master) = slot.unwrap(secret)? {
                         return Ok(Some(master));
                     }
                 }
@@ -146,8 +146,10 @@ impl KeySlots {
     /// # Errors
     /// If there is no such slot, it is damaged, or the storage fails.
     pub fn opens(&self, name: &str, secret: &Secret) -> Result<bool, RepoError> {
+        // One at a time: each passphrase that is tried takes memory.
+        let _guard = self.changing.lock();
         self.require(name)?;
-        Ok(self.read(name)?.unwrap(secret).is_some())
+        Ok(self.read(name)?.unwrap(secret)?.is_some())
     }
 
     fn require(&self, name: &str) -> Result<(), RepoError> {
