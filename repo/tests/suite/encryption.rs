@@ -10,12 +10,13 @@ use bytes::Bytes;
 use repo::clock::{ManualClock, UnixNanoseconds};
 use repo::disk::{Effect, Fault, SimulatedDisk};
 use repo::{
-    CreateOptions, ImageBase, ImageSpec, KeySlotKind, OpenOptions, Point, PointKind, RepoError,
-    Repository, Secret, VerifyScope, WorkloadName,
+    CreateOptions, ImageBase, ImageSpec, KeySlotKind, Lock, LockMode, OpenOptions, ParityShare,
+    Point, PointKind, Repair, RepoError, Repository, Secret, VerifyOptions, VerifyScope,
+    WorkloadName,
 };
 
 use crate::support::{
-    Mode, back_up, fresh_in, new_slot, noise, options, read_all, secret, workload,
+    Mode, back_up, fresh, fresh_in, new_slot, noise, options, read_all, secret, workload,
 };
 
 /// Content of every file below `folder`.
@@ -155,7 +156,7 @@ fn only_its_own_secret_opens_a_repository() {
     }
     open(&with(secret())).unwrap();
     let plain = tempfile::tempdir().unwrap();
-    drop(fresh_in(Mode::Plain, plain.path()));
+    drop(fresh(plain.path()));
     let opened = Repository::open(plain.path(), &with(secret()));
     assert!(matches!(opened, Err(RepoError::NotEncrypted { .. })));
 }
@@ -464,4 +465,85 @@ fn an_overlay_is_refused_rather_than_written_in_clear() {
         "{error}"
     );
     assert!(repository.overlays().unwrap().is_empty());
+}
+
+#[test]
+fn damage_in_an_encrypted_pack_is_mended_from_parity() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_parity = OpenOptions {
+        parity_share: ParityShare::default(),
+        ..with(secret())
+    };
+    drop(fresh_in(Mode::Encrypted, folder.path()));
+    let open = || Repository::open(folder.path(), &with_parity).unwrap();
+    let mend = |repository: &Repository| {
+        let options = VerifyOptions {
+            scope: VerifyScope::All,
+            rate: None,
+            repair: Repair::Yes,
+        };
+        let report = repository.verify_with(&options, &mut |_| ControlFlow::Continue(()));
+        assert!(report.unwrap().is_sound());
+    };
+    let disk = noise(1, 2 << 20);
+    let repository = open();
+    back_up(
+        &repository,
+        disk.len() as u64,
+        ImageBase::Nothing,
+        &[(0, disk.clone())],
+    );
+    repository.close().unwrap();
+    mend(&repository);
+    drop(repository);
+    let packs = contents(&folder.path().join("packs"));
+    let (pack, sound) = packs
+        .iter()
+        .max_by_key(|(_, content)| content.len())
+        .unwrap();
+    let mut hurt = sound.clone();
+    hurt[500_000..500_100].fill(0);
+    fs::write(pack, &hurt).unwrap();
+    let repository = open();
+    let point = repository.latest(&workload()).unwrap();
+    assert!(read_all(&repository.image(&point, 0).unwrap()) == disk);
+    mend(&repository);
+    drop(repository);
+    assert!(fs::read(pack).unwrap() == *sound);
+}
+
+#[test]
+fn a_mark_belongs_to_its_point_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    let [first, second] = [1, 2].map(|seed| {
+        let disk = noise(seed, 65_536);
+        back_up(&repository, 65_536, ImageBase::Nothing, &[(0, disk)])
+    });
+    let points = folder.path().join("points");
+    let before = contents(&points);
+    let lock = Lock {
+        mode: LockMode::Governance,
+        until: UnixNanoseconds(u64::MAX),
+    };
+    repository.lock(&first.name, lock).unwrap();
+    let after = contents(&points);
+    let (mark, text) = after
+        .iter()
+        .find(|(path, _)| !before.contains_key(*path))
+        .unwrap();
+    assert!(text.starts_with(b"holdfast encrypted-"));
+    drop(repository);
+    // Taken to the other point it is damage, and damaged locks hold until somebody has looked.
+    let name = mark.file_name().unwrap().to_str().unwrap();
+    let other = name.replacen("0001.lock", "0002.lock", 1);
+    assert_ne!(name, other);
+    fs::write(mark.with_file_name(other), text).unwrap();
+    let repository = Repository::open(folder.path(), &with(secret())).unwrap();
+    assert_eq!(repository.marks(&first.name).locks.len(), 1);
+    let refused = repository.expire(&second.name);
+    assert!(
+        matches!(refused, Err(RepoError::MarkDamaged { .. })),
+        "{refused:?}"
+    );
 }

@@ -8,14 +8,18 @@ use std::os::unix::fs::FileExt as _;
 use bytes::Bytes;
 use repo::{ImageBase, ImageSpec, PointKind, RepoError, Repository};
 
-use crate::support::{back_up, fresh, noise, options, read, read_all, workload};
+use crate::support::{Mode, back_up, fresh_in, noise, read, read_all, workload};
 
 const MIB: usize = 1 << 20;
 
 #[test]
 fn what_was_backed_up_reads_back_after_reopening() {
+    Mode::each(what_was_backed_up_reads_back_after_reopening_in);
+}
+
+fn what_was_backed_up_reads_back_after_reopening_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let data = noise(1, 3 * MIB + 512);
     let size = 100 * MIB as u64;
     let point = back_up(
@@ -26,7 +30,7 @@ fn what_was_backed_up_reads_back_after_reopening() {
     );
     assert_eq!(point.name.to_string(), "web@1");
     drop(repository);
-    let repository = Repository::open(folder.path(), &options()).unwrap();
+    let repository = Repository::open(folder.path(), &mode.options()).unwrap();
     let image = repository
         .image(&repository.latest(&workload()).unwrap(), 0)
         .unwrap();
@@ -45,8 +49,12 @@ fn what_was_backed_up_reads_back_after_reopening() {
 
 #[test]
 fn an_increment_stores_what_changed_and_shares_the_rest() {
+    Mode::each(an_increment_stores_what_changed_and_shares_the_rest_in);
+}
+
+fn an_increment_stores_what_changed_and_shares_the_rest_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let mut disk = noise(2, 200 * MIB);
     let size = disk.len() as u64;
     back_up(&repository, size, ImageBase::Nothing, &[(0, disk.clone())]);
@@ -94,8 +102,12 @@ fn an_increment_stores_what_changed_and_shares_the_rest() {
 
 #[test]
 fn equal_chunks_are_stored_once_however_they_arrive() {
+    Mode::each(equal_chunks_are_stored_once_however_they_arrive_in);
+}
+
+fn equal_chunks_are_stored_once_however_they_arrive_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let chunk = noise(4, 65_536);
     let disk = chunk.repeat(300);
     let point = back_up(
@@ -112,8 +124,12 @@ fn equal_chunks_are_stored_once_however_they_arrive() {
 
 #[test]
 fn disks_may_grow_and_shrink_between_points() {
+    Mode::each(disks_may_grow_and_shrink_between_points_in);
+}
+
+fn disks_may_grow_and_shrink_between_points_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let data = noise(5, 70 * MIB);
     back_up(
         &repository,
@@ -144,8 +160,12 @@ fn disks_may_grow_and_shrink_between_points() {
 
 #[test]
 fn zeroes_replace_what_was_there() {
+    Mode::each(zeroes_replace_what_was_there_in);
+}
+
+fn zeroes_replace_what_was_there_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let mut disk = noise(7, 3 * MIB);
     let size = disk.len() as u64;
     back_up(&repository, size, ImageBase::Nothing, &[(0, disk.clone())]);
@@ -167,8 +187,12 @@ fn zeroes_replace_what_was_there() {
 
 #[test]
 fn a_file_is_read_with_its_holes_and_restored_with_them() {
+    Mode::each(a_file_is_read_with_its_holes_and_restored_with_them_in);
+}
+
+fn a_file_is_read_with_its_holes_and_restored_with_them_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(&folder.path().join("repo"));
+    let repository = fresh_in(mode, &folder.path().join("repo"));
     let source = File::options()
         .read(true)
         .write(true)
@@ -226,8 +250,12 @@ fn go_on(_: u64) -> ControlFlow<()> {
 
 #[test]
 fn a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy() {
+    Mode::each(a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy_in);
+}
+
+fn a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(&folder.path().join("repo"));
+    let repository = fresh_in(mode, &folder.path().join("repo"));
     let path = folder.path().join("a");
     std::fs::write(&path, noise(12, 20 * MIB)).unwrap();
     let file = File::open(&path).unwrap();
@@ -269,8 +297,12 @@ fn a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy() {
 
 #[test]
 fn changed_extents_of_any_alignment_bring_what_changed() {
+    Mode::each(changed_extents_of_any_alignment_bring_what_changed_in);
+}
+
+fn changed_extents_of_any_alignment_bring_what_changed_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(&folder.path().join("repo"));
+    let repository = fresh_in(mode, &folder.path().join("repo"));
     let path = folder.path().join("a");
     let mut disk = noise(11, 2 * MIB + 512);
     File::create(&path).unwrap().write_all(&disk).unwrap();
@@ -307,8 +339,12 @@ fn changed_extents_of_any_alignment_bring_what_changed() {
 
 #[test]
 fn nothing_is_visible_of_a_backup_that_is_dropped() {
+    Mode::each(nothing_is_visible_of_a_backup_that_is_dropped_in);
+}
+
+fn nothing_is_visible_of_a_backup_that_is_dropped_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
     let spec = ImageSpec {
         name: "disk-0".to_owned(),
@@ -329,8 +365,12 @@ fn nothing_is_visible_of_a_backup_that_is_dropped() {
 
 #[test]
 fn a_backup_over_a_point_that_is_no_longer_the_newest_is_refused() {
+    Mode::each(a_backup_over_a_point_that_is_no_longer_the_newest_is_refused_in);
+}
+
+fn a_backup_over_a_point_that_is_no_longer_the_newest_is_refused_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let size = MIB as u64;
     back_up(&repository, size, ImageBase::Nothing, &[]);
     let mut backup = repository
@@ -349,8 +389,12 @@ fn a_backup_over_a_point_that_is_no_longer_the_newest_is_refused() {
 
 #[test]
 fn ranges_that_do_not_fit_are_refused() {
+    Mode::each(ranges_that_do_not_fit_are_refused_in);
+}
+
+fn ranges_that_do_not_fit_are_refused_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
     for size in [0, 511, (1 << 60) + 512] {
         let spec = ImageSpec {
@@ -385,29 +429,37 @@ fn ranges_that_do_not_fit_are_refused() {
 
 #[test]
 fn a_second_process_is_refused_and_a_folder_is_not_made_twice() {
+    Mode::each(a_second_process_is_refused_and_a_folder_is_not_made_twice_in);
+}
+
+fn a_second_process_is_refused_and_a_folder_is_not_made_twice_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     assert!(matches!(
-        Repository::open(folder.path(), &options()),
+        Repository::open(folder.path(), &mode.options()),
         Err(RepoError::InUse { .. })
     ));
-    let again = Repository::create(folder.path(), &repo::CreateOptions::default());
+    let again = Repository::create(folder.path(), &mode.create_options());
     assert!(matches!(again, Err(RepoError::AlreadyARepository { .. })));
     drop(repository);
     let other = tempfile::tempdir().unwrap();
     assert!(matches!(
-        Repository::open(other.path(), &options()),
+        Repository::open(other.path(), &mode.options()),
         Err(RepoError::NotARepository { .. })
     ));
     std::fs::write(other.path().join("x"), b"x").unwrap();
-    let used = Repository::create(other.path(), &repo::CreateOptions::default());
+    let used = Repository::create(other.path(), &mode.create_options());
     assert!(matches!(used, Err(RepoError::NotEmpty { .. })));
 }
 
 #[test]
 fn numbers_of_expired_points_are_not_given_again() {
+    Mode::each(numbers_of_expired_points_are_not_given_again_in);
+}
+
+fn numbers_of_expired_points_are_not_given_again_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let first = back_up(&repository, 512, ImageBase::Nothing, &[]);
     let second = back_up(&repository, 512, ImageBase::Nothing, &[]);
     repository.expire(&second.name).unwrap();
@@ -416,7 +468,7 @@ fn numbers_of_expired_points_are_not_given_again() {
         Err(RepoError::NoSuchPoint(_))
     ));
     drop(repository);
-    let repository = Repository::open(folder.path(), &options()).unwrap();
+    let repository = Repository::open(folder.path(), &mode.options()).unwrap();
     assert_eq!(repository.points(None).len(), 1);
     assert_eq!(repository.latest(&workload()).unwrap().name, first.name);
     assert_eq!(
@@ -429,8 +481,12 @@ fn numbers_of_expired_points_are_not_given_again() {
 
 #[test]
 fn disks_are_numbered_as_the_backup_says_not_as_they_end() {
+    Mode::each(disks_are_numbered_as_the_backup_says_not_as_they_end_in);
+}
+
+fn disks_are_numbered_as_the_backup_says_not_as_they_end_in(mode: Mode) {
     let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
+    let repository = fresh_in(mode, folder.path());
     let mut backup = repository.begin(&workload(), PointKind::Full).unwrap();
     let mut writers: Vec<_> = ["disk-0", "disk-1"]
         .map(|name| ImageSpec {
