@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use export::BlockingPool;
-use repo::{OpenOptions, RepoError, Repository};
+use repo::{KeySlotCounters, OpenOptions, RepoError, Repository};
 
 use crate::api;
 use crate::config::{Config, ConfigError, Portmapper};
@@ -189,6 +189,24 @@ pub(crate) async fn nfs(
 pub(crate) fn collect(metrics: &mut Metrics, repository: &Repository, nfs: &nfs::Server) {
     let counters = nfs.metrics();
     metrics.collect(move || counters.samples().collect());
+    let encrypted = repository.clone();
+    metrics.collect(move || {
+        let slots = encrypted.key_slots();
+        let value = |counter: fn(&KeySlotCounters) -> &AtomicU64| {
+            slots.map_or(0, |slots| counter(slots.counters()).load(Ordering::Relaxed))
+        };
+        vec![
+            ("holdfast_repository_encrypted", u64::from(slots.is_some())),
+            (
+                "holdfast_key_slots_changes_total",
+                value(|counters| &counters.changes),
+            ),
+            (
+                "holdfast_key_slots_refused_total",
+                value(|counters| &counters.refused),
+            ),
+        ]
+    });
     let repository = repository.clone();
     metrics.collect(move || {
         let counters = repository.counters();

@@ -38,7 +38,7 @@ pub use error::{Culprit, RepoError};
 pub use health::RepairCounters;
 pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};
 pub use index::SimulatedIndex;
-pub use keys::{KdfSettings, KeySlot, KeySlotKind, KeySlots, NewKeySlot, Secret};
+pub use keys::{KdfSettings, KeySlot, KeySlotCounters, KeySlotKind, KeySlots, NewKeySlot, Secret};
 pub use locks::LockReport;
 pub use overlay::{Overlay, OverlayRecord};
 pub use pack::ParityShare;

@@ -31,6 +31,8 @@ pub struct StatisticsView {
     pub repository: String,
     /// Its own name.
     pub uuid: String,
+    /// Whether it can be read with a passphrase or key only.
+    pub encrypted: bool,
     /// Workloads with at least one point.
     pub workloads: u64,
     /// Restore points.
@@ -88,6 +90,7 @@ pub(super) async fn statistics(
     Ok(Json(StatisticsView {
         repository: core.repository.root().display().to_string(),
         uuid: core.repository.uuid().to_string(),
+        encrypted: core.repository.key_slots().is_some(),
         workloads: found.workloads,
         points: found.points,
         logical_bytes: found.logical_bytes,

@@ -11,8 +11,9 @@ pub(super) fn run(client: &Client, output: &Output) -> Result<()> {
     let found: StatisticsView = client.get("/v1/stats")?;
     output.result(&found, |found| {
         format!(
-            "repository  {}\nholds       {} points of {} workloads, {} overlays\ndisks       {} as if each point was whole\nstored      {} in {} packs ({} times less)\nfree        {} of {}",
+            "repository  {}{}\nholds       {} points of {} workloads, {} overlays\ndisks       {} as if each point was whole\nstored      {} in {} packs ({} times less)\nfree        {} of {}",
             found.repository,
+            if found.encrypted { ", encrypted" } else { "" },
             found.points,
             found.workloads,
             found.overlays,

@@ -169,6 +169,8 @@ fn key_slots_are_managed_through_the_daemon() {
     assert!(refused(&change(&new, &old)).contains("does not open key slot passphrase"));
     assert!(change(&old, &new).status.success());
     assert!(refused(&change(&old, &new)).contains("does not open"));
+    assert_eq!(daemon.json(&["stats"])["encrypted"], json!(true));
+    check_metrics(&daemon);
     let slots = daemon.json(&["key", "list"]);
     let names: Vec<_> = slots
         .as_array()
@@ -195,6 +197,20 @@ fn key_slots_are_managed_through_the_daemon() {
     assert!(refused(&last).contains("last key slot"));
     let wrong = offline(&["list", "--key-file", text(&daemon.path("key"))]);
     assert!(refused(&wrong).contains("no key slot fits it"));
+}
+
+fn check_metrics(daemon: &Daemon) {
+    let metrics = daemon.gateway().core().metrics.text();
+    for line in [
+        "holdfast_repository_encrypted 1",
+        "holdfast_key_slots_changes_total 3",
+        "holdfast_key_slots_refused_total 2",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line}: {metrics}"
+        );
+    }
 }
 
 #[test]

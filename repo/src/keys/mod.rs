@@ -17,4 +17,4 @@ pub use secret::Secret;
 #[doc(hidden)]
 pub use slot::fuzz_key_slot;
 pub use slot::{KdfSettings, KeySlot, KeySlotKind, NewKeySlot};
-pub use slots::KeySlots;
+pub use slots::{KeySlotCounters, KeySlots};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -21,8 +22,18 @@ pub struct KeySlots {
     master: MasterKey,
     /// One change at a time, so that the last slot is known to be the last.
     changing: Mutex<()>,
+    counters: KeySlotCounters,
     /// The repository's lock, where nobody else holds it.
     _lock: Option<Box<dyn Send + Sync>>,
+}
+
+/// What was done with key slots since they were opened.
+#[derive(Debug, Default)]
+pub struct KeySlotCounters {
+    /// Slots that were added, changed or removed.
+    pub changes: AtomicU64,
+    /// Secrets that did not open the slot they were meant for.
+    pub refused: AtomicU64,
 }
 
 impl KeySlots {
@@ -38,6 +49,7 @@ impl KeySlots {
             repository,
             master,
             changing: Mutex::new(()),
+            counters: KeySlotCounters::default(),
             _lock: None,
         }
     }
@@ -109,6 +121,7 @@ impl KeySlots {
         }
         let slot = self.make(new)?;
         publish(self.disk.as_ref(), &new.name, &slot)?;
+        self.note_change(&new.name, "a key slot was added");
         Ok(slot.describe())
     }
 
@@ -122,6 +135,7 @@ impl KeySlots {
         self.require(&new.name)?;
         let slot = self.make(new)?;
         self.disk.replace(&path(&new.name), &slot.encode())?;
+        self.note_change(&new.name, "a key slot has another secret");
         Ok(slot.describe())
     }
 
@@ -138,7 +152,9 @@ impl KeySlots {
             ));
         }
         self.disk.remove(&path(name))?;
-        Ok(self.disk.sync_directory(Path::new(FOLDER))?)
+        self.disk.sync_directory(Path::new(FOLDER))?;
+        self.note_change(name, "a key slot was removed");
+        Ok(())
     }
 
     /// Whether `secret` opens the slot.
@@ -149,7 +165,22 @@ impl KeySlots {
         // One at a time: each passphrase that is tried takes memory.
         let _guard = self.changing.lock();
         self.require(name)?;
-        Ok(self.read(name)?.unwrap(secret)?.is_some())
+        let opened = self.read(name)?.unwrap(secret)?.is_some();
+        if !opened {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(slot = name, "a secret did not open a key slot");
+        }
+        Ok(opened)
+    }
+
+    /// What was done since the slots were opened.
+    pub fn counters(&self) -> &KeySlotCounters {
+        &self.counters
+    }
+
+    fn note_change(&self, name: &str, what: &'static str) {
+        self.counters.changes.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(slot = name, what, "key slots changed");
     }
 
     fn require(&self, name: &str) -> Result<(), RepoError> {
