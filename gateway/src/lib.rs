@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use export::BlockingPool;
-use repo::Repository;
+use repo::{Repository, Secret};
 
 use crate::api::{ApiServer, Descriptors};
 use crate::backups::Backups;
@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::exports::Exports;
 use crate::jobs::Jobs;
 use crate::recovery::Sessions;
+use crate::secrets::KeySource;
 use crate::state::{Addresses, StateFolder, Tokens};
 use crate::telemetry::Metrics;
 
@@ -81,8 +82,18 @@ impl Gateway {
     /// # Errors
     /// If the repository cannot be opened, a port is taken, or the state folder cannot be used.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let secret = KeySource::configured(&config.repository)?;
+        let secret = secret.map(|source| source.read()).transpose()?;
+        Self::start_with(config, secret).await
+    }
+
+    /// As [`start`](Self::start), with the passphrase or key of the repository at hand.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_with(config: Config, secret: Option<Secret>) -> Result<Self, StartError> {
         config.check()?;
-        let repository = start::repository(&config)?;
+        let repository = start::repository(&config, secret)?;
         let mut state = StateFolder::open(&config.state_path())?;
         state.claim(repository.uuid())?;
         let state = Arc::new(state);

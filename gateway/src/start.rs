@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use export::BlockingPool;
-use repo::{KeySlotCounters, OpenOptions, RepoError, Repository};
+use repo::{KeySlotCounters, OpenOptions, RepoError, Repository, Secret};
 
 use crate::api;
 use crate::config::{Config, ConfigError, Portmapper};
 use crate::exports::Exports;
 use crate::recovery::RecoveryError;
-use crate::secrets::{KeySource, SecretError};
+use crate::secrets::SecretError;
 use crate::state::{Addresses, StateError, StateFolder};
 use crate::telemetry::Metrics;
 
@@ -95,14 +95,15 @@ impl StartError {
     }
 }
 
-pub(crate) fn repository(config: &Config) -> Result<Repository, StartError> {
+pub(crate) fn repository(
+    config: &Config,
+    secret: Option<Secret>,
+) -> Result<Repository, StartError> {
     let mut options = OpenOptions {
         chunk_cache_bytes: config.repository.chunk_cache.bytes(),
         node_cache_bytes: config.repository.node_cache.bytes(),
         index_cache_bytes: config.repository.index_cache.bytes(),
-        secret: KeySource::configured(&config.repository)?
-            .map(|source| source.read())
-            .transpose()?,
+        secret,
         ..OpenOptions::default()
     };
     if config.workers.engine_threads > 0 {

@@ -121,8 +121,14 @@ fn describe(
         }
     }
     text.push_str(&format!(
-        "Run the daemon: holdfast serve --repository {directory} and one of --passphrase-file, --key-file, --key-command"
+        "Run the daemon: holdfast serve --repository {directory}"
     ));
+    match &arguments.secret.key_file {
+        Some(path) => text.push_str(&format!(" --key-file {}", path.display())),
+        None => text.push_str(
+            "\nIt asks for the passphrase; a service takes it from a file or command: see docs/operations/keys.md",
+        ),
+    }
     text
 }
 

@@ -1,9 +1,11 @@
 //! `holdfast serve`.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use repo::{Repository, Secret};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, LogFormat, Portmapper};
@@ -14,7 +16,7 @@ use crate::{Gateway, telemetry};
 
 use super::client::{ClientArgs, note_state};
 use super::output::tell;
-use super::secret::SecretArgs;
+use super::secret::{SecretArgs, ask};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
@@ -108,18 +110,32 @@ pub(super) fn run(arguments: &ServeArgs, daemon: &ClientArgs) -> Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     telemetry::start_log(&config.log).map_err(|error| anyhow!(error))?;
     raise_descriptor_limit();
+    let secret = secret_of(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, secret))
 }
 
-async fn serve(config: Config) -> Result<()> {
+/// The repository's passphrase or key: from where the configuration says, else asked for at a terminal.
+fn secret_of(config: &Config) -> Result<Option<Secret>> {
+    if let Some(source) = KeySource::configured(&config.repository)? {
+        return Ok(Some(source.read()?));
+    }
+    // What is wrong with the folder is said when it is opened.
+    let encrypted = Repository::is_encrypted_at(&config.repository.path).unwrap_or(false);
+    if encrypted && std::io::stdin().is_terminal() {
+        return ask("Passphrase of the repository: ").map(Some);
+    }
+    Ok(None)
+}
+
+async fn serve(config: Config, secret: Option<Secret>) -> Result<()> {
     let state = config.state_path();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-    let gateway = Gateway::start(config).await?;
+    let gateway = Gateway::start_with(config, secret).await?;
     note_state(&state);
     greet(gateway.addresses(), &state);
     notify("READY=1");
