@@ -34,7 +34,7 @@ use crate::exports::Exports;
 use crate::jobs::Jobs;
 use crate::recovery::Sessions;
 use crate::secrets::KeySource;
-use crate::state::{Addresses, StateFolder, Tokens};
+use crate::state::{Addresses, Identity, StateFolder, Tokens};
 use crate::telemetry::Metrics;
 
 pub use start::StartError;
@@ -109,9 +109,11 @@ impl Gateway {
             config.workers.export_threads,
             config.workers.export_queue,
         )?);
+        let identity = Identity::load_or_create(&state, &config.api.certificate_names)?;
         let nbd = start::nbd(
             &config,
             &state,
+            &identity,
             Arc::clone(&exports),
             Arc::clone(&pool),
             nbd_metrics,
@@ -119,9 +121,9 @@ impl Gateway {
         let nfs = start::nfs(&config, &state, exports, pool).await?;
         start::collect(&mut metrics, &repository, &nfs);
         let metrics = Arc::new(metrics);
-        let listeners = api::Listeners::bind(&config, &state).await?;
+        let listeners = api::Listeners::bind(&config, &state, &identity).await?;
         let core = Arc::new(Core {
-            addresses: start::addresses(&state, &nbd, &nfs, &listeners)?,
+            addresses: start::addresses(&config, &state, &nbd, &nfs, &listeners)?,
             backups: Backups::new(
                 repository.clone(),
                 config.backup.clone(),

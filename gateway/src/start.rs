@@ -8,11 +8,11 @@ use export::BlockingPool;
 use repo::{KeySlotCounters, OpenOptions, RepoError, Repository, Secret};
 
 use crate::api;
-use crate::config::{Config, ConfigError, Portmapper};
+use crate::config::{Config, ConfigError, NbdConfig, NbdTls, Portmapper};
 use crate::exports::Exports;
 use crate::recovery::RecoveryError;
 use crate::secrets::SecretError;
-use crate::state::{Addresses, StateError, StateFolder};
+use crate::state::{Addresses, Identity, StateError, StateFolder};
 use crate::telemetry::Metrics;
 
 /// Why the daemon did not start.
@@ -119,6 +119,7 @@ pub(crate) fn pool(threads: usize, queue: usize) -> Result<BlockingPool, StartEr
 pub(crate) fn nbd(
     config: &Config,
     state: &StateFolder,
+    identity: &Identity,
     exports: Arc<Exports>,
     pool: Arc<BlockingPool>,
     metrics: nbd::Metrics,
@@ -128,8 +129,8 @@ pub(crate) fn nbd(
         ..nbd::Limits::default()
     };
     let server = nbd::ServerConfig {
+        tls: nbd_tls(&config.nbd, identity)?,
         limits,
-        ..nbd::ServerConfig::default()
     };
     let endpoints = vec![
         nbd::Endpoint::Tcp(config.nbd.listen),
@@ -144,6 +145,22 @@ pub(crate) fn nbd(
             service: "NBD",
             reason: error.to_string(),
         },
+    })
+}
+
+fn nbd_tls(config: &NbdConfig, own: &Identity) -> Result<nbd::Tls, StartError> {
+    let brought = match (&config.certificate, &config.key) {
+        (Some(certificate), Some(key)) => Some(Identity::load_pem(certificate, key)?),
+        _ => None,
+    };
+    let tls = || {
+        let identity = brought.as_ref().unwrap_or(own);
+        identity.nbd_config(config.client_authority.as_deref())
+    };
+    Ok(match config.tls {
+        NbdTls::Off => nbd::Tls::Off,
+        NbdTls::Allow => nbd::Tls::Allowed(tls()?),
+        NbdTls::Require => nbd::Tls::Required(tls()?),
     })
 }
 
@@ -246,6 +263,7 @@ pub(crate) fn collect(metrics: &mut Metrics, repository: &Repository, nfs: &nfs:
 }
 
 pub(crate) fn addresses(
+    config: &Config,
     state: &StateFolder,
     nbd: &nbd::Server,
     nfs: &nfs::Server,
@@ -258,6 +276,7 @@ pub(crate) fn addresses(
     Ok(Addresses {
         api: api.address(),
         nbd: tcp.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+        nbd_tls: config.nbd.tls,
         nbd_socket: state.nbd_socket(),
         nfs: nfs.nfs_address(),
         portmapper: nfs.portmap_address(),

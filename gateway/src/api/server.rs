@@ -35,7 +35,7 @@ pub struct Listeners {
     address: SocketAddr,
     control: UnixListener,
     control_path: PathBuf,
-    identity: Identity,
+    fingerprint: Fingerprint,
     tls: Arc<rustls::ServerConfig>,
 }
 
@@ -60,13 +60,16 @@ struct Shared {
 }
 
 impl Listeners {
-    /// Takes the port and the socket, and loads or makes the certificate.
+    /// Takes the port and the socket.
     ///
     /// # Errors
     /// If a port is taken or the certificate cannot be used.
-    pub async fn bind(config: &Config, state: &StateFolder) -> Result<Self, StartError> {
-        let identity = Identity::load_or_create(state, &config.api.certificate_names)?;
-        let tls = identity.server_config()?;
+    pub async fn bind(
+        config: &Config,
+        state: &StateFolder,
+        identity: &Identity,
+    ) -> Result<Self, StartError> {
+        let tls = identity.http_config()?;
         let wanted = config.api.listen;
         let tcp = TcpListener::bind(wanted)
             .await
@@ -88,7 +91,7 @@ impl Listeners {
             address,
             control,
             control_path,
-            identity,
+            fingerprint: identity.fingerprint(),
             tls,
         })
     }
@@ -100,7 +103,7 @@ impl Listeners {
 
     /// What clients pin.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.identity.fingerprint()
+        self.fingerprint
     }
 
     /// Serves from now on.

@@ -161,7 +161,8 @@ fn describe(session: &SessionView) -> String {
             disk.name,
             size(disk.size_bytes)
         ));
-        for url in [&disk.urls.nbd, &disk.urls.nbd_unix, &disk.urls.nfs]
+        let urls = &disk.urls;
+        for url in [&urls.nbd, &urls.nbds, &urls.nbd_unix, &urls.nfs]
             .into_iter()
             .flatten()
         {

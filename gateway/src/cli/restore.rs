@@ -310,6 +310,9 @@ fn convert(
     };
     let converted = match url {
         Some(url) => run_convert(&url, target, format),
+        None if urls.nbds.is_some() => Err(anyhow!(
+            "the daemon takes NBD under TLS only, and this command has no certificates for qemu-img; run it on the daemon's machine, or restore raw and convert that"
+        )),
         None => Err(anyhow!(
             "the session {} is not served over NBD",
             session.session

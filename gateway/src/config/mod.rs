@@ -8,7 +8,8 @@ mod units;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use peers::{BadPeers, Peers};
 pub use units::{ByteSize, Span, UnitError};
@@ -89,10 +90,31 @@ pub struct ApiConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NbdConfig {
-    /// Where it listens; none: unix socket only.
+    /// Where it listens; the unix socket in the state folder comes besides.
     pub listen: SocketAddr,
     /// Connections at once.
     pub connections: usize,
+    /// Whether connections over TCP are protected by TLS.
+    pub tls: NbdTls,
+    /// A certificate chain in PEM, instead of the daemon's self-made certificate.
+    pub certificate: Option<PathBuf>,
+    /// The private key of `certificate`, in PEM.
+    pub key: Option<PathBuf>,
+    /// Certificates in PEM, one of which must have signed that of each client.
+    pub client_authority: Option<PathBuf>,
+}
+
+/// Whether NBD over TCP is protected by TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NbdTls {
+    /// Never.
+    #[default]
+    Off,
+    /// If the client asks for it.
+    Allow,
+    /// Always.
+    Require,
 }
 
 /// The NFS server.
@@ -203,6 +225,9 @@ pub enum ConfigError {
         "no repository is named; give --repository DIR, or set `path` under [repository] in the configuration"
     )]
     NoRepository,
+    /// Two settings that do not go together.
+    #[error("{0}")]
+    Contradiction(&'static str),
 }
 
 impl Config {
@@ -261,12 +286,25 @@ impl Config {
     /// Refuses what cannot work.
     ///
     /// # Errors
-    /// [`ConfigError::NoRepository`].
+    /// [`ConfigError::NoRepository`] or [`ConfigError::Contradiction`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.repository.path.as_os_str().is_empty() {
             return Err(ConfigError::NoRepository);
         }
-        Ok(())
+        self.nbd.check()
+    }
+}
+
+impl NbdConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let rule = if self.certificate.is_some() != self.key.is_some() {
+            "[nbd] certificate and key belong together; set both, or neither to use the daemon's own certificate"
+        } else if self.client_authority.is_some() && self.tls != NbdTls::Require {
+            "[nbd] client_authority would keep nobody out who does without TLS; set tls = \"require\" with it"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::Contradiction(rule))
     }
 }
 
@@ -303,6 +341,10 @@ impl Default for NbdConfig {
         Self {
             listen: loopback(10809),
             connections: 1024,
+            tls: NbdTls::Off,
+            certificate: None,
+            key: None,
+            client_authority: None,
         }
     }
 }
@@ -401,9 +443,29 @@ mod tests {
             "engine_threads",
             "portmapper",
             "idle_timeout",
+            "certificate",
+            "key",
+            "client_authority",
         ] {
             let name = key.rsplit('.').next().unwrap();
             assert!(text.contains(name), "{key} is not in the example");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_what_to_do() {
+        for (text, word) in [
+            ("certificate = \"/c\"", "certificate and key"),
+            ("key = \"/k\"", "certificate and key"),
+            ("client_authority = \"/a\"", "tls = \"require\""),
+            (
+                "tls = \"allow\"\nclient_authority = \"/a\"",
+                "tls = \"require\"",
+            ),
+        ] {
+            let text = format!("[repository]\npath = \"/r\"\n[nbd]\n{text}");
+            let error = Config::parse(&text).unwrap().check().unwrap_err();
+            assert!(error.to_string().contains(word), "{text}: {error}");
         }
     }
 

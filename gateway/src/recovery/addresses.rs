@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::NbdTls;
 use crate::state::Addresses;
 
 use super::record::{Protocol, SessionMode, SessionRecord, SessionState};
@@ -51,9 +52,12 @@ pub struct DiskView {
 /// Addresses of one disk.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct Urls {
-    /// NBD over TCP.
+    /// NBD over TCP without TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbd: Option<String>,
+    /// NBD over TCP and TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbds: Option<String>,
     /// NBD over the unix socket on the daemon's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbd_unix: Option<String>,
@@ -79,34 +83,30 @@ impl SessionView {
         let served = record.state == SessionState::Active;
         let nbd = served && record.protocols.contains(&Protocol::Nbd);
         let nfs = served && record.protocols.contains(&Protocol::Nfs);
-        let nbd_address = reachable(addresses.nbd);
         let nfs_address = reachable(addresses.nfs);
         let disks: Vec<DiskView> = record
             .disks
             .iter()
-            .map(|disk| DiskView {
-                disk: disk.number,
-                name: disk.name.clone(),
-                size_bytes: disk.size_bytes,
-                urls: Urls {
-                    nbd: nbd.then(|| {
-                        format!("nbd://{nbd_address}/{}/disk-{}", record.name, disk.number)
-                    }),
-                    nbd_unix: nbd
-                        .then(|| unix_url(&addresses.nbd_socket, &record.name, disk.number)),
-                    nfs: nfs.then(|| {
-                        format!(
-                            "{}/disk-{}.raw",
-                            nfs_url(nfs_address, &record.name),
-                            disk.number
-                        )
-                    }),
-                },
+            .map(|disk| {
+                let mut urls = Urls::default();
+                if nbd {
+                    urls.add_nbd(record, disk.number, addresses);
+                }
+                if nfs {
+                    let folder = nfs_url(nfs_address, &record.name);
+                    urls.nfs = Some(format!("{folder}/disk-{}.raw", disk.number));
+                }
+                DiskView {
+                    disk: disk.number,
+                    name: disk.name.clone(),
+                    size_bytes: disk.size_bytes,
+                    urls,
+                }
             })
             .collect();
         let mut attach = Vec::new();
         for disk in disks.iter().filter(|_| nbd) {
-            attach.extend(nbd_commands(record, disk, nbd_address));
+            attach.extend(nbd_commands(record, disk, addresses));
         }
         if nfs {
             attach.extend(nfs_commands(record, nfs_address));
@@ -126,11 +126,30 @@ impl SessionView {
     }
 }
 
+impl Urls {
+    fn add_nbd(&mut self, record: &SessionRecord, disk: usize, addresses: &Addresses) {
+        let place = format!("{}/{}/disk-{disk}", reachable(addresses.nbd), record.name);
+        let (plain, tls) = match addresses.nbd_tls {
+            NbdTls::Off => (true, false),
+            NbdTls::Allow => (true, true),
+            NbdTls::Require => (false, true),
+        };
+        self.nbd = plain.then(|| format!("nbd://{place}"));
+        self.nbds = tls.then(|| format!("nbds://{place}"));
+        self.nbd_unix = Some(unix_url(&addresses.nbd_socket, &record.name, disk));
+    }
+}
+
 fn nbd_commands(
     record: &SessionRecord,
     disk: &DiskView,
-    address: SocketAddr,
+    addresses: &Addresses,
 ) -> Vec<AttachCommand> {
+    let address = reachable(addresses.nbd);
+    let (option, attribute) = match addresses.nbd_tls {
+        NbdTls::Require => (" -enable-tls -cacertfile ca-cert.pem", " tls='yes'"),
+        NbdTls::Off | NbdTls::Allow => ("", ""),
+    };
     let export = format!("{}/disk-{}", record.name, disk.disk);
     let read_only = if record.mode == SessionMode::ReadOnly {
         " -readonly"
@@ -148,7 +167,7 @@ fn nbd_commands(
             system: "linux".to_owned(),
             what: format!("disk {} as a block device over NBD", disk.disk),
             command: format!(
-                "nbd-client {host} {port} /dev/nbd{} -N {export}{read_only} -persist",
+                "nbd-client {host} {port} /dev/nbd{} -N {export}{read_only}{option} -persist",
                 disk.disk
             ),
         },
@@ -157,7 +176,7 @@ fn nbd_commands(
             what: format!("disk {} in the domain's devices", disk.disk),
             command: format!(
                 "<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd' \
-                 name='{export}'><host name='{host}' port='{port}'/></source><target dev='vd{}' bus='virtio'/>\
+                 name='{export}'{attribute}><host name='{host}' port='{port}'/></source><target dev='vd{}' bus='virtio'/>\
                  {xml_read_only}</disk>",
                 letter(disk.disk)
             ),
@@ -252,9 +271,10 @@ mod tests {
             state: SessionState::Active,
             seal: None,
         };
-        let addresses = Addresses {
+        let mut addresses = Addresses {
             api: "127.0.0.1:8700".parse().unwrap(),
             nbd: "0.0.0.0:10809".parse().unwrap(),
+            nbd_tls: NbdTls::Off,
             nbd_socket: "/run/a b/nbd.sock".into(),
             nfs: "127.0.0.1:2049".parse().unwrap(),
             portmapper: None,
@@ -278,6 +298,20 @@ mod tests {
             "{unix}"
         );
         assert_eq!(view.created, "1970-01-01T00:00:00Z");
+        assert!(urls.nbds.is_none());
+        addresses.nbd_tls = NbdTls::Allow;
+        let urls = SessionView::new(&record, &addresses).disks[0].urls.clone();
+        assert!(urls.nbd.is_some());
+        assert_eq!(
+            urls.nbds.as_deref(),
+            Some("nbds://127.0.0.1:10809/web01-3/disk-0")
+        );
+        addresses.nbd_tls = NbdTls::Require;
+        let view = SessionView::new(&record, &addresses);
+        let urls = &view.disks[0].urls;
+        assert!(urls.nbd.is_none() && urls.nbds.is_some() && urls.nbd_unix.is_some());
+        assert!(view.attach[0].command.contains(" -enable-tls "));
+        assert!(view.attach[1].command.contains(" tls='yes'>"));
         record.state = SessionState::Stopped;
         let view = SessionView::new(&record, &addresses);
         assert!(

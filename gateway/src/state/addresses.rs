@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::NbdTls;
+
 use super::{StateError, StateFolder};
 
 /// Real addresses of a running daemon.
@@ -17,6 +19,9 @@ pub struct Addresses {
     /// NBD over TCP.
     #[schema(value_type = String)]
     pub nbd: SocketAddr,
+    /// Whether NBD over TCP is protected by TLS.
+    #[serde(default)]
+    pub nbd_tls: NbdTls,
     /// NBD on this machine.
     #[schema(value_type = String)]
     pub nbd_socket: PathBuf,

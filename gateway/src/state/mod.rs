@@ -3,6 +3,7 @@
 //! | name | what |
 //! |---|---|
 //! | `certificate.der`, `key.der` | the self-made certificate and its key |
+//! | `certificate.pem` | the certificate again, for NBD clients |
 //! | `tokens.json`, `token` | hashes of all tokens; the first one in clear, for the command line |
 //! | `repository` | the repository whose daemon this is the folder of |
 //! | `lock` | held while a daemon runs |
@@ -87,9 +88,19 @@ pub enum StateError {
         /// Whose it is.
         found: String,
     },
-    /// The certificate could not be made or used.
-    #[error("cannot make the certificate of the HTTP interface: {0}")]
+    /// A certificate could not be made, or does not fit its key.
+    #[error("cannot use the certificate: {0}; check that certificate and key belong together")]
     Certificate(String),
+    /// A file that the configuration names for TLS is not what it should be.
+    #[error("cannot use {} for TLS: {detail}; {remedy}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        detail: String,
+        /// What to do.
+        remedy: &'static str,
+    },
 }
 
 impl StateFolder {

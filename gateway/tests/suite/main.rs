@@ -10,6 +10,7 @@ mod backups;
 mod cli;
 mod hostile;
 mod keys;
+mod nbd_tls;
 mod recovery;
 mod startup;
 mod support;

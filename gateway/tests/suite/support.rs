@@ -235,6 +235,17 @@ pub(crate) fn command() -> Command {
     command
 }
 
+/// Whether another's program is here. A test that lacks one is skipped on a laptop and fails where `CI` is set.
+pub(crate) fn need(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    assert!(
+        found || std::env::var_os("CI").is_none(),
+        "{program} is missing, and CI is set"
+    );
+    found
+}
+
 pub(crate) fn json_of(output: &Output) -> Value {
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()

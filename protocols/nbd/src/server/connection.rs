@@ -99,7 +99,7 @@ where
     let deadline = tokio::time::Instant::now() + shared.limits.handshake_timeout;
     let timeout = |_| ConnectionError::HandshakeTimeout;
     let mut greeting = Vec::new();
-    let mut handshake = Handshake::start(shared.tls, &mut greeting);
+    let mut handshake = Handshake::start(shared.tls_for(&peer), &mut greeting);
     let mut negotiation = Negotiation {
         input: BytesMut::new(),
         output: greeting,

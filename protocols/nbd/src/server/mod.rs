@@ -17,7 +17,7 @@ use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::directory::ExportDirectory;
+use crate::directory::{ExportDirectory, Peer, PeerAddress};
 use crate::error::StartError;
 use crate::metrics::Metrics;
 use crate::session::{TlsMode, TransmissionLimits};
@@ -41,7 +41,8 @@ pub enum Tls {
     Off,
     /// If the client asks for it.
     Allowed(Arc<rustls::ServerConfig>),
-    /// Always; nothing is told before.
+    /// Always over TCP: nothing is told before. Over a unix socket, which no network sees and whose file says who may
+    /// come, the client decides.
     Required(Arc<rustls::ServerConfig>),
 }
 
@@ -200,6 +201,14 @@ impl Shared {
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
+        }
+    }
+
+    /// What TLS means on a connection of `peer`.
+    fn tls_for(&self, peer: &Peer) -> TlsMode {
+        match (self.tls, peer.address) {
+            (TlsMode::Required, PeerAddress::Unix { .. }) => TlsMode::Allowed,
+            (mode, _) => mode,
         }
     }
 

@@ -204,6 +204,13 @@ fn plaintext_is_refused_where_tls_is_required_and_not_where_it_is_allowed() {
         }) => {}
         other => panic!("{other:?}"),
     }
+    assert_eq!(
+        Client::list(&fixture.unix_address(), &options())
+            .unwrap()
+            .len(),
+        1,
+        "a unix socket needs no TLS"
+    );
     let (fixture, ..) = guarded(Tls::Allowed);
     assert_eq!(
         Client::list(&fixture.tcp_address(), &options())
