@@ -104,11 +104,16 @@ impl Exports {
             .store(SystemClock.now().0, Ordering::Relaxed);
     }
 
-    /// Ends serving a session: NBD connections finish what is in flight and close, NFS handles become stale.
+    /// Ends serving a session: NBD connections finish what is in flight and close, NFS handles become stale. Changes of
+    /// the folder that are under way end first.
     pub fn hide(&self, name: &str) {
-        if let Some(session) = self.served.write().remove(name) {
+        let hidden = self.served.write().remove(name);
+        if let Some(session) = hidden {
             self.by_number.write().remove(&session.number);
             session.withdrawn.cancel();
+            if let Some(folder) = &session.folder {
+                folder.close();
+            }
             self.changed_nanoseconds
                 .store(SystemClock.now().0, Ordering::Relaxed);
         }

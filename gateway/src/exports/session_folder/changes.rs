@@ -315,6 +315,7 @@ impl SessionFolder {
     }
 
     fn log(&self, log: &mut Log, change: &Change) -> Result<(), ExportError> {
+        log.shorten(&self.table.read());
         log.append(change).map_err(|error| {
             let detail = format!("cannot make a change of names durable: {error}").into();
             match error.kind() {

@@ -2,10 +2,11 @@
 //!
 //! One line for each change: 16 hexadecimal digits of the BLAKE3 of the rest, a space, a JSON object, a line feed. The
 //! first line is the header. A last line that is not whole was never answered and is cut; any other is damage. When
-//! most lines are history, opening rewrites the log as one line for each object, in one durable step.
+//! most lines are history, the log is rewritten as one line for each object, in one durable step.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use export::FileId;
@@ -21,6 +22,10 @@ use super::table::Table;
 pub(super) struct Log {
     file: File,
     path: PathBuf,
+    /// Changes in the file.
+    lines: usize,
+    /// From so many lines on a rewrite is worth a try.
+    rewrite_from: usize,
     /// A write or sync failed, so nothing is known of what is on disk: no more changes until a restart.
     poisoned: bool,
 }
@@ -86,9 +91,10 @@ impl Log {
         let disk = SystemDisk::new(folder);
         if !path.try_exists()? {
             let table = Table::new(now);
-            disk.replace(Path::new(FILE), &encode_all(&table.snapshot()))
+            let snapshot = table.snapshot();
+            disk.replace(Path::new(FILE), &encode_all(&snapshot))
                 .map_err(|error| error.source)?;
-            return Ok((Self::append_to(path)?, table));
+            return Ok((Self::append_to(path, snapshot.len())?, table));
         }
         let text = std::fs::read(&path)?;
         let (changes, whole_bytes) = decode_all(&text, &path)?;
@@ -96,16 +102,47 @@ impl Log {
         for change in &changes {
             table.apply(change);
         }
-        let snapshot = table.snapshot();
-        if changes.len() > 64 && changes.len() > 4 * snapshot.len() {
-            disk.replace(Path::new(FILE), &encode_all(&snapshot))
-                .map_err(|error| error.source)?;
-        } else if whole_bytes < text.len() {
+        if whole_bytes < text.len() {
             let file = OpenOptions::new().write(true).open(&path)?;
             file.set_len(whole_bytes as u64)?;
             file.sync_all()?;
         }
-        Ok((Self::append_to(path)?, table))
+        let mut log = Self::append_to(path, changes.len())?;
+        log.shorten(&table);
+        Ok((log, table))
+    }
+
+    /// Rewrites the log as the shortest one that gives `table`, which is what the log gives now, if most of it is
+    /// history. Where that fails the log goes on as it was.
+    pub(super) fn shorten(&mut self, table: &Table) {
+        if self.poisoned || self.lines < self.rewrite_from {
+            return;
+        }
+        let snapshot = table.snapshot();
+        if self.lines < HISTORY * snapshot.len() {
+            self.rewrite_from = HISTORY * snapshot.len();
+            return;
+        }
+        if let Err(error) = self.rewrite(&snapshot) {
+            tracing::warn!(log = %self.path.display(), %error, "a names log cannot be made shorter");
+            self.rewrite_from = self.lines.saturating_mul(2);
+        }
+    }
+
+    fn rewrite(&mut self, changes: &[Change]) -> io::Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let replaced = SystemDisk::new(folder).replace(Path::new(FILE), &encode_all(changes));
+        // Whatever was answered, what has the name now is the log. If it took the name and that may not last, nobody
+        // knows which of the two a power failure leaves.
+        let before = self.file.metadata()?.ino();
+        let file = OpenOptions::new().append(true).open(&self.path)?;
+        let is_new = file.metadata()?.ino() != before;
+        self.poisoned = is_new && replaced.is_err();
+        replaced.map_err(|error| error.source)?;
+        self.file = file;
+        self.lines = changes.len();
+        self.rewrite_from = LINES_MIN.max(HISTORY * self.lines);
+        Ok(())
     }
 
     /// Appends a change; it is durable when this returns.
@@ -122,14 +159,17 @@ impl Log {
             .write_all(&encode(change))
             .and_then(|()| self.file.sync_data());
         self.poisoned = written.is_err();
+        self.lines += 1;
         written
     }
 
-    fn append_to(path: PathBuf) -> io::Result<Self> {
+    fn append_to(path: PathBuf, lines: usize) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).open(&path)?;
         Ok(Self {
             file,
             path,
+            lines,
+            rewrite_from: LINES_MIN,
             poisoned: false,
         })
     }
@@ -219,6 +259,10 @@ fn checksum(text: &[u8]) -> String {
 }
 
 const FILE: &str = "names.log";
+/// A log below so many lines is short enough.
+const LINES_MIN: usize = 64;
+/// So many times what is needed is too long.
+const HISTORY: usize = 4;
 pub(super) const VERSION: u32 = 1;
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! beside them. What is made is kept in the daemon's state folder: names and attributes in a log that is durable before
 //! the answer ([`log`]), content in one file for each object. Ids count upwards and are never used again.
 //!
-//! Two kinds of locks: `changes` is held by whoever changes names and attributes, while the log is synced; the table
-//! itself is locked only for moments, so that nobody who merely looks waits for a disk.
+//! Locks, in the order in which they are taken: `taking` is shared by all calls that change something and held alone by
+//! the one that closes the folder; `changes` is held by whoever changes names and attributes, while the log is synced;
+//! the table itself is locked only for moments, so that nobody who merely looks waits for a disk.
 
 mod changes;
 mod content;
@@ -26,7 +27,7 @@ use export::{
     Attributes, BlockExport, Caller, CreateMode, Created, DirectoryEntry, Durability, ExportError,
     FileExport, FileId, FileRead, SetAttributes, Statistics, Written,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use repo::clock::{Clock, SystemClock};
 
 use content::Content;
@@ -42,10 +43,20 @@ pub struct SessionFolder {
     content: Content,
     table: RwLock<Table>,
     changes: Mutex<Log>,
+    taking: RwLock<Taking>,
     clock: Arc<dyn Clock>,
     limits: FolderLimits,
-    access: FolderAccess,
     space: PathBuf,
+}
+
+/// Whether calls that change something are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    Changes,
+    /// Only calls that look: the restore point itself is shown.
+    Looks,
+    /// Somebody else may have the files by now.
+    Nothing,
 }
 
 /// A disk in the folder.
@@ -107,16 +118,24 @@ impl SessionFolder {
             content,
             table: RwLock::new(table),
             changes: Mutex::new(log),
+            taking: RwLock::new(match access {
+                FolderAccess::ReadWrite => Taking::Changes,
+                FolderAccess::ReadOnly => Taking::Looks,
+            }),
             clock,
             limits,
-            access,
             space: space.to_owned(),
         })
     }
 
     /// Whether the folder refuses changes.
     pub fn is_read_only(&self) -> bool {
-        self.access == FolderAccess::ReadOnly
+        *self.taking.read() == Taking::Looks
+    }
+
+    /// Lets the changes that are under way end, and takes no more: the folder may be opened anew after this.
+    pub fn close(&self) {
+        *self.taking.write() = Taking::Nothing;
     }
 
     fn node(&self, file: FileId) -> Result<Arc<Node>, ExportError> {
@@ -130,11 +149,9 @@ impl SessionFolder {
             .ok_or(ExportError::Stale)
     }
 
-    fn check_writable(&self) -> Result<(), ExportError> {
-        match self.access {
-            FolderAccess::ReadWrite => Ok(()),
-            FolderAccess::ReadOnly => Err(ExportError::ReadOnly),
-        }
+    /// The right to change something, which keeps the folder from being closed.
+    fn writing(&self) -> Result<Writing<'_>, ExportError> {
+        check_writing(self.taking.read())
     }
 
     fn written(&self, node: &Node, end: u64, durability: Durability) -> Written {
@@ -173,6 +190,16 @@ impl SessionFolder {
     }
 }
 
+type Writing<'a> = RwLockReadGuard<'a, Taking>;
+
+fn check_writing(taking: Writing<'_>) -> Result<Writing<'_>, ExportError> {
+    match *taking {
+        Taking::Changes => Ok(taking),
+        Taking::Looks => Err(ExportError::ReadOnly),
+        Taking::Nothing => Err(ExportError::Stale),
+    }
+}
+
 impl FileExport for SessionFolder {
     fn root(&self) -> FileId {
         table::ROOT
@@ -202,7 +229,7 @@ impl FileExport for SessionFolder {
         file: FileId,
         change: &SetAttributes,
     ) -> Result<Attributes, ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         self.change_attributes(file, change)
     }
 
@@ -260,7 +287,7 @@ impl FileExport for SessionFolder {
         data: &[Bytes],
         durability: Durability,
     ) -> Result<Written, ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         let node = self.node(file)?;
         match node.body() {
             Body::Disk(number) => {
@@ -279,7 +306,7 @@ impl FileExport for SessionFolder {
         offset: u64,
         data: &[Bytes],
     ) -> Option<Result<Written, ExportError>> {
-        self.check_writable().ok()?;
+        let _writing = check_writing(self.taking.try_read()?).ok()?;
         let node = self.node(file).ok()?;
         let Body::Disk(number) = node.body() else {
             return None;
@@ -315,7 +342,7 @@ impl FileExport for SessionFolder {
         mode: CreateMode,
         attributes: &SetAttributes,
     ) -> Result<Created, ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         self.create_file(caller, directory, name, mode, attributes)
     }
 
@@ -326,7 +353,7 @@ impl FileExport for SessionFolder {
         name: &[u8],
         attributes: &SetAttributes,
     ) -> Result<Created, ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         self.create_other(caller, directory, name, node::Made::Directory, attributes)
     }
 
@@ -338,7 +365,7 @@ impl FileExport for SessionFolder {
         target: &[u8],
         attributes: &SetAttributes,
     ) -> Result<Created, ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         if target.is_empty() || target.len() > SYMLINK_BYTES_MAX {
             return Err(ExportError::NameTooLong);
         }
@@ -359,7 +386,7 @@ impl FileExport for SessionFolder {
     }
 
     fn remove(&self, _: &Caller, directory: FileId, name: &[u8]) -> Result<(), ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         self.remove_name(directory, name, changes::Wanted::NotDirectory)
     }
 
@@ -369,7 +396,7 @@ impl FileExport for SessionFolder {
         directory: FileId,
         name: &[u8],
     ) -> Result<(), ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         self.remove_name(directory, name, changes::Wanted::Directory)
     }
 
@@ -381,7 +408,7 @@ impl FileExport for SessionFolder {
         to_directory: FileId,
         to: &[u8],
     ) -> Result<(), ExportError> {
-        self.check_writable()?;
+        let _writing = self.writing()?;
         self.move_name((from_directory, from), (to_directory, to))
     }
 }
