@@ -110,11 +110,16 @@ impl Sessions {
     /// Stores a record and remembers it.
     pub(super) fn keep(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
         record.store(&self.state)?;
+        self.remember(record);
+        Ok(())
+    }
+
+    /// What this process goes by from now on, stored or not.
+    pub(super) fn remember(&self, record: &SessionRecord) {
         self.records
             .lock()
             .by_name
             .insert(record.name.clone(), record.clone());
-        Ok(())
     }
 
     /// Ends serving and removes overlays, folder and record, in an order that can be resumed anywhere.

@@ -6,6 +6,8 @@ use repo::{Point, PointKind, PointName, RepoError};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::exports::chain;
+
 use super::record::{SessionMode, SessionRecord, SessionState};
 use super::{RecoveryError, Sessions};
 
@@ -34,14 +36,29 @@ impl Sessions {
                 Ok(point)
             }
             Err(error) => {
-                self.thaw(&record)?;
-                record.state = before;
-                self.keep(&record)?;
-                if before == SessionState::Active {
-                    self.serve_or_stop(&mut record)?;
-                }
+                self.take_back(record, before);
                 Err(error)
             }
+        }
+    }
+
+    /// Brings a session back after a seal that came to nothing, which a full disk may have been the reason for: so
+    /// nothing here may depend on storing something. What the stored record says meanwhile is set right by the next
+    /// change, or by a restart, which finds that the seal made no point.
+    fn take_back(&self, mut record: SessionRecord, before: SessionState) {
+        record.state = before;
+        if let Err(error) = self.thaw(&record) {
+            tell(&record, "take writes again", &error);
+        }
+        if let Err(error) = self.keep(&record) {
+            tell(&record, "store the record", &error);
+            self.remember(&record);
+        }
+        if before == SessionState::Active
+            && let Err(error) = self.serve_or_stop(&mut record)
+        {
+            tell(&record, "serve it", &error);
+            self.remember(&record);
         }
     }
 
@@ -118,6 +135,15 @@ impl Sessions {
     }
 }
 
+fn tell(record: &SessionRecord, step: &'static str, error: &RecoveryError) {
+    tracing::error!(
+        session = record.name,
+        step,
+        error = chain(error),
+        "a seal failed, and so did a step of taking it back"
+    );
+}
+
 /// The configuration of the point below, with a note of what was sealed, and the mark of this very seal.
 fn sealed_configuration(base: &Point, record: &SessionRecord) -> serde_json::Value {
     let mut configuration = match &base.configuration {
@@ -129,4 +155,69 @@ fn sealed_configuration(base: &Point, record: &SessionRecord) -> serde_json::Val
         json!({ "seal": record.seal, "session": record.number, "name": record.name, "point": record.point }),
     );
     serde_json::Value::Object(configuration)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use repo::{CreateOptions, ImageBase, ImageSpec, OpenOptions, Repository, WorkloadName};
+
+    use super::super::StartRequest;
+    use super::*;
+    use crate::config::{Peers, RecoveryConfig};
+    use crate::exports::Exports;
+    use crate::state::StateFolder;
+
+    /// Sessions over a repository with the point `web@1` of one empty disk.
+    fn sessions(folder: &Path) -> Sessions {
+        let root = folder.join("repository");
+        Repository::create(&root, &CreateOptions::default()).unwrap();
+        let repository = Repository::open(&root, &OpenOptions::default()).unwrap();
+        let workload = WorkloadName::parse("web").unwrap();
+        let mut backup = repository.begin(&workload, PointKind::Full).unwrap();
+        let spec = ImageSpec {
+            name: "root".to_owned(),
+            size_bytes: 1 << 20,
+            base: ImageBase::Nothing,
+        };
+        let writer = backup.image(&spec).unwrap();
+        backup.finish_image(writer).unwrap();
+        backup.commit().unwrap();
+        let state = StateFolder::open(&folder.join("state")).unwrap();
+        let exports = Exports::new(&Peers::loopback());
+        Sessions::open(
+            repository,
+            exports,
+            Arc::new(state),
+            RecoveryConfig::default(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_failed_seal_gives_the_session_back_though_nothing_can_be_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let sessions = sessions(folder.path());
+        let request = StartRequest {
+            point: "web@1".to_owned(),
+            name: Some("lab".to_owned()),
+            ..StartRequest::default()
+        };
+        let mut record = sessions.start(&request).unwrap();
+        // As far as a seal comes before its point cannot be made.
+        record.state = SessionState::Sealing;
+        record.seal = Some(Uuid::new_v4());
+        sessions.keep(&record).unwrap();
+        sessions.exports.hide("lab");
+        // A folder in the place of the record keeps it from being stored, as a full disk would.
+        let stored = sessions.folder(&record).join("session.json");
+        std::fs::remove_file(&stored).unwrap();
+        std::fs::create_dir(&stored).unwrap();
+        sessions.take_back(record, SessionState::Active);
+        assert_eq!(sessions.find("lab").unwrap().state, SessionState::Active);
+        assert!(sessions.exports.session("lab").is_some(), "it is served");
+        std::fs::remove_dir(&stored).unwrap();
+        assert_eq!(sessions.seal("lab").unwrap().name.to_string(), "web@2");
+    }
 }
