@@ -6,6 +6,7 @@
 mod directory;
 mod earlier_points;
 mod overlay_disk;
+mod pieces;
 mod point_disk;
 mod session_folder;
 mod sessions_tree;

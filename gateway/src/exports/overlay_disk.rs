@@ -9,7 +9,7 @@ use export::{
 use repo::overlay::{Overlay, OverlayState};
 
 use super::earlier_points::{EarlierPoints, either};
-use super::point_disk::segments;
+use super::pieces;
 use super::status::status;
 
 /// An overlay as a block export. Its change map `written` shows what differs from the restore point below, the others
@@ -52,22 +52,15 @@ impl BlockExport for OverlayDisk {
     }
 
     fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
-        self.properties.check(offset, u64::from(length))?;
-        let mut pieces = Vec::new();
-        self.overlay
-            .read(offset, length, &mut pieces)
-            .map_err(|error| status(&error))?;
-        Ok(segments(pieces))
+        pieces::read(&self.properties, offset, length, |found| {
+            self.overlay.read(offset, length, found)
+        })
     }
 
     fn read_cached(&self, offset: u64, length: u32) -> Option<Result<Segments, ExportError>> {
-        if let Err(refused) = self.properties.check(offset, u64::from(length)) {
-            return Some(Err(refused));
-        }
-        let mut pieces = Vec::new();
-        self.overlay
-            .read_cached(offset, length, &mut pieces)
-            .then(|| Ok(segments(pieces)))
+        pieces::read_cached(&self.properties, offset, length, |found| {
+            self.overlay.read_cached(offset, length, found)
+        })
     }
 
     fn write(

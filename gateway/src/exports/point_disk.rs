@@ -7,6 +7,7 @@ use export::{
 use repo::Image;
 
 use super::earlier_points::EarlierPoints;
+use super::pieces;
 use super::status::status;
 
 /// A disk of a restore point as a read-only block export. Its change maps show what differs from earlier points.
@@ -40,22 +41,15 @@ impl BlockExport for PointDisk {
     }
 
     fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
-        self.properties.check(offset, u64::from(length))?;
-        let mut pieces = Vec::new();
-        self.image
-            .read(offset, length, &mut pieces)
-            .map_err(|error| status(&error))?;
-        Ok(segments(pieces))
+        pieces::read(&self.properties, offset, length, |found| {
+            self.image.read(offset, length, found)
+        })
     }
 
     fn read_cached(&self, offset: u64, length: u32) -> Option<Result<Segments, ExportError>> {
-        if let Err(refused) = self.properties.check(offset, u64::from(length)) {
-            return Some(Err(refused));
-        }
-        let mut pieces = Vec::new();
-        self.image
-            .read_cached(offset, length, &mut pieces)
-            .then(|| Ok(segments(pieces)))
+        pieces::read_cached(&self.properties, offset, length, |found| {
+            self.image.read_cached(offset, length, found)
+        })
     }
 
     fn write(&self, _: u64, _: &[Bytes], _: Durability) -> Result<(), ExportError> {
@@ -120,13 +114,4 @@ impl std::fmt::Debug for PointDisk {
             .field("properties", &self.properties)
             .finish_non_exhaustive()
     }
-}
-
-/// The pieces as an answer; nothing is copied.
-pub(super) fn segments(pieces: Vec<Bytes>) -> Segments {
-    let mut segments = Segments::new();
-    for piece in pieces {
-        segments.push(piece);
-    }
-    segments
 }
