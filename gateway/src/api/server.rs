@@ -14,7 +14,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,7 +56,10 @@ struct Shared {
     stop: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
-    places: Arc<Semaphore>,
+    /// Connections over TLS that may still come.
+    remote_places: Arc<Semaphore>,
+    /// The same of the control socket: strangers who hold all of the others do not keep the operator out.
+    local_places: Arc<Semaphore>,
 }
 
 impl Listeners {
@@ -114,7 +117,8 @@ impl Listeners {
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            places: Arc::new(Semaphore::new(core.config.api.connections)),
+            remote_places: Arc::new(Semaphore::new(core.config.api.connections)),
+            local_places: Arc::new(Semaphore::new(core.config.api.connections)),
         };
         let server = ApiServer {
             stop: shared.stop.clone(),
@@ -151,7 +155,7 @@ impl ApiServer {
 }
 
 async fn accept_remote(listener: TcpListener, acceptor: TlsAcceptor, shared: Shared) {
-    while let Some(permit) = shared.place().await {
+    while let Some(permit) = shared.place(&shared.remote_places).await {
         let accepted = tokio::select! {
             () = shared.stop.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -179,7 +183,7 @@ async fn accept_remote(listener: TcpListener, acceptor: TlsAcceptor, shared: Sha
 }
 
 async fn accept_local(listener: UnixListener, shared: Shared) {
-    while let Some(permit) = shared.place().await {
+    while let Some(permit) = shared.place(&shared.local_places).await {
         let accepted = tokio::select! {
             () = shared.stop.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -213,10 +217,10 @@ async fn accept_local(listener: UnixListener, shared: Shared) {
 
 impl Shared {
     /// A place for one more connection; `None` when the server stops.
-    async fn place(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
             () = self.stop.cancelled() => None,
-            place = Arc::clone(&self.places).acquire_owned() => place.ok(),
+            place = Arc::clone(places).acquire_owned() => place.ok(),
         }
     }
 

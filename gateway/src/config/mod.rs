@@ -80,7 +80,7 @@ pub struct ApiConfig {
     pub read_timeout: Span,
     /// Longest time for a request that is neither an upload nor a hand-over.
     pub request_timeout: Span,
-    /// Connections at once.
+    /// Connections at once over TLS, and as many over the control socket.
     pub connections: usize,
     /// Whether `/metrics` answers without a token.
     pub metrics_without_token: bool,
