@@ -15,6 +15,7 @@ mod problem;
 mod recoveries;
 mod restore;
 mod server;
+mod tokens;
 mod workloads;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub use problem::Problem;
 pub use recoveries::{RecoveryBody, SealView};
 pub use restore::{RestoreBody, RestoredView};
 pub use server::{ApiServer, Listeners};
+pub use tokens::{TokenBody, TokenMade, TokenView};
 pub use workloads::WorkloadView;
 
 pub use handover::Descriptors;
@@ -73,6 +75,8 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(daemon::statistics))
         .routes(routes!(daemon::doctor))
         .routes(routes!(workloads::list))
+        .routes(routes!(tokens::list, tokens::add))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(points::list))
         .routes(routes!(keys::list, keys::add))
         .routes(routes!(keys::change, keys::remove))

@@ -10,6 +10,7 @@ use crate::backups::BackupError;
 use crate::exports::chain;
 use crate::framing::FramingError;
 use crate::recovery::RecoveryError;
+use crate::state::TokenError;
 
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -145,6 +146,19 @@ impl From<BackupError> for Problem {
             }
             BackupError::TooMany(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail),
             BackupError::WrongBase { .. } => Self::conflict("wrong-base", detail),
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let detail = chain(&error);
+        match error {
+            TokenError::BadName(_) => Self::bad_request(detail),
+            TokenError::Taken(_) => Self::conflict("name-taken", detail),
+            TokenError::TooMany => Self::conflict("too-many", detail),
+            TokenError::NoSuchToken(_) => Self::not_found(detail),
+            TokenError::State(error) => Self::internal(&error),
         }
     }
 }

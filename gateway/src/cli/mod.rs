@@ -18,6 +18,7 @@ mod restore;
 mod secret;
 mod serve;
 mod stats;
+mod token;
 mod verify;
 mod workload;
 
@@ -76,6 +77,9 @@ enum Verb {
     Key(key::KeyArgs),
     /// Show space and savings
     Stats,
+    /// Say who may use the daemon over the network
+    #[command(subcommand)]
+    Token(token::TokenVerb),
     /// Check this machine and the configuration
     Doctor(doctor::DoctorArgs),
     /// Print a completion script
@@ -115,6 +119,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Verify(arguments) => return verify::run(&arguments, &connect()?, &output),
         Verb::Key(arguments) => key::run(&arguments, connect, &output)?,
         Verb::Stats => stats::run(&connect()?, &output)?,
+        Verb::Token(verb) => token::run(&verb, &connect()?, &output)?,
         Verb::Doctor(arguments) => return doctor::run(&arguments, &daemon, &output),
         Verb::Completion(arguments) => completion::run(&arguments),
     }

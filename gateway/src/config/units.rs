@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A number of bytes, written with a unit: `"64MiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +103,36 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl Serialize for ByteSize {
+    /// In the largest unit of which it is a whole number, so that it comes back as it was.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let units = [("TiB", 40_u32), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let whole = units
+            .into_iter()
+            .find(|(_, shift)| self.0 > 0 && self.0.trailing_zeros() >= *shift);
+        let (unit, shift) = whole.unwrap_or(("B", 0));
+        serializer.collect_str(&format_args!("{}{unit}", self.0 >> shift))
+    }
+}
+
+impl Serialize for Span {
+    /// In the largest unit of which it is a whole number, so that it comes back as it was.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let all = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        let units = [
+            ("d", 86_400_000),
+            ("h", 3_600_000),
+            ("m", 60_000),
+            ("s", 1000),
+        ];
+        let whole = units
+            .into_iter()
+            .find(|(_, milliseconds)| all > 0 && all.is_multiple_of(*milliseconds));
+        let (unit, milliseconds) = whole.unwrap_or(("ms", 1));
+        serializer.collect_str(&format_args!("{}{unit}", all / milliseconds))
+    }
+}
+
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?
@@ -145,5 +175,17 @@ mod tests {
         }
         assert_eq!("2m".parse(), Ok(Span::seconds(120)));
         assert!("2 weeks".parse::<Span>().is_err());
+    }
+
+    #[test]
+    fn units_are_written_as_they_are_read() {
+        for text in ["0B", "512B", "65537B", "64KiB", "1536MiB", "3TiB"] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!(serde_json::to_value(size).unwrap(), text);
+        }
+        for text in ["0ms", "1500ms", "30s", "90m", "5h", "90d"] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!(serde_json::to_value(span).unwrap(), text);
+        }
     }
 }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 pub use addresses::Addresses;
 pub use certificate::{Fingerprint, Identity};
 pub(crate) use tokens::TOKEN_FILE;
-pub use tokens::Tokens;
+pub use tokens::{Role, TokenError, TokenRecord, Tokens, Verdict};
 
 /// The folder.
 #[derive(Debug)]

@@ -24,9 +24,84 @@ fn the_network_needs_a_token_and_the_right_certificate() {
         String::from_utf8(output.stderr).unwrap()
     };
     let wrong = refused("hf_0000", &addresses.fingerprint);
-    assert!(wrong.contains("the token is wrong"), "{wrong}");
+    assert!(
+        wrong.contains("the token is wrong or was revoked"),
+        "{wrong}"
+    );
     let other = refused(&daemon.token(), &"00".repeat(32));
     assert!(other.contains("fingerprint"), "{other}");
+}
+
+#[test]
+fn strangers_on_the_network_do_not_keep_the_operator_out() {
+    let daemon = Daemon::start_with(|config| config.api.connections = 1);
+    // It never begins its handshake, and holds the only place meanwhile.
+    let stranger = std::net::TcpStream::connect(daemon.gateway().addresses().api).unwrap();
+    for _ in 0..3 {
+        assert_eq!(daemon.call("GET", "/v1/workloads", "").status, 200);
+    }
+    drop(stranger);
+}
+
+#[test]
+fn tokens_are_made_used_within_their_role_and_revoked() {
+    let mut daemon = Daemon::start();
+    daemon.back_up("web01", &content(1));
+    let made = daemon.json(&["token", "add", "probe", "--role", "read-only"]);
+    let probe = made["token"].as_str().unwrap().to_owned();
+    let client = daemon.json(&["token", "add", "client", "--role", "backup"]);
+    let client = client["token"].as_str().unwrap().to_owned();
+    let brief = daemon.json(&["token", "add", "brief", "--expires-in", "1ms"]);
+    assert_eq!(brief["role"], "admin");
+    let brief = brief["token"].as_str().unwrap().to_owned();
+    let mode = std::fs::metadata(daemon.state().join("tokens.json")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&mode) & 0o077, 0);
+    daemon.restart();
+    let with = |token: &str, arguments: &[&str]| {
+        let addresses = daemon.gateway().addresses();
+        let mut command = daemon.plain_command();
+        command
+            .arg("--server")
+            .arg(format!("https://{}", addresses.api));
+        command.args(["--fingerprint", &addresses.fingerprint, "--token", token]);
+        command.args(arguments).output().unwrap()
+    };
+    let refused = |token: &str, arguments: &[&str], sentence: &str| {
+        let output = with(token, arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.contains(sentence), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    };
+    let disk = daemon.path("disk.raw");
+    let backup = ["backup", "image", "web01", disk.to_str().unwrap()];
+    let out = daemon.path("out.raw");
+    let restore = ["restore", "image", "web01@1", "--to", out.to_str().unwrap()];
+    assert!(with(&probe, &["point", "list"]).status.success());
+    refused(&probe, &backup, "use one with the role backup");
+    refused(&probe, &restore, "use one with the role admin");
+    refused(&probe, &["token", "list"], "use one with the role admin");
+    assert!(with(&client, &backup).status.success());
+    refused(&client, &restore, "use one with the role admin");
+    refused(&client, &["recover", "start", "web01@1"], "the role admin");
+    refused(&brief, &["point", "list"], "the token brief expired at ");
+    let listed = daemon.json(&["token", "list"]);
+    let names: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"])
+        .collect();
+    assert_eq!(names, ["brief", "client", "operator", "probe"]);
+    assert!(!listed.to_string().contains("hf_"), "{listed}");
+    daemon.json(&["token", "revoke", "probe"]);
+    refused(
+        &probe,
+        &["point", "list"],
+        "the token is wrong or was revoked",
+    );
+    let again = daemon.cli(&["token", "revoke", "probe"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("there is no token probe"));
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn help_texts() {
         ("help_recover_start", &["recover", "start", "--help"]),
         ("help_restore_image", &["restore", "image", "--help"]),
         ("help_demo", &["demo", "--help"]),
+        ("help_token_add", &["token", "add", "--help"]),
     ] {
         insta::assert_snapshot!(name, shown(arguments));
     }

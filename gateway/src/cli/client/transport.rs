@@ -127,6 +127,9 @@ impl Transport for Connection {
         let buffer = self.buffers.input_append_buf();
         let amount = match &mut self.stream {
             Stream::Local(stream) => stream.read(buffer)?,
+            Stream::Remote(stream) if self.closed.load(Ordering::Relaxed) => {
+                read_rest(stream, buffer)?
+            }
             Stream::Remote(stream) => stream.read(buffer)?,
         };
         self.buffers.input_appended(amount);
@@ -149,6 +152,26 @@ impl fmt::Debug for Connection {
             Stream::Local(_) => "Connection(local)",
             Stream::Remote(_) => "Connection(remote)",
         })
+    }
+}
+
+/// Reads from a connection that takes nothing any more. `StreamOwned` would first try to send what is left.
+fn read_rest(
+    stream: &mut StreamOwned<ClientConnection, TcpStream>,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    loop {
+        match stream.conn.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        if stream.conn.read_tls(&mut stream.sock)? == 0 {
+            return Ok(0);
+        }
+        stream
+            .conn
+            .process_new_packets()
+            .map_err(io::Error::other)?;
     }
 }
 
