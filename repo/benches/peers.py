@@ -5,7 +5,8 @@
 
 Builds `benches/engine.rs`, makes a dense data set (half random bytes, half pieces of source text) or takes a disk
 image, and prints a table: wall seconds, CPU seconds, bytes stored, and the ratio to ours. Peers that are not
-installed are left out and named. Each repository is made below --folder, which needs room for some ten times the data.
+installed are left out and named. With ENCRYPTED=1 in the environment ours is an encrypted repository. Each repository
+is made below --folder, which needs room for some ten times the data.
 """
 import argparse
 import json
