@@ -142,6 +142,9 @@ impl Catalog {
                 continue;
             }
             let path = Path::new("points").join(&folder.name);
+            // A point that is shown can be built upon, so it must not go again with the next power failure: whoever
+            // made its name may have come to his end before that was durable.
+            disk.sync_directory(&path)?;
             let mut marked = marks::FolderMarks::new();
             for item in disk.list(&path)? {
                 let place = marks::Place {

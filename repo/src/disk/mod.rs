@@ -107,6 +107,10 @@ pub trait DiskFile: Send + Sync + fmt::Debug + 'static {
     /// Starts writing what the kernel still holds for this range, without waiting. A hint.
     fn start_writeback(&self, offset: u64, length: u64);
 
+    /// Drops what the kernel holds of this file and takes for written, so that reads show what is on the storage: after
+    /// a failed sync, perhaps of an earlier process, that is not the same. To be called after [`sync`](DiskFile::sync).
+    fn forget_cached(&self) {}
+
     /// The length.
     fn length(&self) -> Result<u64, DiskError>;
 

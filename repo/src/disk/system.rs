@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, FallocateFlags, FlockOperation, IFlags, Mode, OFlags};
+use rustix::fs::{Advice, CWD, FallocateFlags, FlockOperation, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Protection, Space};
@@ -313,6 +313,12 @@ impl DiskFile for SystemFile {
 
     fn start_writeback(&self, _offset: u64, _length: u64) {
         // `sync_file_range` has no safe wrapper; the kernel's own flusher starts after a few seconds anyway.
+    }
+
+    fn forget_cached(&self) {
+        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed) {
+            tracing::debug!(path = %self.path.display(), %error, "a file stays in the page cache");
+        }
     }
 
     fn length(&self) -> Result<u64, DiskError> {

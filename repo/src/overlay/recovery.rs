@@ -69,8 +69,10 @@ pub(super) fn replay(
         position.end = SEGMENT_HEADER_BYTES as u64;
     }
     let mut scan = Scan::open(segments, position.segment)?;
-    let end = find_end(segments, &mut scan, position, position.sequence)?;
+    // What is found must be on the storage, not only in a page cache that a failed sync has left wrong.
     scan.file.sync()?;
+    scan.file.forget_cached();
+    let end = find_end(segments, &mut scan, position, position.sequence)?;
     while position.end < end {
         let Some(record) = scan.record(&position)? else {
             return Err(segments.corrupt(position.segment, "it changes while it is read"));

@@ -77,6 +77,10 @@ impl FoundPack {
         // Those that are sealed may be such that nobody can open them for writing.
         let path = pack_path(self.number, self.epoch);
         let file = disk.open(&path, Access::Read, Caching::Direct)?;
+        // What is found must be on the storage: the process that wrote it may have come to its end before its sync, or
+        // that failed and has left a page cache that shows more than is there.
+        file.sync()?;
+        file.forget_cached();
         if self.has_parity && !matches!(read_ending(file.as_ref()), Ok(Ending::Sealed { .. })) {
             self.mend(disk, &file)?;
         }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use repo::clock::{ManualClock, UnixNanoseconds};
 use repo::disk::{Disk, Effect, Fault, Operation, SimulatedDisk};
-use repo::{ImageBase, ImageSpec, PointKind, PointName, RepoError, Repository, VerifyScope};
+use repo::{
+    ImageBase, ImageSpec, PointKind, PointName, RepoError, Repository, SimulatedIndex, VerifyScope,
+};
 
 use crate::support::{Mode, noise, read_all, workload};
 
@@ -325,4 +327,83 @@ fn make_room_again(mode: Mode) {
         drop(repository);
         check(&disk.fork().crash(1), mode, &told, "after room was made");
     }
+}
+
+/// A commit that was not answered may be there. Once it was shown, somebody builds on it, so it must stay.
+#[test]
+fn a_point_that_was_shown_does_not_go_again() {
+    let mut shown = 0;
+    for seed in 0..12 {
+        let disk = SimulatedDisk::new();
+        let mut told = Acknowledged::default();
+        let before = {
+            let disk = SimulatedDisk::new();
+            let repository = fresh_on(&disk);
+            let content = noise(1, SIZE);
+            back_up(&repository, &mut told, &content, &[(0, content.clone())]).unwrap();
+            disk.operations()
+        };
+        let repository = fresh_on(&disk);
+        // The last call of a commit publishes the manifest.
+        disk.inject(Fault::StopAt {
+            operation: before - 1,
+            effect: Effect::Whole,
+        });
+        let content = noise(1, SIZE);
+        back_up(&repository, &mut told, &content, &[(0, content.clone())]).unwrap_err();
+        let disk = disk.kill();
+        let points = open(&disk, Mode::Plain).unwrap().points(None).len();
+        let later = open(&disk.crash(seed), Mode::Plain).unwrap();
+        assert_eq!(later.points(None).len(), points, "seed {seed}");
+        shown += points;
+    }
+    assert_eq!(shown, 12, "the manifest was named when the process ended");
+}
+
+/// The process ends between writing a pack's table and its sync; what the next one reads may be in memory only.
+#[test]
+fn a_table_that_was_not_synced_is_synced_before_it_is_believed() {
+    for seed in 0..30 {
+        let disk = SimulatedDisk::new();
+        let repository = fresh_on(&disk);
+        let mut told = Acknowledged::default();
+        let content = noise(1, SIZE);
+        back_up(&repository, &mut told, &content, &[(0, content.clone())]).unwrap();
+        let writes = disk.operations();
+        // Closing writes the table of the first pack, and stops at its sync.
+        disk.inject(Fault::StopAt {
+            operation: writes + 1,
+            effect: Effect::Nothing,
+        });
+        repository.close().unwrap_err();
+        let disk = disk.kill();
+        let index = SimulatedIndex::new();
+        drop(open_knowing(&disk, &index));
+        let disk = disk.crash(seed);
+        let repository = open_knowing(&disk, &index);
+        let report = repository
+            .verify(&VerifyScope::All, &mut |_| {
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert!(report.is_sound(), "seed {seed}: {:?}", report.damaged);
+    }
+}
+
+fn fresh_on(disk: &SimulatedDisk) -> Repository {
+    let clock = ManualClock::new(UnixNanoseconds(1_000));
+    let options = Mode::Plain.create_options();
+    Repository::create_on(disk, Path::new("simulated"), &clock, &options).unwrap();
+    open(disk, Mode::Plain).unwrap()
+}
+
+fn open_knowing(disk: &SimulatedDisk, index: &SimulatedIndex) -> Repository {
+    Repository::open_with(
+        Arc::new(disk.clone()),
+        Path::new("simulated"),
+        Arc::new(ManualClock::new(UnixNanoseconds(1_000))),
+        index,
+        &Mode::Plain.options(),
+    )
+    .unwrap()
 }

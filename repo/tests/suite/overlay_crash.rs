@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use repo::RepoError;
-use repo::disk::{Disk, Effect, Fault, Operation};
+use repo::disk::{Disk, Effect, Fault, Operation, SimulatedDisk};
 use repo::overlay::{BlockCache, Overlay, OverlaySettings};
 
 use crate::overlay_rig::{ID, Model, Rig, pieces, read, small_settings, tagged};
@@ -483,4 +483,33 @@ fn time_does_not_run_backwards_and_survives_reopening() {
     let bytes = rig.disk.read(path.as_ref(), 1 << 20).unwrap();
     let time = u64::from_le_bytes(bytes[128 + 16..128 + 24].try_into().unwrap());
     assert_eq!(time, 6_000);
+}
+
+/// After a failed sync the page cache shows what is not on the storage. A later process must not promise it.
+#[test]
+fn what_a_failed_sync_dropped_is_not_promised_by_the_next_process() {
+    let mut dropped = 0;
+    for seed in 0..20 {
+        let rig = Rig {
+            disk: SimulatedDisk::seeded(seed),
+            ..Rig::new(SIZE_BYTES, OverlaySettings::default())
+        };
+        let overlay = rig.create().unwrap();
+        overlay.write(0, &pieces(&tagged(1, 8)), false).unwrap();
+        rig.disk.inject(Fault::Fail {
+            operation: Operation::Sync,
+            nth: 0,
+        });
+        assert!(overlay.flush().is_err());
+        drop(overlay);
+        let rig = rig.kill(seed);
+        let overlay = rig.open().unwrap();
+        let shown = sectors(&overlay);
+        overlay.flush().unwrap();
+        drop(overlay);
+        let later = rig.crash(seed).open().unwrap();
+        assert!(sectors(&later) == shown, "seed {seed}");
+        dropped += u32::from(read(&later, 0, 4096).unwrap() != tagged(1, 8));
+    }
+    assert!((1..20).contains(&dropped), "{dropped}");
 }

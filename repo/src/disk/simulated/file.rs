@@ -115,7 +115,8 @@ impl DiskFile for SimulatedFile {
             Act::Do | Act::DoUnanswered => {}
         }
         let end = self.in_world(&mut world, ACTION, |file| file.current.len() as u64)?;
-        let growth = (offset + bytes.len() as u64).saturating_sub(end);
+        // A gap between the old end and the new bytes is a hole.
+        let growth = (offset + bytes.len() as u64).saturating_sub(end.max(offset));
         let missing = growth - world.take_space(growth);
         bytes.truncate(bytes.len() - usize::try_from(missing).unwrap_or(0));
         let written = bytes.len();
@@ -148,6 +149,10 @@ impl DiskFile for SimulatedFile {
     }
 
     fn start_writeback(&self, _offset: u64, _length: u64) {}
+
+    fn forget_cached(&self) {
+        drop(self.with("forget", FileContent::forget_clean));
+    }
 
     fn length(&self) -> Result<u64, DiskError> {
         self.with("measure", |file| file.current.len() as u64)

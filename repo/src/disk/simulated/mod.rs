@@ -113,6 +113,13 @@ impl SimulatedDisk {
         })
     }
 
+    /// Becomes a disk without direct input and output, as some file systems are.
+    #[must_use]
+    pub fn without_direct(self) -> Self {
+        self.world.lock().all_cached = true;
+        self
+    }
+
     /// What went wrong so far, in words, and how often: also before a crash, a kill or a fork.
     pub fn injected(&self) -> BTreeMap<&'static str, u64> {
         self.world.lock().injected.clone()
@@ -221,6 +228,10 @@ impl SimulatedDisk {
         caching: Caching,
     ) -> Arc<dyn DiskFile> {
         debug_assert!(world.files.contains_key(&number));
+        let caching = match world.all_cached {
+            true => Caching::Cached,
+            false => caching,
+        };
         Arc::new(SimulatedFile {
             world: Arc::clone(&self.world),
             number,

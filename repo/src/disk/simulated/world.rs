@@ -19,6 +19,8 @@ pub(super) struct World {
     pub(super) bytes_left: Option<u64>,
     pub(super) stop: Option<(u64, Effect)>,
     pub(super) dead: bool,
+    /// There is no direct input and output: all goes through the page cache.
+    pub(super) all_cached: bool,
     pub(super) chance: Chance,
     /// What went wrong so far, in words, and how often.
     pub(super) injected: BTreeMap<&'static str, u64>,
@@ -45,6 +47,7 @@ impl Default for World {
             bytes_left: None,
             stop: None,
             dead: false,
+            all_cached: false,
             chance: Chance::new(0),
             injected: BTreeMap::new(),
         }
@@ -125,7 +128,14 @@ impl World {
             failure.nth != u64::MAX
         });
         if let Some(full) = fails {
-            self.count(if full { FULL } else { operation.failure() }, 1);
+            self.count(
+                if full {
+                    FAILED_FOR_SPACE
+                } else {
+                    operation.failure()
+                },
+                1,
+            );
         }
         fails
     }
@@ -235,6 +245,7 @@ impl World {
             files: files.collect(),
             folders: self.folders.clone(),
             next_file: self.next_file,
+            all_cached: self.all_cached,
             chance: self.chance.clone(),
             injected: self.injected.clone(),
             ..Self::default()
@@ -415,3 +426,5 @@ pub(super) const SECTOR_BYTES: usize = 512;
 const STALE_SECTORS_MAX: usize = 16;
 
 const FULL: &str = "calls without space";
+
+const FAILED_FOR_SPACE: &str = "failed calls for lack of space";
