@@ -34,6 +34,7 @@ pub use catalog::{
 };
 pub use chunk::{CHUNK_BYTES, ChunkId};
 pub use clock::UnixNanoseconds;
+pub use disk::{ForeignChange, ForeignKind, Watch};
 pub use error::{Culprit, RepoError};
 pub use health::RepairCounters;
 pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};

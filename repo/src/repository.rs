@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::backup::Backup;
 use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
 use crate::clock::{Clock, SystemClock};
-use crate::disk::{Disk, SystemDisk};
+use crate::disk::{Disk, DiskError, ForeignChange, SystemDisk, Watch};
 use crate::error::RepoError;
 use crate::health::{Health, Keeper, RepairCounters};
 use crate::image::Image;
@@ -184,7 +184,7 @@ impl Repository {
     /// If there is none, it is in use, it is too new, or its storage fails. Damaged packs and manifests do not keep it
     /// from opening.
     pub fn open(root: &Path, options: &OpenOptions) -> Result<Self, RepoError> {
-        let disk: Arc<dyn Disk> = Arc::new(SystemDisk::new(root));
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk::watched(root));
         let superblock = Superblock::open(disk.as_ref(), root)?;
         let lock = take_lock(disk.as_ref(), root)?;
         let master = unlock(disk.as_ref(), root, &superblock, options.secret.as_ref())?;
@@ -588,6 +588,24 @@ impl Repository {
             free_bytes: space.available_bytes,
             total_bytes: space.total_bytes,
         })
+    }
+
+    /// Reports what somebody else does to packs, manifests, marks, keys and the superblock, for as long as the value
+    /// lives. Changes that are found at once come together. `None` if the repository lies on no folder of this machine.
+    ///
+    /// # Errors
+    /// If the system refuses to watch.
+    pub fn watch(
+        &self,
+        report: impl Fn(Vec<ForeignChange>) + Send + 'static,
+    ) -> Result<Option<Watch>, RepoError> {
+        let Some(files) = self.inner.disk.known_files() else {
+            return Ok(None);
+        };
+        let watch = Watch::start(Arc::clone(files), report);
+        Ok(Some(watch.map_err(|error| {
+            DiskError::new("watch", &self.inner.root, error)
+        })?))
     }
 
     /// What was done since the repository was opened.

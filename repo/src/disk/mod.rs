@@ -6,6 +6,7 @@
 mod aligned;
 mod simulated;
 mod system;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
 pub use simulated::{Effect, Fault, Operation, SimulatedDisk};
 pub use system::SystemDisk;
+pub use watch::{ForeignChange, ForeignKind, KnownFiles, Watch};
 
 /// A folder on some storage, with the promises that a store needs.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
@@ -68,6 +70,11 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 
     /// Where the root lies on this machine, for things that manage files on their own (the index).
     fn local_root(&self) -> Option<&Path>;
+
+    /// What was done to the files through this disk, if it takes note.
+    fn known_files(&self) -> Option<&Arc<KnownFiles>> {
+        None
+    }
 }
 
 /// An open file.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Advice, CWD, FallocateFlags, FlockOperation, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::watch::{KnownFiles, OwnChange};
 use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Protection, Space};
 
 /// A folder on this machine.
@@ -21,6 +22,8 @@ pub struct SystemDisk {
     temporary_names: AtomicU64,
     /// Folders known to be durable in the folders above them.
     durable: Mutex<HashSet<PathBuf>>,
+    /// What we did to the files, for those who watch what others do.
+    known: Option<Arc<KnownFiles>>,
 }
 
 impl SystemDisk {
@@ -32,7 +35,20 @@ impl SystemDisk {
             root: std::path::absolute(&root).unwrap_or(root),
             temporary_names: AtomicU64::new(0),
             durable: Mutex::default(),
+            known: None,
         }
+    }
+
+    /// The same, and takes note of every change that goes through it, so that changes of others can be told apart.
+    pub fn watched(root: impl Into<PathBuf>) -> Self {
+        let mut disk = Self::new(root);
+        disk.known = Some(KnownFiles::new(&disk.root));
+        disk
+    }
+
+    /// Announces a change of ours.
+    fn own(&self, full: &Path) -> Option<OwnChange> {
+        self.known.as_ref().and_then(|known| known.own(full))
     }
 
     fn full(&self, path: &Path) -> PathBuf {
@@ -93,7 +109,9 @@ impl Disk for SystemDisk {
 
     fn create(&self, path: &Path, caching: Caching) -> Result<Arc<dyn DiskFile>, DiskError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        open_file("create", self.full(path), flags, caching)
+        let full = self.full(path);
+        let _own = self.own(&full);
+        open_file("create", full, flags, caching, self.known.clone())
     }
 
     fn open(
@@ -106,11 +124,12 @@ impl Disk for SystemDisk {
             Access::Read => OFlags::RDONLY,
             Access::ReadWrite => OFlags::RDWR,
         };
-        open_file("open", self.full(path), flags, caching)
+        open_file("open", self.full(path), flags, caching, self.known.clone())
     }
 
     fn publish(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
         let full = self.full(path);
+        let _own = self.own(&full);
         let temporary = self.write_temporary(&full, content)?;
         let linked = fs::hard_link(&temporary, &full);
         drop(fs::remove_file(&temporary));
@@ -120,6 +139,7 @@ impl Disk for SystemDisk {
 
     fn replace(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
         let full = self.full(path);
+        let _own = self.own(&full);
         let temporary = self.write_temporary(&full, content)?;
         rustix::fs::renameat(CWD, &temporary, CWD, &full)
             .map_err(|error| DiskError::new("replace", &full, error))?;
@@ -171,6 +191,7 @@ impl Disk for SystemDisk {
 
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
         let full = self.full(path);
+        let _own = self.own(&full);
         fs::remove_file(&full).map_err(|error| DiskError::new("remove", &full, error))
     }
 
@@ -201,6 +222,7 @@ impl Disk for SystemDisk {
 
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
         let full = self.full(path);
+        let _own = self.known.as_ref().map(|known| known.own_below(&full));
         self.durable
             .lock()
             .retain(|folder| !folder.starts_with(&full));
@@ -235,12 +257,24 @@ impl Disk for SystemDisk {
     fn local_root(&self) -> Option<&Path> {
         Some(&self.root)
     }
+
+    fn known_files(&self) -> Option<&Arc<KnownFiles>> {
+        self.known.as_ref()
+    }
 }
 
 #[derive(Debug)]
 struct SystemFile {
     file: File,
     path: PathBuf,
+    known: Option<Arc<KnownFiles>>,
+}
+
+impl SystemFile {
+    /// Announces a change of ours.
+    fn own(&self) -> Option<OwnChange> {
+        self.known.as_ref().and_then(|known| known.own(&self.path))
+    }
 }
 
 impl DiskFile for SystemFile {
@@ -283,6 +317,7 @@ impl DiskFile for SystemFile {
     }
 
     fn write_at(&self, mut offset: u64, slices: &[IoSlice<'_>]) -> Result<(), DiskError> {
+        let _own = self.own();
         let mut rest: Vec<IoSlice<'_>> = slices.to_vec();
         let mut rest = rest.as_mut_slice();
         IoSlice::advance_slices(&mut rest, 0);
@@ -329,12 +364,14 @@ impl DiskFile for SystemFile {
     }
 
     fn set_length(&self, length: u64) -> Result<(), DiskError> {
+        let _own = self.own();
         self.file
             .set_len(length)
             .map_err(|error| DiskError::new("set the length of", &self.path, error))
     }
 
     fn punch(&self, offset: u64, length: u64) {
+        let _own = self.own();
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if let Err(error) = rustix::fs::fallocate(&self.file, flags, offset, length) {
             tracing::debug!(path = %self.path.display(), %error, "a range keeps its space");
@@ -347,6 +384,7 @@ fn open_file(
     full: PathBuf,
     flags: OFlags,
     caching: Caching,
+    known: Option<Arc<KnownFiles>>,
 ) -> Result<Arc<dyn DiskFile>, DiskError> {
     let flags = flags | OFlags::CLOEXEC;
     let mode = Mode::from(0o600);
@@ -364,6 +402,7 @@ fn open_file(
     Ok(Arc::new(SystemFile {
         file: File::from(file),
         path: full,
+        known,
     }))
 }
 
@@ -375,7 +414,7 @@ fn sync_parent(full: &Path) -> Result<(), DiskError> {
 }
 
 /// Files that [`Disk::publish`] has not finished.
-const TEMPORARY_PREFIX: &str = ".tmp-";
+pub(super) const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// Slices that one system call takes (`IOV_MAX`).
 const VECTOR_MAX: usize = 1024;

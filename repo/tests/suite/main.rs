@@ -22,4 +22,5 @@ mod overlay_threads;
 mod parity;
 mod stream;
 mod support;
+mod watch;
 mod worn_disk;
