@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alerts;
 pub mod api;
 pub mod backups;
 pub mod cli;
@@ -20,13 +21,15 @@ pub mod sources;
 mod start;
 pub mod state;
 pub mod telemetry;
+pub mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use export::BlockingPool;
-use repo::{Repository, Secret};
+use repo::{Repository, Secret, Watch};
 
+use crate::alerts::Alerts;
 use crate::api::{ApiServer, Descriptors};
 use crate::backups::Backups;
 use crate::config::Config;
@@ -46,6 +49,7 @@ pub struct Gateway {
     nbd: nbd::Server,
     nfs: nfs::Server,
     api: ApiServer,
+    watch: Option<Watch>,
 }
 
 /// What the HTTP interface works on.
@@ -69,6 +73,8 @@ pub struct Core {
     pub metrics: Arc<Metrics>,
     /// Who may use the HTTP interface.
     pub tokens: Tokens,
+    /// What a person must know.
+    pub alerts: Arc<Alerts>,
     /// Open files that clients on this machine handed over.
     pub descriptors: Descriptors,
     /// Where the daemon listens.
@@ -121,6 +127,8 @@ impl Gateway {
         let nfs = start::nfs(&config, &state, exports, pool).await?;
         start::collect(&mut metrics, &repository, &nfs);
         let metrics = Arc::new(metrics);
+        let alerts = Arc::new(Alerts::load(&state)?);
+        let watch = alerts::watch(&config, &repository, &alerts, &metrics);
         let listeners = api::Listeners::bind(&config, &state, &identity).await?;
         let core = Arc::new(Core {
             addresses: start::addresses(&config, &state, &nbd, &nfs, &listeners)?,
@@ -132,6 +140,7 @@ impl Gateway {
             jobs: Jobs::new(repository.clone()),
             pool: start::pool(config.workers.api_threads, API_QUEUE)?,
             tokens: Tokens::load_or_create(&state)?,
+            alerts,
             descriptors: Descriptors::default(),
             config,
             state,
@@ -146,6 +155,7 @@ impl Gateway {
             nbd,
             nfs,
             api,
+            watch,
         })
     }
 
@@ -157,6 +167,7 @@ impl Gateway {
         self.nfs.stop().await;
         let nbd_done = self.nbd.shutdown(GRACE).await;
         self.core.sessions.leave();
+        drop(self.watch);
         if !nbd_done {
             tracing::warn!("some NBD connections were cut with requests under way");
         }

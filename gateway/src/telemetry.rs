@@ -50,6 +50,8 @@ pub struct Metrics {
     pub backups_dropped: Counter,
     /// Backups under way.
     pub backups_open: Gauge,
+    /// Changes of the repository's files by something else than the daemon.
+    pub repository_foreign_changes: Counter,
 }
 
 impl Metrics {
@@ -65,6 +67,7 @@ impl Metrics {
             backups_committed: Counter::default(),
             backups_dropped: Counter::default(),
             backups_open: Gauge::default(),
+            repository_foreign_changes: Counter::default(),
         };
         for (name, help, counter) in [
             (
@@ -91,6 +94,11 @@ impl Metrics {
                 "holdfast_backups_dropped",
                 "Backups that were given up",
                 &metrics.backups_dropped,
+            ),
+            (
+                "holdfast_repository_foreign_changes",
+                "Changes of the repository's files by something else than the daemon",
+                &metrics.repository_foreign_changes,
             ),
         ] {
             registry.register(name, help, counter.clone());

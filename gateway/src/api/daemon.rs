@@ -61,6 +61,9 @@ pub struct StatisticsView {
     pub new_chunks: u64,
     /// Chunks that were there already since the daemon started.
     pub deduplicated_chunks: u64,
+    /// Alerts that nobody dismissed.
+    #[serde(default)]
+    pub alerts: u64,
 }
 
 /// Says that the daemon runs. Needs no token.
@@ -105,6 +108,7 @@ pub(super) async fn statistics(
         ingested_bytes: value(&counters.ingested_bytes),
         new_chunks: value(&counters.stored_chunks),
         deduplicated_chunks: value(&counters.deduplicated_chunks),
+        alerts: core.alerts.list().len() as u64,
     }))
 }
 

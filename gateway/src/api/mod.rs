@@ -3,8 +3,10 @@
 //! `docs/api/openapi.json` is the generated description, compared with the code by a test.
 
 mod access;
+mod alerts;
 mod backups;
 mod body;
+mod config;
 mod daemon;
 mod handover;
 mod jobs;
@@ -31,6 +33,7 @@ use crate::Core;
 pub use backups::{
     BackupBegun, BackupView, BaseChoice, BeginBody, HandOverBody, ImageBody, ImageView, RangeBody,
 };
+pub use config::ImportBody;
 pub use daemon::{Health, StatisticsView};
 pub use jobs::{JobBody, JobView};
 pub use keys::{ChangeKeySlotBody, KeySlotView, NewKeySlotBody};
@@ -74,6 +77,9 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(daemon::addresses))
         .routes(routes!(daemon::statistics))
         .routes(routes!(daemon::doctor))
+        .routes(routes!(alerts::list, alerts::dismiss_all))
+        .routes(routes!(alerts::dismiss))
+        .routes(routes!(config::export, config::import))
         .routes(routes!(workloads::list))
         .routes(routes!(tokens::list, tokens::add))
         .routes(routes!(tokens::revoke))

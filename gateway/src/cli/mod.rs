@@ -3,9 +3,11 @@
 //!
 //! Results go to stdout, progress and logs to stderr. Exit 0 done, 1 failed, 2 misused.
 
+mod alert;
 mod backup;
 mod client;
 mod completion;
+mod config;
 mod demo;
 mod doctor;
 mod init;
@@ -77,6 +79,12 @@ enum Verb {
     Key(key::KeyArgs),
     /// Show space and savings
     Stats,
+    /// See what needs a person's attention
+    #[command(subcommand)]
+    Alert(alert::AlertVerb),
+    /// Take the daemon's configuration from one machine to another
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
     /// Say who may use the daemon over the network
     #[command(subcommand)]
     Token(token::TokenVerb),
@@ -119,6 +127,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Verify(arguments) => return verify::run(&arguments, &connect()?, &output),
         Verb::Key(arguments) => key::run(&arguments, connect, &output)?,
         Verb::Stats => stats::run(&connect()?, &output)?,
+        Verb::Alert(verb) => alert::run(&verb, &connect()?, &output)?,
+        Verb::Config(verb) => config::run(&verb, connect, &output)?,
         Verb::Token(verb) => token::run(&verb, &connect()?, &output)?,
         Verb::Doctor(arguments) => return doctor::run(&arguments, &daemon, &output),
         Verb::Completion(arguments) => completion::run(&arguments),

@@ -11,7 +11,7 @@ pub(super) fn run(client: &Client, output: &Output) -> Result<()> {
     let found: StatisticsView = client.get("/v1/stats")?;
     output.result(&found, |found| {
         format!(
-            "repository  {}{}\nholds       {} points of {} workloads, {} overlays\ndisks       {} as if each point was whole\nstored      {} in {} packs ({} times less)\nfree        {} of {}",
+            "repository  {}{}\nholds       {} points of {} workloads, {} overlays\ndisks       {} as if each point was whole\nstored      {} in {} packs ({} times less)\nfree        {} of {}{}",
             found.repository,
             if found.encrypted { ", encrypted" } else { "" },
             found.points,
@@ -23,6 +23,14 @@ pub(super) fn run(client: &Client, output: &Output) -> Result<()> {
             found.ratio,
             size(found.free_bytes),
             size(found.total_bytes),
+            alerts(found.alerts),
         )
     })
+}
+
+fn alerts(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        count => format!("\nalerts      {count}; see `holdfast alert list`"),
+    }
 }

@@ -15,7 +15,7 @@ pub use peers::{BadPeers, Peers};
 pub use units::{ByteSize, Span, UnitError};
 
 /// Everything the daemon can be told.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The repository to serve.
@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 /// The repository to serve.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepositoryConfig {
     /// Its folder, made by `holdfast init`.
@@ -50,6 +50,8 @@ pub struct RepositoryConfig {
     pub node_cache: ByteSize,
     /// Memory for the index.
     pub index_cache: ByteSize,
+    /// Whether it is told when something else changes its files.
+    pub watch: bool,
     /// The key of an encrypted repository: a file with it,
     pub key_file: Option<PathBuf>,
     /// a file with a passphrase,
@@ -59,7 +61,7 @@ pub struct RepositoryConfig {
 }
 
 /// Where the daemon keeps what is its own.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
     /// Empty: `daemon` inside the repository.
@@ -67,7 +69,7 @@ pub struct StateConfig {
 }
 
 /// The HTTP interface.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
     /// Where HTTPS listens.
@@ -87,7 +89,7 @@ pub struct ApiConfig {
 }
 
 /// The NBD server.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NbdConfig {
     /// Where it listens; the unix socket in the state folder comes besides.
@@ -118,7 +120,7 @@ pub enum NbdTls {
 }
 
 /// The NFS server.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NfsConfig {
     /// Where NFS and MOUNT listen, on one port.
@@ -141,7 +143,7 @@ pub enum Portmapper {
 }
 
 /// Backups sent through the API.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackupConfig {
     /// A backup whose client says nothing for so long is dropped.
@@ -151,7 +153,7 @@ pub struct BackupConfig {
 }
 
 /// Recovery sessions.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecoveryConfig {
     /// Peers that may use a session that was started without `--allow`.
@@ -167,7 +169,7 @@ pub struct RecoveryConfig {
 }
 
 /// Threads that may wait for a disk.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkersConfig {
     /// Threads for NBD and NFS.
@@ -181,7 +183,7 @@ pub struct WorkersConfig {
 }
 
 /// The log.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// `text` or `json`.
@@ -191,7 +193,7 @@ pub struct LogConfig {
 }
 
 /// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -315,6 +317,7 @@ impl Default for RepositoryConfig {
             chunk_cache: ByteSize::mebibytes(256),
             node_cache: ByteSize::mebibytes(64),
             index_cache: ByteSize::mebibytes(128),
+            watch: true,
             key_file: None,
             passphrase_file: None,
             key_command: None,
@@ -404,6 +407,16 @@ impl<'de> Deserialize<'de> for Portmapper {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Portmapper {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_str("off"),
+            Self::Register => serializer.serialize_str("register"),
+            Self::Listen(address) => serializer.collect_str(address),
+        }
     }
 }
 

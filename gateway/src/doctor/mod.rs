@@ -91,7 +91,28 @@ pub fn examine_running(core: &Core) -> Vec<Finding> {
         )
     });
     findings.push(overlays(core));
+    findings.push(alerts(core));
     findings
+}
+
+fn alerts(core: &Core) -> Finding {
+    let check = "alerts";
+    let alerts = core.alerts.list();
+    let Some(latest) = alerts.last() else {
+        let found = match core.config.repository.watch {
+            true => "none; the repository's folder is watched",
+            false => "none; the repository's folder is not watched (repository.watch)",
+        };
+        return Finding::good(check, found);
+    };
+    Finding::problem(
+        check,
+        format!("{}; the latest: {}", alerts.len(), latest.message),
+        format!(
+            "{}; `holdfast alert list` shows all, `holdfast alert dismiss` drops those that were seen to",
+            latest.mend
+        ),
+    )
 }
 
 /// Checks of a machine on which no daemon runs.

@@ -6,8 +6,10 @@
 )]
 
 mod access;
+mod alerts;
 mod backups;
 mod cli;
+mod config;
 mod hostile;
 mod keys;
 mod nbd_tls;

@@ -82,6 +82,11 @@ impl Daemon {
         self.runtime.block_on(gateway.stop());
     }
 
+    /// Starts a daemon that was stopped, told something else.
+    pub(crate) fn run(&mut self, config: &Config) {
+        self.gateway = Some(self.try_start(config).unwrap());
+    }
+
     pub(crate) fn restart(&mut self) {
         self.stop();
         let config = self.config();
