@@ -244,5 +244,38 @@ fn events_that_the_system_dropped_are_made_good() {
     drop(watch);
 }
 
+#[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "the figures for docs/operations/watching.md"
+)]
+fn a_hundred_thousand_packs_are_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = support::fresh(folder.path());
+    let pack = |number: u32| {
+        let name = format!("packs/{:02x}/{number:08x}", number % 256);
+        folder.path().join(name)
+    };
+    for number in 0..256 {
+        fs::create_dir_all(pack(number).parent().unwrap()).unwrap();
+    }
+    for number in 0..100_000 {
+        fs::write(pack(number), "").unwrap();
+    }
+    let (sender, reports) = channel();
+    let start = Instant::now();
+    let watch = repository.watch(move |found| drop(sender.send(found)));
+    let begun = start.elapsed();
+    let start = Instant::now();
+    fs::remove_file(pack(77_777)).unwrap();
+    let found = reports.recv_timeout(LONG).unwrap();
+    let told = start.elapsed();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].kind, ForeignKind::Removed);
+    println!("100000 files: watched after {begun:?}, a removal told after {told:?}");
+    assert!(told < Duration::from_secs(10), "it looks at all for one");
+    drop(watch);
+}
+
 /// Longer than anything here takes on the busiest machine.
 const LONG: Duration = Duration::from_secs(60);
