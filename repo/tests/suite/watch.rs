@@ -245,10 +245,6 @@ fn events_that_the_system_dropped_are_made_good() {
 }
 
 #[test]
-#[expect(
-    clippy::print_stdout,
-    reason = "the figures for docs/operations/watching.md"
-)]
 fn a_hundred_thousand_packs_are_watched() {
     let folder = tempfile::tempdir().unwrap();
     let repository = support::fresh(folder.path());
