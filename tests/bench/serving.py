@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The daemon serving a point and an overlay, against nbdkit, qemu-nbd and nfs-ganesha serving a raw file.
 
-    tests/bench/serving.py [--rounds N] [--mib N] [--only nbd|nfs]
+    tests/bench/serving.py [--rounds N] [--mib N] [--only nbd|nfs] [--rows PATTERN] [--holdfast FILE]
 
 Prints for each workload the server's CPU time per operation (user and system, from /proc/PID/stat, least of the
 rounds) and the wall rate (best of the rounds), with the ratio peer : ours. Servers take turns within a round. The disk
 fits the caches of all of them, so this is the cost of serving; reads that miss are measured by repo/benches/peers.py.
+--rows takes the workloads whose names match; --holdfast measures a binary that is there instead of building one.
 Needs root (ports 111 on loopback addresses), qemu-img, nbdkit, qemu-nbd, and for NFS ganesha.nfsd.
 """
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import socket
 import struct
@@ -70,10 +72,11 @@ def wait_for(url):
     sys.exit(f"{url} does not answer")
 
 
-def start_ours(folder, disk):
+def start_ours(folder, disk, holdfast):
     """The daemon with one session to read from and one to write to."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "holdfast"], cwd=TREE, check=True)
-    holdfast = str(TREE / "target/release/holdfast")
+    if holdfast is None:
+        subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "holdfast"], cwd=TREE, check=True)
+        holdfast = str(TREE / "target/release/holdfast")
     store = f"{folder}/repository"
     subprocess.run([holdfast, "init", store], check=True, stdout=subprocess.DEVNULL)
     configuration = f"{folder}/holdfast.toml"
@@ -189,7 +192,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=192)
     parser.add_argument("--only", choices=["nbd", "nfs"])
+    parser.add_argument("--rows", default="")
+    parser.add_argument("--holdfast")
     arguments = parser.parse_args()
+    WORKLOADS[:] = [workload for workload in WORKLOADS if re.search(arguments.rows, workload[0])]
     folder = tempfile.mkdtemp(prefix="holdfast-serving-", dir="/var/tmp")
     share = f"{folder}/share"
     os.mkdir(share)
@@ -200,7 +206,7 @@ def main():
             file.write(generator.randbytes(MIB))
     processes = []
     try:
-        daemon, urls = start_ours(folder, disk)
+        daemon, urls = start_ours(folder, disk, arguments.holdfast)
         processes.append(daemon)
         if arguments.only != "nfs":
             port = free_port()
