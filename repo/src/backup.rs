@@ -11,6 +11,7 @@ use crate::image::{Base, Image, ImageTotals, ImageWriter};
 use crate::overlay::{Overlay, TouchedRange};
 use crate::repository::Repository;
 use crate::stream::StreamWriter;
+use crate::uses::{BackupUse, PointUse};
 
 /// Brings one restore point in. Nothing of it is visible before [`commit`](Backup::commit); dropping it leaves
 /// nothing but chunks that nobody uses.
@@ -27,6 +28,10 @@ pub struct Backup {
     configuration: serde_json::Value,
     /// Packs that had lost records when this began.
     losses_before: u64,
+    /// Keeps what this may have found stored.
+    _use: BackupUse,
+    /// Keeps the parent, from which this takes over.
+    parent_use: Option<Arc<PointUse>>,
 }
 
 /// A disk to be backed up.
@@ -55,7 +60,10 @@ impl Backup {
         workload: WorkloadName,
         kind: PointKind,
         parent: Option<Arc<Point>>,
+        parent_use: Option<Arc<PointUse>>,
     ) -> Self {
+        let floor = repository.store().packs().lowest_open();
+        let backup_use = repository.uses().back_up(floor);
         let losses_before = repository.store().packs().losses();
         Self {
             repository,
@@ -68,6 +76,8 @@ impl Backup {
             streams: Vec::new(),
             configuration: serde_json::Value::Null,
             losses_before,
+            _use: backup_use,
+            parent_use,
         }
     }
 
@@ -264,7 +274,14 @@ impl Backup {
             return Ok(None);
         };
         match parent.images.iter().position(|image| image.name == name) {
-            Some(disk) => self.repository.image(parent, disk).map(Some),
+            // The parent may have been expired meanwhile; its space stays as long as this backup.
+            Some(disk) => {
+                let image = self.repository.image_of(parent, disk)?;
+                Ok(Some(match &self.parent_use {
+                    Some(parent_use) => image.of_point(Arc::clone(parent_use)),
+                    None => image,
+                }))
+            }
             None => Ok(None),
         }
     }

@@ -246,6 +246,32 @@ pub enum RepoError {
     /// Someone else took the next number first.
     #[error("another backup of {0} was committed meanwhile: run this one again")]
     Overtaken(WorkloadName),
+    /// The point's space was given back, or is about to be.
+    #[error("restore point {0} cannot be brought back: its space is being given back")]
+    GivenBack(PointName),
+    /// A point is gone that was not expired.
+    #[error(
+        "the manifest of restore point {0} is gone and it was not expired: put it back, or expire the point; nothing is freed until then"
+    )]
+    Vanished(PointName),
+    /// Manifests cannot be read, so nobody knows what they need.
+    #[error("{count} manifests are damaged: nothing is freed before they are mended or removed")]
+    DamagedManifests {
+        /// How many.
+        count: usize,
+    },
+    /// The account of space is not in step with what is stored.
+    #[error("the account of space is wrong: {detail}")]
+    Inexact {
+        /// How that shows.
+        detail: String,
+    },
+    /// A collection is under way already.
+    #[error("a collection is under way already: wait for its end or stop it")]
+    CollectionUnderWay,
+    /// The account of space is in use for long.
+    #[error("the account of space is being brought up to date: ask again in a while")]
+    AccountBusy,
     /// The index failed.
     #[error("the index failed to {action}")]
     Index {
@@ -284,6 +310,9 @@ impl RepoError {
             | Self::Corrupt { .. }
             | Self::MarkDamaged { .. }
             | Self::ChunkMissing { .. }
+            | Self::Inexact { .. }
+            | Self::Vanished(_)
+            | Self::DamagedManifests { .. }
             | Self::Poisoned
             | Self::OverlayPoisoned(_)
             | Self::Index { .. }

@@ -6,10 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod backup;
 mod catalog;
 mod chunk;
 pub mod clock;
+mod collect;
 pub mod disk;
 mod error;
 mod health;
@@ -21,12 +23,15 @@ mod memory;
 pub mod overlay;
 mod pack;
 mod repository;
+pub mod retention;
 mod store;
 mod stream;
 mod superblock;
 mod trusted_clock;
+mod uses;
 mod verify;
 
+pub use account::SpaceEstimate;
 pub use backup::{Backup, ImageBase, ImageSpec};
 pub use catalog::{
     ImageRecord, Lock, LockMode, Point, PointKind, PointMarks, PointName, StreamRecord,
@@ -34,6 +39,10 @@ pub use catalog::{
 };
 pub use chunk::{CHUNK_BYTES, ChunkId};
 pub use clock::UnixNanoseconds;
+pub use collect::{
+    AuditReport, CollectOptions, CollectPhase, CollectProgress, CollectReport, ExpiredPoint,
+    SpaceStatistics,
+};
 pub use disk::{ForeignChange, ForeignKind, Watch};
 pub use error::{Culprit, RepoError};
 pub use health::RepairCounters;

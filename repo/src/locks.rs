@@ -167,9 +167,11 @@ impl Repository {
             needed.image(image, same)?;
         }
         for stream in &point.streams {
-            let reader =
+            let mut reader =
                 StreamReader::new(self.store(), stream.root, stream.depth, stream.size_bytes);
-            reader.visit_pointers(&mut |pointer| needed.note(pointer))?;
+            while let Some(pointer) = reader.next_pointer()? {
+                needed.note(pointer)?;
+            }
         }
         Ok(match base {
             Some((_, packs, inherited)) => {
@@ -219,12 +221,14 @@ impl Needed<'_> {
         Ok(())
     }
 
-    /// A hint is right as long as its pack is there: packs never change.
+    /// A hint is right as long as its pack is there and stays: packs never change.
     fn note(&mut self, pointer: Pointer) -> Result<(), RepoError> {
         if pointer.id.is_zero() || self.packs.contains(&pointer.place.pack) {
             return Ok(());
         }
-        if self.store.packs().summary(pointer.place.pack).is_some() {
+        let packs = self.store.packs();
+        let pack = pointer.place.pack;
+        if packs.summary(pack).is_some() && !packs.is_condemned(pack) {
             self.packs.insert(pointer.place.pack);
             return Ok(());
         }

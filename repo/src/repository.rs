@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::account::Account;
 use crate::backup::Backup;
 use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
 use crate::clock::{Clock, SystemClock};
@@ -16,13 +17,14 @@ use crate::disk::{Disk, DiskError, ForeignChange, SystemDisk, Watch};
 use crate::error::RepoError;
 use crate::health::{Health, Keeper, RepairCounters};
 use crate::image::Image;
-use crate::index::{OpenedIndex, RocksIndex, SimulatedIndex};
+use crate::index::{IndexStore, OpenedIndex, RocksIndex, SimulatedIndex};
 use crate::keys::{KeyRing, KeySlots, MasterKey, NewKeySlot, Secret};
 use crate::overlay::{BlockCache, Overlay, OverlayRecord, OverlaySettings, PageStore};
 use crate::pack::{PackReader, PackSet, ParityShare};
 use crate::store::{ChunkStore, StoreCounters};
 use crate::stream::StreamReader;
 use crate::superblock::Superblock;
+use crate::uses::{PointUse, Uses};
 
 /// How a repository is made.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +85,10 @@ struct Inner {
     catalog: Catalog,
     store: Arc<ChunkStore>,
     pages: Arc<dyn PageStore>,
+    account: Account,
+    uses: Arc<Uses>,
+    /// Held by the collection under way.
+    collecting: Mutex<()>,
     options: OpenOptions,
     overlays: Mutex<HashMap<Uuid, Weak<Overlay>>>,
     /// Packs that the file system protects, as far as is known.
@@ -271,6 +277,12 @@ impl Repository {
         opened: OpenedIndex,
         options: &OpenOptions,
     ) -> Result<Self, RepoError> {
+        let keys = Arc::new(match &ground.master {
+            None => KeyRing::plain(),
+            Some(master) => KeyRing::new(master.clone(), ground.superblock.repository),
+        });
+        let health = Arc::new(Health::open(opened.health));
+        let store = ground.open_store(&keys, opened.index, health, options)?;
         let Ground {
             disk,
             root,
@@ -280,30 +292,9 @@ impl Repository {
             lock,
         } = ground;
         let repository = superblock.repository;
-        let keys = match &master {
-            None => KeyRing::plain(),
-            Some(master) => KeyRing::new(master.clone(), repository),
-        };
-        let keys = Arc::new(keys);
         let key_slots = master
             .map(|master| KeySlots::new(Arc::clone(&disk), Arc::clone(&clock), repository, master));
-        let OpenedIndex {
-            index,
-            pages,
-            health,
-        } = opened;
-        let health = Arc::new(Health::open(health));
-        let packs = PackSet::open(
-            Arc::clone(&disk),
-            Arc::clone(&index),
-            Arc::clone(&clock),
-            Arc::clone(&keys),
-            Arc::clone(&health),
-            repository,
-            EPOCH,
-        )?;
-        let reader = PackReader::new(Arc::clone(&disk), Arc::clone(&packs));
-        let store = ChunkStore::new(packs, reader, index, health, options);
+        let pages = opened.pages;
         store.want_parity();
         let catalog = Catalog::open(
             Arc::clone(&disk),
@@ -320,13 +311,16 @@ impl Repository {
         let mut options = options.clone();
         options.overlay.blocks = Arc::new(BlockCache::within(Arc::clone(store.memory())));
         let inner = Inner {
+            account: Account::new(opened.account, Arc::clone(&store)),
+            uses: Arc::default(),
+            collecting: Mutex::default(),
             root: root.to_owned(),
             disk,
             clock,
             superblock,
             key_slots,
             catalog,
-            store: Arc::new(store),
+            store,
             pages,
             options,
             overlays: Mutex::default(),
@@ -360,6 +354,7 @@ impl Repository {
         drop(self.inner.keeper.lock().take());
         self.inner.store.packs().close()?;
         self.protect_held();
+        self.inner.account.flush()?;
         self.inner.pages.flush()?;
         self.inner.store.health().flush();
         self.inner.catalog.trusted().store()
@@ -425,7 +420,18 @@ impl Repository {
     pub fn begin(&self, workload: &WorkloadName, kind: PointKind) -> Result<Backup, RepoError> {
         self.inner.store.packs().check_sound()?;
         let parent = self.latest(workload);
-        Ok(Backup::new(self.clone(), workload.clone(), kind, parent))
+        let parent_use = match &parent {
+            Some(parent) => Some(self.read_point(&parent.name)?),
+            None => None,
+        };
+        let workload = workload.clone();
+        Ok(Backup::new(
+            self.clone(),
+            workload,
+            kind,
+            parent,
+            parent_use,
+        ))
     }
 
     /// A disk of a point. Nothing is read for it.
@@ -433,6 +439,12 @@ impl Repository {
     /// # Errors
     /// If the point has no such disk.
     pub fn image(&self, point: &Point, disk: usize) -> Result<Image, RepoError> {
+        let image = self.image_of(point, disk)?;
+        Ok(image.of_point(self.read_point(&point.name)?))
+    }
+
+    /// A disk of a point that is kept by the caller.
+    pub(crate) fn image_of(&self, point: &Point, disk: usize) -> Result<Image, RepoError> {
         let record = point
             .images
             .get(disk)
@@ -441,11 +453,8 @@ impl Repository {
                 disk,
                 count: point.images.len(),
             })?;
-        Ok(Image::new(
-            Arc::clone(&self.inner.store),
-            record.size_bytes,
-            record.root,
-        ))
+        let store = Arc::clone(&self.inner.store);
+        Ok(Image::new(store, record.size_bytes, record.root))
     }
 
     /// A stream of a point.
@@ -458,15 +467,26 @@ impl Repository {
             point: point.name.clone(),
             name: name.to_owned(),
         })?;
-        Ok(StreamReader::new(
-            &self.inner.store,
-            record.root,
-            record.depth,
-            record.size_bytes,
-        ))
+        let reading = self.read_point(&point.name)?;
+        let store = &self.inner.store;
+        Ok(
+            StreamReader::new(store, record.root, record.depth, record.size_bytes)
+                .of_point(reading),
+        )
     }
 
-    /// Drops a restore point. The others are not touched; what only this one used is freed by a later collection.
+    /// Keeps the space of a point from being given back while it is read.
+    pub(crate) fn read_point(&self, name: &PointName) -> Result<Arc<PointUse>, RepoError> {
+        let reading = self.inner.uses.read(name);
+        // Asked afterwards: whoever gives space back looks for readers after the point has left the catalog.
+        match self.inner.catalog.contains(name) {
+            true => Ok(reading),
+            false => Err(RepoError::NoSuchPoint(name.clone())),
+        }
+    }
+
+    /// Drops a restore point. The others are not touched; what only this one used is freed by a later collection, and
+    /// until then the point can be brought back.
     ///
     /// # Errors
     /// If there is none of that name, an overlay stands on it, or the storage fails.
@@ -483,7 +503,12 @@ impl Repository {
                 overlay: user.id,
             });
         }
-        self.inner.catalog.expire(name)
+        self.with_reserve(|| match self.inner.catalog.expire(name) {
+            Err(RepoError::NoSuchPoint(_)) if self.has_vanished(name) => {
+                self.inner.catalog.expire_vanished(name)
+            }
+            other => other,
+        })
     }
 
     /// Makes a writable overlay over a disk of a point. The point is not touched by it.
@@ -622,6 +647,18 @@ impl Repository {
         &self.inner.store
     }
 
+    pub(crate) fn account(&self) -> &Account {
+        &self.inner.account
+    }
+
+    pub(crate) fn uses(&self) -> &Arc<Uses> {
+        &self.inner.uses
+    }
+
+    pub(crate) fn collecting(&self) -> &Mutex<()> {
+        &self.inner.collecting
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.catalog
     }
@@ -669,6 +706,31 @@ struct Ground<'a> {
     superblock: Superblock,
     master: Option<MasterKey>,
     lock: Box<dyn Send + Sync>,
+}
+
+impl Ground<'_> {
+    /// Opens the packs, and what finds and reads in them.
+    fn open_store(
+        &self,
+        keys: &Arc<KeyRing>,
+        index: Arc<dyn IndexStore>,
+        health: Arc<Health>,
+        options: &OpenOptions,
+    ) -> Result<Arc<ChunkStore>, RepoError> {
+        let packs = PackSet::open(
+            Arc::clone(&self.disk),
+            Arc::clone(&index),
+            Arc::clone(&self.clock),
+            Arc::clone(keys),
+            Arc::clone(&health),
+            self.superblock.repository,
+            EPOCH,
+        )?;
+        let reader = PackReader::new(Arc::clone(&self.disk), Arc::clone(&packs));
+        Ok(Arc::new(ChunkStore::new(
+            packs, reader, index, health, options,
+        )))
+    }
 }
 
 /// The master key of an encrypted repository; none for another. A key that is given for a repository without one is

@@ -187,19 +187,44 @@ impl ChunkStore {
         kind: RecordKind,
     ) -> Result<Bytes, RepoError> {
         self.counters.chunk_reads.fetch_add(1, Ordering::Relaxed);
-        let first = match self.reader.read(hint, id, kind) {
-            Ok(Some(raw)) => return Ok(raw),
-            Ok(None) => id.missing(),
-            Err(error) => error,
-        };
-        // The hint is stale or its record is hurt: the index may know another place.
-        let other = self.index.find(&[id])?.pop().flatten();
-        let other = other.filter(|place| *place != hint);
-        let mut hurt = first;
-        if let Some(place) = other {
-            self.counters.stale_hints.fetch_add(1, Ordering::Relaxed);
-            match self.reader.read(place, id, kind) {
+        let condemned = self.packs.is_condemned(hint.pack);
+        let mut hurt = id.missing();
+        if !condemned {
+            match self.reader.read(hint, id, kind) {
                 Ok(Some(raw)) => return Ok(raw),
+                Ok(None) => {}
+                Err(error) => hurt = error,
+            }
+        }
+        // The hint is stale, its record is hurt, or its pack will be removed: the index may know another place.
+        let mut other = None;
+        // A pack may be removed between the index's answer and the reading; then the index knows the next place.
+        for _ in 0..PLACES_TRIED {
+            let found = self.index.find(&[id])?.pop().flatten();
+            let fresh = found.filter(|place| Some(*place) != other);
+            let Some(place) = fresh.filter(|place| condemned || *place != hint) else {
+                break;
+            };
+            if other.is_none() {
+                self.counters.stale_hints.fetch_add(1, Ordering::Relaxed);
+            }
+            other = Some(place);
+            match self.reader.read(place, id, kind) {
+                Ok(Some(raw)) => {
+                    self.packs.note_need(place.pack, id);
+                    return Ok(raw);
+                }
+                Ok(None) => {}
+                Err(error) => hurt = error,
+            }
+        }
+        // A condemned pack that has what nobody else has is told of, so that it stays.
+        if condemned {
+            match self.reader.read(hint, id, kind) {
+                Ok(Some(raw)) => {
+                    self.packs.note_need(hint.pack, id);
+                    return Ok(raw);
+                }
                 Ok(None) => {}
                 Err(error) => hurt = error,
             }
@@ -265,6 +290,49 @@ impl ChunkStore {
             ]
             .into_iter()
             .any(|kind| matches!(self.reader.read(other, id, kind), Ok(Some(_))))
+        })
+    }
+
+    /// The record that is kept for `id`, and its length: where `hint` says, unless the index knows better.
+    pub(crate) fn locate(&self, id: ChunkId, hint: Place) -> Result<(Place, u32), RepoError> {
+        let is_there = |place: &Place| self.packs.summary(place.pack).is_some();
+        let is_kept = |place: &Place| is_there(place) && !self.packs.is_condemned(place.pack);
+        let known = match is_kept(&hint) {
+            true => Some(hint),
+            false => self.index.find(&[id])?.pop().flatten().filter(is_kept),
+        };
+        // A place in a condemned pack is better than none: the pack is pardoned for it.
+        let Some(place) = known.or(Some(hint).filter(is_there)) else {
+            return Err(id.missing());
+        };
+        let length = match place.length() {
+            Some(length) => u32::try_from(length).ok(),
+            None => self.reader.record_length(place, id)?,
+        };
+        Ok((place, length.unwrap_or(0)))
+    }
+
+    /// Whether the record named `id` is at `place` and is what its name says.
+    pub(crate) fn is_proven_at(&self, id: ChunkId, place: Place) -> Result<bool, RepoError> {
+        let stored = match self.reader.read_stored(place, id) {
+            Err(error) if error.is_corrupt() => return Ok(false),
+            other => other?,
+        };
+        let Some(record) = stored else {
+            return Ok(false);
+        };
+        let raw = match self.reader.read(place, id, record.header.kind) {
+            Err(error) if error.is_corrupt() => return Ok(false),
+            other => other?,
+        };
+        let Some(raw) = raw else { return Ok(false) };
+        let level = raw.first().copied().unwrap_or(0);
+        Ok(match record.header.kind {
+            // The reader has compared its hash with the name.
+            RecordKind::Chunk => true,
+            RecordKind::ImageNode => ImageNode::decode(&raw, id, level, self.keys()).is_ok(),
+            RecordKind::StreamNode => crate::stream::is_node(&raw, id, level, self.keys()),
+            RecordKind::Padding => false,
         })
     }
 
@@ -366,3 +434,6 @@ impl fmt::Debug for ChunkStore {
             .finish_non_exhaustive()
     }
 }
+
+/// Places that are tried for a record.
+const PLACES_TRIED: u32 = 4;

@@ -3,6 +3,7 @@
 //! `docs/formats/catalog.md` specifies the files. A restore point is one file that is made in one step and never
 //! changed; making it is the commit of a backup.
 
+mod expired;
 mod format;
 mod marked;
 mod marks;
@@ -17,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use uuid::Uuid;
 
+pub(crate) use expired::Expired;
 pub use format::fuzz_manifest;
 pub use marks::{Lock, LockMode, PointMarks, fuzz_mark};
 pub(crate) use marks::{LockMark, Marks, PackRanges};
@@ -108,6 +110,8 @@ pub(crate) struct Catalog {
     changing: Mutex<()>,
     /// Held for moments only, so that readers never wait for the storage.
     points: RwLock<BTreeMap<PointName, Arc<Point>>>,
+    /// Expired points whose space was not given back yet. Locked behind `points`.
+    expired: RwLock<BTreeMap<PointName, Expired>>,
     damaged: Vec<RepoError>,
     /// By folder and sequence, those of damaged manifests included. Changed under `changing`; held for moments only.
     marks: RwLock<BTreeMap<(PathBuf, u64), Marks>>,
@@ -128,6 +132,7 @@ impl Catalog {
         protect_files: bool,
     ) -> Result<Self, RepoError> {
         let mut points = BTreeMap::new();
+        let mut expired = BTreeMap::new();
         let mut damaged = Vec::new();
         let mut marks = BTreeMap::new();
         for folder in disk.list(Path::new("points"))? {
@@ -145,8 +150,17 @@ impl Catalog {
             // A point that is shown can be built upon, so it must not go again with the next power failure: whoever
             // made its name may have come to his end before that was durable.
             disk.sync_directory(&path)?;
+            let items = disk.list(&path)?;
+            let tombstones = expired::Tombstones {
+                disk: disk.as_ref(),
+                repository,
+                keys: &keys,
+                epoch,
+                folder: &folder.name,
+            };
+            expired.extend(tombstones.read(&items));
             let mut marked = marks::FolderMarks::new();
-            for item in disk.list(&path)? {
+            for item in items {
                 let place = marks::Place {
                     disk: disk.as_ref(),
                     keys: &keys,
@@ -169,6 +183,8 @@ impl Catalog {
         }
         let placed = marks.values().filter_map(Marks::newest).max();
         let trusted = TrustedClock::open(Arc::clone(&disk), clock, placed);
+        // A crash between the two steps of an expiry leaves the point as it was.
+        expired.retain(|name, _| !points.contains_key(name));
         Ok(Self {
             disk,
             keys,
@@ -176,6 +192,7 @@ impl Catalog {
             epoch,
             changing: Mutex::new(()),
             points: RwLock::new(points),
+            expired: RwLock::new(expired),
             damaged,
             marks: RwLock::new(marks),
             trusted,
@@ -250,29 +267,6 @@ impl Catalog {
             .write()
             .insert(point.name.clone(), Arc::clone(&point));
         Ok(point)
-    }
-
-    /// Drops a restore point, durably. What only it used is freed by a later collection.
-    pub(crate) fn expire(&self, name: &PointName) -> Result<(), RepoError> {
-        let _changing = self.changing.lock();
-        self.point(name)?;
-        self.check_unmarked(name)?;
-        let folder = self.keys.workload_folder(&name.workload);
-        let tombstone = folder.join(format!("{:020}.expired", name.sequence));
-        match self.disk.publish(&tombstone, b"") {
-            Err(error) if !error.is_taken() => return Err(error.into()),
-            _ => {}
-        }
-        for item in self.disk.list(&folder)? {
-            if format::parse_point_file(&item.name)
-                .is_some_and(|(sequence, _)| sequence == name.sequence)
-            {
-                self.remove_protected(&folder.join(&item.name))?;
-            }
-        }
-        self.disk.sync_directory(&folder)?;
-        self.points.write().remove(name);
-        self.drop_marks(name)
     }
 
     /// One above every number that was ever given: those of damaged and of expired points are not given again.

@@ -11,6 +11,7 @@ use super::node::{FAN_OUT_BITS, ImageNode, Pointer, depth_for, slot_of};
 use crate::chunk::CHUNK_BYTES;
 use crate::error::RepoError;
 use crate::store::ChunkStore;
+use crate::uses::PointUse;
 
 /// One disk of a restore point. Cheap to clone; reads run at once from any number of threads.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Image {
     size_bytes: u64,
     depth: u8,
     root: Pointer,
+    /// Keeps what it leads to.
+    point: Option<Arc<PointUse>>,
 }
 
 /// A stretch of an image that is all of one sort.
@@ -37,7 +40,14 @@ impl Image {
             size_bytes,
             depth: depth_for(size_bytes),
             root,
+            point: None,
         }
+    }
+
+    /// The same, of a point whose space is not given back as long as this lives.
+    pub(crate) fn of_point(mut self, point: Arc<PointUse>) -> Self {
+        self.point = Some(point);
+        self
     }
 
     /// Capacity.

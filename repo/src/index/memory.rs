@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Coverage, IndexStore, OpenedIndex, Place};
+use crate::account::MemoryAccount;
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
 use crate::health::MemoryHealth;
@@ -37,7 +38,9 @@ struct Content {
 #[derive(Debug, Clone)]
 enum Insertion {
     Places(Vec<(ChunkId, Place)>),
+    Removed(Vec<(ChunkId, Place)>),
     Coverage(u32, Coverage),
+    Forgotten(u32),
     HighestPack(u32),
 }
 
@@ -70,6 +73,14 @@ impl Content {
     fn take(&mut self, insertion: &Insertion) {
         match insertion {
             Insertion::Places(entries) => self.places.extend(entries.iter().copied()),
+            Insertion::Removed(entries) => {
+                for (id, place) in entries {
+                    if self.places.get(id) == Some(place) {
+                        self.places.remove(id);
+                    }
+                }
+            }
+            Insertion::Forgotten(pack) => drop(self.coverage.remove(pack)),
             Insertion::Coverage(pack, coverage) => {
                 self.coverage.insert(*pack, *coverage);
             }
@@ -90,12 +101,22 @@ impl IndexStore for MemoryIndex {
         Ok(())
     }
 
+    fn remove(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError> {
+        self.insert_one(Insertion::Removed(entries.to_vec()));
+        Ok(())
+    }
+
     fn coverage(&self, pack: u32) -> Result<Option<Coverage>, RepoError> {
         Ok(self.state.lock().current.coverage.get(&pack).copied())
     }
 
     fn set_coverage(&self, pack: u32, coverage: Coverage) -> Result<(), RepoError> {
         self.insert_one(Insertion::Coverage(pack, coverage));
+        Ok(())
+    }
+
+    fn forget_pack(&self, pack: u32) -> Result<(), RepoError> {
+        self.insert_one(Insertion::Forgotten(pack));
         Ok(())
     }
 
@@ -128,6 +149,7 @@ pub struct SimulatedIndex {
     index: Arc<MemoryIndex>,
     pages: Arc<MemoryPages>,
     health: Arc<MemoryHealth>,
+    account: Arc<MemoryAccount>,
 }
 
 impl SimulatedIndex {
@@ -144,6 +166,7 @@ impl SimulatedIndex {
             index: Arc::new(self.index.crash(seed)),
             pages: Arc::new(self.pages.crash(seed / 7)),
             health: Arc::clone(&self.health),
+            account: Arc::new(self.account.crash(seed / 13)),
         }
     }
 
@@ -152,6 +175,7 @@ impl SimulatedIndex {
             index: Arc::clone(&self.index) as Arc<dyn IndexStore>,
             pages: Arc::clone(&self.pages) as _,
             health: Arc::clone(&self.health) as _,
+            account: Arc::clone(&self.account) as _,
         }
     }
 }

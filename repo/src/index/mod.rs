@@ -3,6 +3,7 @@
 //! `docs/formats/index.md` says what is kept. [`RocksIndex`] is the one in use, [`SimulatedIndex`] keeps the one of
 //! tests.
 
+mod account;
 mod health;
 mod memory;
 mod pages;
@@ -13,6 +14,7 @@ use std::fmt;
 pub use memory::SimulatedIndex;
 pub(crate) use rocks::RocksIndex;
 
+use crate::account::AccountStore;
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
 use crate::health::HealthStore;
@@ -27,11 +29,17 @@ pub(crate) trait IndexStore: Send + Sync + fmt::Debug {
     /// Remembers places; of two for one name the later one counts.
     fn insert(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError>;
 
+    /// Forgets places, as far as they are still the ones remembered.
+    fn remove(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError>;
+
     /// What is remembered of a pack whose records are all in the index. Never ahead of the records themselves.
     fn coverage(&self, pack: u32) -> Result<Option<Coverage>, RepoError>;
 
     /// Remembers that all records of a sealed pack are in the index.
     fn set_coverage(&self, pack: u32, coverage: Coverage) -> Result<(), RepoError>;
+
+    /// Forgets a pack that is gone.
+    fn forget_pack(&self, pack: u32) -> Result<(), RepoError>;
 
     /// The highest pack number ever given, as far as is remembered; 0 if none is. Numbers are not given again, or what
     /// is remembered of a pack that is gone would be believed of another.
@@ -54,9 +62,10 @@ pub(crate) struct Coverage {
     pub(crate) recovered: bool,
 }
 
-/// An index together with the room beside it for overlay maps and the health of packs.
+/// An index together with what is kept beside it: overlay maps, the health of packs, and the account of space.
 pub(crate) struct OpenedIndex {
     pub(crate) index: std::sync::Arc<dyn IndexStore>,
     pub(crate) pages: std::sync::Arc<dyn PageStore>,
     pub(crate) health: std::sync::Arc<dyn HealthStore>,
+    pub(crate) account: std::sync::Arc<dyn AccountStore>,
 }

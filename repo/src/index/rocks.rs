@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options, WriteBatch,
     WriteOptions,
 };
 
+use super::account::RocksAccount;
 use super::{Coverage, IndexStore, OpenedIndex, Place, health::RocksHealth, pages::RocksPages};
 use crate::chunk::ChunkId;
 use crate::disk::DiskError;
@@ -18,6 +20,8 @@ use crate::error::RepoError;
 pub(crate) struct RocksIndex {
     database: Arc<DB>,
     unlogged: WriteOptions,
+    /// Held by those who insert together, and by whoever removes alone, so that nothing new is removed.
+    changing: RwLock<()>,
     /// Is there when the index was found damaged, so that the next opening makes it again.
     damage_mark: PathBuf,
 }
@@ -43,15 +47,18 @@ impl RocksIndex {
         unlogged.disable_wal(true);
         let pages = Arc::new(RocksPages::new(Arc::clone(&database)));
         let health = Arc::new(RocksHealth::new(Arc::clone(&database)));
+        let account = Arc::new(RocksAccount::new(Arc::clone(&database)));
         let index = Arc::new(Self {
             database,
             unlogged,
+            changing: RwLock::new(()),
             damage_mark,
         });
         Ok(OpenedIndex {
             index,
             pages,
             health,
+            account,
         })
     }
 
@@ -87,12 +94,26 @@ impl IndexStore for RocksIndex {
     }
 
     fn insert(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError> {
+        let _shared = self.changing.read();
         let mut batch = WriteBatch::default();
         for (id, place) in entries {
             batch.put(key(id), place.to_bytes());
         }
         let written = self.database.write_opt(batch, &self.unlogged).map(Some);
         self.or_nothing("remember chunks", written).map(drop)
+    }
+
+    fn remove(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError> {
+        let _alone = self.changing.write();
+        let ids: Vec<_> = entries.iter().map(|(id, _)| *id).collect();
+        let mut batch = WriteBatch::default();
+        for ((id, place), found) in entries.iter().zip(self.find(&ids)?) {
+            if found == Some(*place) {
+                batch.delete(key(id));
+            }
+        }
+        let written = self.database.write_opt(batch, &self.unlogged).map(Some);
+        self.or_nothing("forget chunks", written).map(drop)
     }
 
     fn coverage(&self, pack: u32) -> Result<Option<Coverage>, RepoError> {
@@ -111,6 +132,14 @@ impl IndexStore for RocksIndex {
             .put_opt(coverage_key(pack), value, &self.unlogged)
             .map(Some);
         self.or_nothing("remember a pack", written).map(drop)
+    }
+
+    fn forget_pack(&self, pack: u32) -> Result<(), RepoError> {
+        let written = self
+            .database
+            .delete_opt(coverage_key(pack), &self.unlogged)
+            .map(Some);
+        self.or_nothing("forget a pack", written).map(drop)
     }
 
     fn highest_pack(&self) -> Result<u32, RepoError> {
@@ -147,6 +176,7 @@ fn open_database(folder: &Path, cache_bytes: usize) -> Result<DB, rocksdb::Error
         ColumnFamilyDescriptor::new("default", table_options(&cache)),
         ColumnFamilyDescriptor::new(RocksPages::FAMILY, table_options(&cache)),
         ColumnFamilyDescriptor::new(RocksHealth::FAMILY, table_options(&cache)),
+        ColumnFamilyDescriptor::new(RocksAccount::FAMILY, table_options(&cache)),
     ];
     DB::open_cf_descriptors(&options, folder, families)
 }

@@ -4,6 +4,7 @@
 //! one, [`scan`] reads one without its table.
 
 mod adopt;
+mod condemned;
 mod format;
 mod parity;
 mod reader;
@@ -23,7 +24,7 @@ pub(crate) use record::{Record, RecordDecoder, RecordEncoder};
 pub(crate) use scan::{PackFault, scan_pack};
 pub(crate) use set::{PackClass, PackSet, Sealed};
 pub(crate) use table::{PackTable, pack_table};
-pub(crate) use writer::PackWriter;
+pub(crate) use writer::{PackWriter, Telling};
 
 #[doc(hidden)]
 pub use parity::fuzz_parity;

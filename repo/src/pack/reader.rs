@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 
 use super::format::{PAGE_BYTES, Place, RECORD_HEAD_BYTES, RecordKind, pack_path};
 use super::parity::{PackView, Rebuild};
-use super::record::{RecordDecoder, RecordHeader};
+use super::record::{Record, RecordDecoder, RecordHeader};
 use super::set::PackSet;
 use crate::chunk::{ChunkId, RAW_LENGTH_MAX};
 use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
@@ -190,6 +190,65 @@ impl PackReader {
             found.push(opened.ok());
         }
         Ok(())
+    }
+
+    /// The record named `id` as it is stored, its checksum proven. `None` if it is not at `place`.
+    pub(crate) fn read_stored(
+        &self,
+        place: Place,
+        id: ChunkId,
+    ) -> Result<Option<Record>, RepoError> {
+        let Some(file) = self.file(place.pack)? else {
+            return Ok(None);
+        };
+        let mut buffer = AlignedBuffer::zeroed(SCRATCH_BYTES);
+        let start = place.offset() - place.offset() % PAGE_BYTES as u64;
+        let skip = usize::try_from(place.offset() - start).unwrap_or(0);
+        let length = place.length().unwrap_or(SCRATCH_BYTES - PAGE_BYTES - skip);
+        let record = fill(&mut buffer, file.as_ref(), start, skip, length)?;
+        let header = match RecordHeader::decode(record) {
+            Ok(header) if header.id == id => header,
+            _ => return Ok(None),
+        };
+        match header.check(record) {
+            Ok(_) => {
+                let mut bytes = record.to_vec();
+                bytes.resize(header.record_length(), 0);
+                Ok(Some(Record::again(header, bytes)))
+            }
+            Err(detail) => Err(RepoError::Corrupt {
+                what: format!(
+                    "record {id} at byte {} of {}",
+                    place.offset(),
+                    self.set.describe(place.pack)
+                ),
+                detail: detail.to_owned(),
+            }),
+        }
+    }
+
+    /// Bytes of the record named `id`, if it is at `place`.
+    pub(crate) fn record_length(
+        &self,
+        place: Place,
+        id: ChunkId,
+    ) -> Result<Option<u32>, RepoError> {
+        let Some(file) = self.file(place.pack)? else {
+            return Ok(None);
+        };
+        let mut page = AlignedBuffer::zeroed(2 * PAGE_BYTES);
+        let start = place.offset() - place.offset() % PAGE_BYTES as u64;
+        let skip = usize::try_from(place.offset() - start).unwrap_or(0);
+        let head = fill(&mut page, file.as_ref(), start, skip, RECORD_HEAD_BYTES)?;
+        Ok(match RecordHeader::decode(head) {
+            Ok(header) if header.id == id => u32::try_from(header.record_length()).ok(),
+            _ => None,
+        })
+    }
+
+    /// Lets go of the file of a pack that is gone.
+    pub(crate) fn let_go(&self, number: u32) {
+        self.files.remove(&number);
     }
 
     /// The file of a pack, or `None` if there is no such pack.

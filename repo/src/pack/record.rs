@@ -65,6 +65,11 @@ impl Record {
         Self { header, bytes }
     }
 
+    /// A record that was read, to be stored elsewhere as it is. `bytes` are the whole record, filling and all.
+    pub(crate) fn again(header: RecordHeader, bytes: Vec<u8>) -> Self {
+        Self { header, bytes }
+    }
+
     /// Head, payload and filling.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 
 use super::adopt::FoundPack;
+use super::condemned::{Condemned, condemned_pack, read_mark};
 use super::format::{
     PACK_ENCRYPTED, PACK_MAGIC, PACK_PLAIN, PACK_VERSION, PackHeader, Place, pack_path,
     parse_pack_name,
@@ -20,7 +21,7 @@ use super::parity::{
     NoParity, ParityFile, ParityOwner, pack_files, parity_path, parse_parity_name,
 };
 use super::table::{Ending, PackTable, read_ending};
-use super::writer::OpenPack;
+use super::writer::{OpenPack, Telling};
 use crate::chunk::ChunkId;
 use crate::clock::{Clock, UnixNanoseconds};
 use crate::disk::{Access, Caching, Disk, DiskFile};
@@ -51,15 +52,19 @@ pub(crate) struct PackSummary {
 
 /// All packs of a repository, the open ones among them.
 pub(crate) struct PackSet {
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     index: Arc<dyn IndexStore>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     keys: Arc<KeyRing>,
     health: Arc<Health>,
     repository: Uuid,
     epoch: u32,
     state: Mutex<SetState>,
     tables: Cache<u32, Arc<PackTable>>,
+    /// Packs that are about to be removed.
+    pub(super) condemned: RwLock<BTreeMap<u32, Condemned>>,
+    /// Records that were read from condemned packs.
+    pub(super) needed: Mutex<Vec<(u32, ChunkId)>>,
     poisoned: AtomicBool,
     /// Packs that lost records because a write failed.
     losses: Arc<AtomicU64>,
@@ -78,6 +83,7 @@ struct Listed {
     /// Number, epoch and length.
     packs: Vec<(u32, u32, u64)>,
     parities: BTreeSet<(u32, u32)>,
+    condemned: Vec<u32>,
 }
 
 #[derive(Default)]
@@ -111,18 +117,35 @@ impl PackSet {
             epoch,
             state: Mutex::default(),
             tables: Cache::new(TABLES_MAX),
+            condemned: RwLock::default(),
+            needed: Mutex::default(),
             poisoned: AtomicBool::new(false),
             losses: Arc::default(),
         };
         let mut last_number = set.index.highest_pack()?;
         let mut listed = set.list()?;
+        set.note_condemned(&listed)?;
         for (number, epoch, length_bytes) in listed.packs {
+            let has_parity = listed.parities.remove(&(number, epoch));
+            if set.is_condemned(number) {
+                // No backup relies on it, so the index need not know it.
+                let summary = PackSummary {
+                    epoch,
+                    length_bytes,
+                    recovered: true,
+                    sealed: true,
+                    has_parity,
+                };
+                set.state.lock().packs.insert(number, summary);
+                last_number = last_number.max(number);
+                continue;
+            }
             let found = FoundPack {
                 number,
                 epoch,
                 length_bytes,
                 header: set.header(number, PackClass::Chunks),
-                has_parity: listed.parities.remove(&(number, epoch)),
+                has_parity,
             };
             let summary = found.adopt(set.disk.as_ref(), set.index())?;
             set.state.lock().packs.insert(number, summary);
@@ -248,6 +271,9 @@ impl PackSet {
 
     /// Whether a new backup may rely on the index saying that `id` is at `place`.
     pub(crate) fn vouches_for(&self, place: Place, id: ChunkId) -> Result<bool, RepoError> {
+        if self.is_condemned(place.pack) {
+            return Ok(false);
+        }
         match self.summary(place.pack) {
             None => Ok(false),
             Some(summary) if !summary.recovered => Ok(true),
@@ -276,11 +302,19 @@ impl PackSet {
     }
 
     /// Gives a writer a pack to append to.
-    pub(super) fn open_pack(&self, class: PackClass) -> Result<Arc<OpenPack>, RepoError> {
+    pub(super) fn open_pack(
+        &self,
+        class: PackClass,
+        telling: Telling,
+    ) -> Result<Arc<OpenPack>, RepoError> {
         let number = {
             let mut state = self.state.lock();
             state.idle.retain(|pack| !pack.has_failed());
-            if let Some(found) = state.idle.iter().position(|pack| pack.class == class) {
+            if let Some(found) = state
+                .idle
+                .iter()
+                .position(|pack| pack.class == class && pack.telling == telling)
+            {
                 return Ok(state.idle.swap_remove(found));
             }
             state.last_number = state
@@ -300,8 +334,12 @@ impl PackSet {
         let pack = Arc::new(OpenPack::new(
             number,
             class,
+            telling,
             file,
-            Arc::clone(&self.losses),
+            match telling {
+                Telling::Early => Arc::clone(&self.losses),
+                Telling::Durable => Arc::default(),
+            },
             &header,
         ));
         let mut state = self.state.lock();
@@ -391,7 +429,43 @@ impl PackSet {
         }
     }
 
-    /// Every pack file and parity file. What is not where a pack belongs is none.
+    /// How far each open pack is filled.
+    pub(crate) fn open_ends(&self) -> BTreeMap<u32, u64> {
+        let state = self.state.lock();
+        let open = state.open.iter();
+        open.map(|pack| (pack.number, pack.end())).collect()
+    }
+
+    /// The lowest number of a pack that somebody may be writing to, now or from now on.
+    pub(crate) fn lowest_open(&self) -> u32 {
+        let state = self.state.lock();
+        let open = state.open.iter().map(|pack| pack.number).min();
+        open.unwrap_or(state.last_number.saturating_add(1))
+    }
+
+    /// Forgets a pack whose file is gone.
+    pub(super) fn forget(&self, number: u32) {
+        self.state.lock().packs.remove(&number);
+        self.tables.remove(&number);
+        self.health.clear_lost(number);
+    }
+
+    /// Takes the marks of condemned packs into memory.
+    fn note_condemned(&self, listed: &Listed) -> Result<(), RepoError> {
+        for number in &listed.condemned {
+            let pack = listed.packs.iter().find(|(pack, ..)| pack == number);
+            let Some((_, epoch, _)) = pack else {
+                self.drop_stray_mark(*number)?;
+                continue;
+            };
+            let since = read_mark(self.disk.as_ref(), *number, *epoch, self.clock.as_ref())?;
+            let entry = Condemned { since, turn: 0 };
+            self.condemned.write().insert(*number, entry);
+        }
+        Ok(())
+    }
+
+    /// Every pack file and what lies beside it. What is not where a pack belongs is none.
     fn list(&self) -> Result<Listed, RepoError> {
         let mut listed = Listed::default();
         for folder in self.disk.list(Path::new("packs"))? {
@@ -400,6 +474,10 @@ impl PackSet {
             }
             let folder = Path::new("packs").join(&folder.name);
             for item in self.disk.list(&folder)? {
+                if let Some(number) = condemned_pack(&item.name) {
+                    listed.condemned.push(number);
+                    continue;
+                }
                 let path = folder.join(&item.name);
                 let parity = parse_parity_name(&item.name)
                     .filter(|(number, epoch)| parity_path(*number, *epoch) == path);

@@ -21,14 +21,30 @@ use crate::index::{Coverage, IndexStore};
 pub(crate) struct PackWriter {
     set: Arc<PackSet>,
     class: PackClass,
+    telling: Telling,
     pack: Option<Arc<OpenPack>>,
+}
+
+/// When the index is told of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// When its bytes are in the file, so that others find it at once.
+    Early,
+    /// When it is durable: for copies of records that can be found elsewhere until then. Such packs are nobody else's,
+    /// so a failed write loses nothing of a backup.
+    Durable,
 }
 
 impl PackWriter {
     pub(crate) fn new(set: Arc<PackSet>, class: PackClass) -> Self {
+        Self::telling(set, class, Telling::Early)
+    }
+
+    pub(crate) fn telling(set: Arc<PackSet>, class: PackClass, telling: Telling) -> Self {
         Self {
             set,
             class,
+            telling,
             pack: None,
         }
     }
@@ -41,9 +57,9 @@ impl PackWriter {
             Some(pack) if pack.has_room(record.length()) => pack,
             Some(full) => {
                 self.set.seal(&full)?;
-                self.set.open_pack(self.class)?
+                self.set.open_pack(self.class, self.telling)?
             }
-            None => self.set.open_pack(self.class)?,
+            None => self.set.open_pack(self.class, self.telling)?,
         };
         let place = pack.append(record, self.set.index());
         self.pack = Some(pack);
@@ -73,6 +89,7 @@ impl fmt::Debug for PackWriter {
 pub(super) struct OpenPack {
     pub(super) number: u32,
     pub(super) class: PackClass,
+    pub(super) telling: Telling,
     file: Arc<dyn DiskFile>,
     /// Counts the packs of the set that lost records because a write failed.
     losses: Arc<AtomicU64>,
@@ -101,6 +118,7 @@ impl OpenPack {
     pub(super) fn new(
         number: u32,
         class: PackClass,
+        telling: Telling,
         file: Arc<dyn DiskFile>,
         losses: Arc<AtomicU64>,
         header: &[u8],
@@ -122,6 +140,7 @@ impl OpenPack {
         Self {
             number,
             class,
+            telling,
             file,
             losses,
             state: Mutex::new(state),
@@ -159,7 +178,10 @@ impl OpenPack {
         let end = state.end();
         state.table.push(place, &record.header);
         state.unpublished.push((record.header.id, place, end));
-        state.publish(index)?;
+        if self.telling == Telling::Early {
+            let written = state.written;
+            state.publish(written, index)?;
+        }
         Ok(place)
     }
 
@@ -177,17 +199,22 @@ impl OpenPack {
             if !state.failed {
                 state.pad(self)?;
                 state.write_out(self)?;
-                state.publish(index)?;
+                if self.telling == Telling::Early {
+                    let written = state.written;
+                    state.publish(written, index)?;
+                }
             }
             state.written
         };
         let synced = self.file.sync();
         let mut state = self.state.lock();
-        match &synced {
-            Ok(()) => state.synced = state.synced.max(target),
-            Err(_) => state.unknown = true,
+        if let Err(error) = synced {
+            state.unknown = true;
+            return Err(error.into());
         }
-        Ok(synced?)
+        state.synced = state.synced.max(target);
+        let synced = state.synced;
+        state.publish(synced, index)
     }
 
     /// Ends the pack with its table. The records are durable before the table tells of them.
@@ -256,11 +283,11 @@ impl OpenState {
         Ok(())
     }
 
-    /// Tells the index of all records whose bytes are in the file.
-    fn publish(&mut self, index: &dyn IndexStore) -> Result<(), RepoError> {
+    /// Tells the index of all records that end at or before `reached`.
+    fn publish(&mut self, reached: u64, index: &dyn IndexStore) -> Result<(), RepoError> {
         let ready = self
             .unpublished
-            .partition_point(|(_, _, end)| *end <= self.written);
+            .partition_point(|(_, _, end)| *end <= reached);
         if ready == 0 {
             return Ok(());
         }

@@ -7,6 +7,7 @@ mod reader;
 mod writer;
 
 pub use node::fuzz_stream_node;
+pub(crate) use node::is_node;
 pub(crate) use reader::StreamPart;
 pub use reader::StreamReader;
 pub use writer::StreamWriter;

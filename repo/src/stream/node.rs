@@ -100,6 +100,11 @@ impl StreamNode {
     }
 }
 
+/// Whether `bytes` are the node named `id`.
+pub(crate) fn is_node(bytes: &[u8], id: ChunkId, level: u8, keys: &KeyRing) -> bool {
+    StreamNode::decode(bytes, id, level, keys).is_ok()
+}
+
 fn decode_entry(bytes: &[u8]) -> Option<StreamEntry> {
     let (id, rest) = bytes.split_first_chunk::<32>()?;
     let (place, length) = rest.split_at_checked(8)?;

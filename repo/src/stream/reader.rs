@@ -11,6 +11,7 @@ use crate::error::RepoError;
 use crate::image::Pointer;
 use crate::pack::RecordKind;
 use crate::store::ChunkStore;
+use crate::uses::PointUse;
 
 /// Gives the bytes of one stream in order, each chunk proven.
 pub struct StreamReader {
@@ -18,6 +19,8 @@ pub struct StreamReader {
     /// What is still to come: level and entry, the next one last.
     ahead: Vec<(u8, StreamEntry)>,
     chunk: Bytes,
+    /// Keeps what is to be read.
+    point: Option<Arc<PointUse>>,
 }
 
 /// A stretch of a stream.
@@ -41,7 +44,14 @@ impl StreamReader {
             store: Arc::clone(store),
             ahead,
             chunk: Bytes::new(),
+            point: None,
         }
+    }
+
+    /// The same, of a point whose space is not given back as long as this lives.
+    pub(crate) fn of_point(mut self, point: Arc<PointUse>) -> Self {
+        self.point = Some(point);
+        self
     }
 
     /// The next chunk, or nothing at the end.
@@ -78,20 +88,17 @@ impl StreamReader {
         None
     }
 
-    /// Gives every pointer of the map, nodes and chunks, without reading chunks.
-    pub(crate) fn visit_pointers(
-        mut self,
-        visit: &mut dyn FnMut(Pointer) -> Result<(), RepoError>,
-    ) -> Result<(), RepoError> {
-        while let Some((depth, entry)) = self.ahead.pop() {
-            visit(entry.pointer)?;
-            if let Some(level) = depth.checked_sub(1) {
-                let node = self.read_node(&entry, level)?;
-                self.ahead
-                    .extend(node.entries.into_iter().rev().map(|entry| (level, entry)));
-            }
+    /// The next node or chunk that the stream needs, nodes before what lies below them, without reading chunks.
+    pub(crate) fn next_pointer(&mut self) -> Result<Option<Pointer>, RepoError> {
+        let Some((depth, entry)) = self.ahead.pop() else {
+            return Ok(None);
+        };
+        if let Some(level) = depth.checked_sub(1) {
+            let node = self.read_node(&entry, level)?;
+            self.ahead
+                .extend(node.entries.into_iter().rev().map(|entry| (level, entry)));
         }
-        Ok(())
+        Ok(Some(entry.pointer))
     }
 
     fn read_node(&self, entry: &StreamEntry, level: u8) -> Result<StreamNode, RepoError> {

@@ -215,6 +215,10 @@ impl Repository {
         let mut walk = walk::Walk::new(store, reading);
         for point in points {
             let hurt_before = report.damaged.len();
+            // Kept while it is walked; one that was expired meanwhile is no longer asked for.
+            let Ok(_reading) = self.read_point(&point.name) else {
+                continue;
+            };
             walk.point(&point, &mut report)?;
             report.points += 1;
             if matches!(scope, VerifyScope::All | VerifyScope::Point(_))

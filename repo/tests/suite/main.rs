@@ -7,6 +7,8 @@
 )]
 
 mod catalog_readers;
+mod collect;
+mod collect_crash;
 mod crash;
 mod damage;
 mod encryption;

@@ -1,0 +1,272 @@
+//! The account of space in RocksDB (`docs/formats/index.md`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
+
+use super::rocks::failed;
+use crate::account::{AccountStore, Changes, Entry};
+use crate::catalog::{PointName, WorkloadName};
+use crate::chunk::ChunkId;
+use crate::error::RepoError;
+use crate::pack::Place;
+
+/// The account in the column family [`RocksAccount::FAMILY`]. The first byte of a key says what it is for.
+pub(super) struct RocksAccount {
+    database: Arc<DB>,
+    unlogged: WriteOptions,
+}
+
+/// Takes a key without its tag, and the value.
+type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), RepoError> + 'a;
+
+impl RocksAccount {
+    /// The column family that must be there.
+    pub(super) const FAMILY: &'static str = "account";
+
+    pub(super) fn new(database: Arc<DB>) -> Self {
+        let mut unlogged = WriteOptions::default();
+        unlogged.disable_wal(true);
+        Self { database, unlogged }
+    }
+
+    fn family(&self) -> Result<&ColumnFamily, RepoError> {
+        self.database
+            .cf_handle(Self::FAMILY)
+            .ok_or(RepoError::Refused(
+                "the index was opened without room for the account",
+            ))
+    }
+
+    /// All keys and values that start with `tag`.
+    fn tagged(&self, tag: u8, visit: &mut Visit<'_>) -> Result<(), RepoError> {
+        let start = [tag];
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        for item in self.database.iterator_cf(self.family()?, mode) {
+            let (key, value) = item.map_err(failed("list the account"))?;
+            match key.split_first() {
+                Some((found, rest)) if *found == tag => visit(rest, &value)?,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AccountStore for RocksAccount {
+    fn entries(&self, ids: &[ChunkId]) -> Result<Vec<Option<Entry>>, RepoError> {
+        let family = self.family()?;
+        let keys = ids.iter().map(|id| (family, entry_key(id)));
+        let answers = self.database.multi_get_cf(keys).into_iter();
+        answers
+            .map(
+                |answer| match answer.map_err(failed("find an entry of the account"))? {
+                    None => Ok(None),
+                    Some(value) => decode_entry(&value).map(Some).ok_or_else(hurt),
+                },
+            )
+            .collect()
+    }
+
+    fn alive(&self) -> Result<BTreeMap<u32, u64>, RepoError> {
+        let mut alive = BTreeMap::new();
+        self.tagged(PACK_TAG, &mut |key, value| {
+            let pack = <[u8; 4]>::try_from(key).map_err(|_| hurt())?;
+            let bytes = <[u8; 8]>::try_from(value).map_err(|_| hurt())?;
+            alive.insert(u32::from_be_bytes(pack), u64::from_le_bytes(bytes));
+            Ok(())
+        })?;
+        Ok(alive)
+    }
+
+    fn points(&self) -> Result<BTreeSet<PointName>, RepoError> {
+        let mut points = BTreeSet::new();
+        self.tagged(POINT_TAG, &mut |key, _| {
+            points.insert(decode_point(key).ok_or_else(hurt)?);
+            Ok(())
+        })?;
+        Ok(points)
+    }
+
+    fn operation(&self) -> Result<Option<Vec<u8>>, RepoError> {
+        self.database
+            .get_cf(self.family()?, [OPERATION_TAG])
+            .map_err(failed("read the account"))
+    }
+
+    /// One batch in one family is one step, also for what is left after a crash: memtables are flushed whole and in
+    /// order.
+    fn write(&self, changes: &Changes) -> Result<(), RepoError> {
+        let family = self.family()?;
+        let mut batch = WriteBatch::default();
+        for (id, entry) in &changes.entries {
+            match entry {
+                Some(entry) => batch.put_cf(family, entry_key(id), encode_entry(entry)),
+                None => batch.delete_cf(family, entry_key(id)),
+            }
+        }
+        for (pack, bytes) in &changes.alive {
+            match bytes {
+                0 => batch.delete_cf(family, pack_key(*pack)),
+                bytes => batch.put_cf(family, pack_key(*pack), bytes.to_le_bytes()),
+            }
+        }
+        for (point, present) in &changes.points {
+            match present {
+                true => batch.put_cf(family, point_key(point), b""),
+                false => batch.delete_cf(family, point_key(point)),
+            }
+        }
+        match &changes.operation {
+            None => {}
+            Some(None) => batch.delete_cf(family, [OPERATION_TAG]),
+            Some(Some(operation)) => batch.put_cf(family, [OPERATION_TAG], operation),
+        }
+        self.database
+            .write_opt(batch, &self.unlogged)
+            .map_err(failed("change the account"))
+    }
+
+    fn clear(&self) -> Result<(), RepoError> {
+        let family = self.family()?;
+        let mut batch = WriteBatch::default();
+        // All keys start with a tag, and no tag is that high.
+        batch.delete_range_cf(family, &[0_u8][..], &[0xff_u8][..]);
+        self.database
+            .write_opt(batch, &self.unlogged)
+            .map_err(failed("clear the account"))?;
+        self.flush()
+    }
+
+    fn flush(&self) -> Result<(), RepoError> {
+        self.database
+            .flush_cf(self.family()?)
+            .map_err(failed("flush the account"))
+    }
+}
+
+impl fmt::Debug for RocksAccount {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RocksAccount")
+            .finish_non_exhaustive()
+    }
+}
+
+/// The tag and half of the name, like the index.
+fn entry_key(id: &ChunkId) -> [u8; 17] {
+    let mut key = [ENTRY_TAG; 17];
+    for (target, byte) in key.iter_mut().skip(1).zip(id.as_bytes()) {
+        *target = *byte;
+    }
+    key
+}
+
+fn pack_key(pack: u32) -> [u8; 5] {
+    let [a, b, c, d] = pack.to_be_bytes();
+    [PACK_TAG, a, b, c, d]
+}
+
+fn point_key(point: &PointName) -> Vec<u8> {
+    let mut key = vec![POINT_TAG];
+    key.extend_from_slice(&point.sequence.to_be_bytes());
+    key.extend_from_slice(point.workload.as_str().as_bytes());
+    key
+}
+
+fn decode_point(key: &[u8]) -> Option<PointName> {
+    let (sequence, workload) = key.split_first_chunk::<8>()?;
+    Some(PointName {
+        workload: WorkloadName::parse(std::str::from_utf8(workload).ok()?).ok()?,
+        sequence: u64::from_be_bytes(*sequence),
+    })
+}
+
+fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut value = Vec::with_capacity(20);
+    value.extend_from_slice(&entry.count.to_le_bytes());
+    value.extend_from_slice(&entry.place.to_bytes());
+    value.extend_from_slice(&entry.length.to_le_bytes());
+    value
+}
+
+fn decode_entry(value: &[u8]) -> Option<Entry> {
+    let (count, rest) = value.split_first_chunk::<8>()?;
+    let (place, length) = rest.split_at_checked(8)?;
+    Some(Entry {
+        count: u64::from_le_bytes(*count),
+        place: Place::from_bytes(place)?,
+        length: u32::from_le_bytes(length.try_into().ok()?),
+    })
+}
+
+fn hurt() -> RepoError {
+    RepoError::Corrupt {
+        what: "the account of space in the index".to_owned(),
+        detail: "a line of it makes no sense".to_owned(),
+    }
+}
+
+const ENTRY_TAG: u8 = b'c';
+const OPERATION_TAG: u8 = b'o';
+const PACK_TAG: u8 = b'p';
+const POINT_TAG: u8 = b'r';
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::Options;
+
+    use super::*;
+
+    fn open(folder: &std::path::Path) -> RocksAccount {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        RocksAccount::new(Arc::new(
+            DB::open_cf(&options, folder, [RocksAccount::FAMILY]).unwrap(),
+        ))
+    }
+
+    #[test]
+    fn what_was_written_and_flushed_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let ids = [ChunkId::of(b"a"), ChunkId::of(b"b")];
+        let entry = Entry {
+            count: 3,
+            place: Place { pack: 7, slot: 99 },
+            length: 1280,
+        };
+        let point: PointName = "web@258".parse().unwrap();
+        {
+            let account = open(folder.path());
+            account
+                .write(&Changes {
+                    entries: ids.iter().map(|id| (*id, Some(entry))).collect(),
+                    alive: vec![(7, 2560), (258, 1)],
+                    points: vec![(point.clone(), true), ("db@1".parse().unwrap(), true)],
+                    operation: Some(Some(b"adding".to_vec())),
+                })
+                .unwrap();
+            account
+                .write(&Changes {
+                    entries: vec![(ids[1], None)],
+                    alive: vec![(7, 0)],
+                    points: vec![("db@1".parse().unwrap(), false)],
+                    operation: None,
+                })
+                .unwrap();
+            account.flush().unwrap();
+        }
+        let account = open(folder.path());
+        assert_eq!(account.entries(&ids).unwrap(), [Some(entry), None]);
+        assert_eq!(account.alive().unwrap(), BTreeMap::from([(258, 1)]));
+        assert_eq!(account.points().unwrap(), BTreeSet::from([point]));
+        assert_eq!(account.operation().unwrap().unwrap(), b"adding");
+        account.clear().unwrap();
+        assert_eq!(account.entries(&ids).unwrap(), [None, None]);
+        assert!(account.points().unwrap().is_empty());
+        assert_eq!(account.operation().unwrap(), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! The world is stopped at every call of a collection: every point is whole, and a later collection ends the work.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use repo::clock::{ManualClock, UnixNanoseconds};
+use repo::disk::{Effect, Fault, Operation, SimulatedDisk};
+use repo::{
+    CollectOptions, CollectReport, CreateOptions, ImageBase, ImageSpec, PointKind, PointName,
+    RepoError, Repository, SimulatedIndex,
+};
+
+use crate::support::{noise, options, read_all, workload};
+
+const CHUNK: usize = 65_536;
+
+fn open(disk: &SimulatedDisk, index: &SimulatedIndex) -> Result<Repository, RepoError> {
+    let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_000)));
+    let root = Path::new("simulated");
+    Repository::open_with(Arc::new(disk.clone()), root, clock, index, &options())
+}
+
+fn collect(repository: &Repository) -> Result<CollectReport, RepoError> {
+    let options = CollectOptions {
+        grace: Duration::ZERO,
+        reserve_bytes: 0,
+        samples: 8,
+        ..CollectOptions::default()
+    };
+    repository.collect(&options, &mut |_| ControlFlow::Continue(()))
+}
+
+fn back_up(repository: &Repository, seeds: &[u64]) -> Result<PointName, RepoError> {
+    let mut backup = repository.begin(&workload(), PointKind::Full)?;
+    let mut writer = backup.image(&ImageSpec {
+        name: "disk-0".to_owned(),
+        size_bytes: (seeds.len() * CHUNK) as u64,
+        base: ImageBase::Nothing,
+    })?;
+    writer.write(0, Bytes::from(content(seeds)))?;
+    backup.finish_image(writer)?;
+    Ok(backup.commit()?.name.clone())
+}
+
+fn content(seeds: &[u64]) -> Vec<u8> {
+    seeds.iter().flat_map(|seed| noise(*seed, CHUNK)).collect()
+}
+
+/// The content of the points that stay, and of the one that goes.
+const KEPT: [&[u64]; 3] = [&[1, 50, 2], &[60, 3, 61], &[1, 2, 3, 4]];
+const DROPPED: [&[u64]; 2] = [&[10, 11, 12, 13, 14, 15, 16, 17], &[20, 21, 22, 2]];
+
+/// A repository with something to collect.
+struct Prepared {
+    disk: SimulatedDisk,
+    index: SimulatedIndex,
+    kept: Vec<(PointName, &'static [u64])>,
+}
+
+impl Prepared {
+    /// An independent copy, open.
+    fn open(&self) -> (SimulatedDisk, SimulatedIndex, Repository) {
+        // All of the index was flushed, so that this loses nothing.
+        let (disk, index) = (self.disk.fork(), self.index.crash(0));
+        let repository = open(&disk, &index).unwrap();
+        (disk, index, repository)
+    }
+}
+
+/// Points in packs of their own, so that some packs are dead in the end and some mostly.
+fn prepare() -> Prepared {
+    let index = SimulatedIndex::new();
+    let disk = SimulatedDisk::new();
+    let clock = ManualClock::new(UnixNanoseconds(1_000));
+    let root = Path::new("simulated");
+    Repository::create_on(&disk, root, &clock, &CreateOptions::default()).unwrap();
+    let mut kept = Vec::new();
+    let mut dropped = Vec::new();
+    for turn in 0..3 {
+        let repository = open(&disk, &index).unwrap();
+        if let Some(seeds) = DROPPED.get(turn) {
+            dropped.push(back_up(&repository, seeds).unwrap());
+            if turn == 0 {
+                // The packs of this one hold nothing else.
+                repository.close().unwrap();
+            }
+        }
+        kept.push((back_up(&repository, KEPT[turn]).unwrap(), KEPT[turn]));
+        repository.close().unwrap();
+    }
+    let repository = open(&disk, &index).unwrap();
+    for name in &dropped {
+        repository.expire(name).unwrap();
+    }
+    repository.close().unwrap();
+    drop(repository);
+    Prepared { disk, index, kept }
+}
+
+fn check(disk: &SimulatedDisk, index: &SimulatedIndex, kept: &[(PointName, &[u64])], place: &str) {
+    let repository = open(disk, index).unwrap_or_else(|error| panic!("{place}: {error}"));
+    for (name, seeds) in kept {
+        let point = repository
+            .point(name)
+            .unwrap_or_else(|error| panic!("{place}: {error}"));
+        let image = repository.image(&point, 0).unwrap();
+        assert!(
+            read_all(&image) == content(seeds),
+            "{place}: {name} differs"
+        );
+    }
+    let report = collect(&repository).unwrap_or_else(|error| panic!("{place}: {error}"));
+    assert_eq!(report.waiting_packs, 0, "{place}: {report:?}");
+    assert!(report.hurt_packs.is_empty(), "{place}: {report:?}");
+    for (name, seeds) in kept {
+        let image = repository
+            .image(&repository.point(name).unwrap(), 0)
+            .unwrap();
+        assert!(
+            read_all(&image) == content(seeds),
+            "{place}: {name} differs in the end"
+        );
+    }
+    assert!(repository.expired().is_empty(), "{place}");
+    let statistics = repository.statistics().unwrap();
+    let alive = repository.space_statistics().unwrap().alive_bytes;
+    assert!(
+        statistics.stored_bytes <= alive * 10 / 6 + 16_384 * (statistics.packs + 1),
+        "{place}: {statistics:?} for {alive} bytes alive"
+    );
+    // Life goes on: what was removed is stored again, not found.
+    let again = back_up(&repository, DROPPED[0]).unwrap();
+    let image = repository
+        .image(&repository.point(&again).unwrap(), 0)
+        .unwrap();
+    assert!(read_all(&image) == content(DROPPED[0]), "{place}");
+}
+
+#[test]
+fn a_collection_may_end_at_every_call() {
+    let prepared = prepare();
+    let (first, last) = {
+        let (disk, _index, repository) = prepared.open();
+        let first = disk.operations();
+        let report = collect(&repository).unwrap();
+        assert!(
+            report.compacted_packs > 0 && report.removed_packs > report.compacted_packs,
+            "{report:?}"
+        );
+        (first, disk.operations())
+    };
+    assert!(last - first > 20, "{first}..{last}");
+    for operation in first..last {
+        for effect in [Effect::Nothing, Effect::Half, Effect::Whole] {
+            let (disk, index, repository) = prepared.open();
+            disk.inject(Fault::StopAt { operation, effect });
+            assert!(collect(&repository).is_err(), "{operation}");
+            drop(repository);
+            let place = format!("killed at {operation} ({effect:?})");
+            let after = disk.fork().kill();
+            check(&after, &index.crash(operation * 5), &prepared.kept, &place);
+            for seed in 0..3 {
+                let place = format!("power failed at {operation} ({effect:?}), seed {seed}");
+                let after = disk.fork().crash(seed);
+                let index = index.crash(operation * 11 + seed * 101);
+                check(&after, &index, &prepared.kept, &place);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_call_is_an_error_and_hurts_nothing() {
+    let prepared = prepare();
+    for operation in [
+        Operation::Write,
+        Operation::Sync,
+        Operation::Create,
+        Operation::Publish,
+        Operation::Remove,
+    ] {
+        for nth in 0..60 {
+            let (disk, index, repository) = prepared.open();
+            disk.inject(Fault::Fail { operation, nth });
+            let outcome = collect(&repository);
+            disk.clear_faults();
+            drop(repository);
+            let place = format!("{operation:?} {nth} failed");
+            check(
+                &disk.fork().crash(nth),
+                &index.crash(nth * 17),
+                &prepared.kept,
+                &place,
+            );
+            if outcome.is_ok() {
+                assert!(nth > 0, "{operation:?} never failed");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_collection_gets_along_without_any_room() {
+    let prepared = prepare();
+    for kibibytes in [0, 16, 64, 200, 1000] {
+        let (disk, index, repository) = prepared.open();
+        disk.inject(Fault::FullAfter {
+            bytes: kibibytes * 1024,
+        });
+        match collect(&repository) {
+            Ok(_) => {}
+            Err(error) => assert!(error.is_full(), "{kibibytes}: {error}"),
+        }
+        disk.clear_faults();
+        drop(repository);
+        let place = format!("with room for {kibibytes} KiB");
+        check(&disk.fork().kill(), &index, &prepared.kept, &place);
+    }
+}
