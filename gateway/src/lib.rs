@@ -34,7 +34,7 @@ use crate::api::{ApiServer, Descriptors};
 use crate::backups::Backups;
 use crate::config::Config;
 use crate::exports::Exports;
-use crate::jobs::Jobs;
+use crate::jobs::{Collections, Jobs, Retention, Schedule};
 use crate::recovery::Sessions;
 use crate::secrets::KeySource;
 use crate::state::{Addresses, Identity, StateFolder, Tokens};
@@ -49,6 +49,7 @@ pub struct Gateway {
     nbd: nbd::Server,
     nfs: nfs::Server,
     api: ApiServer,
+    schedule: Schedule,
     watch: Option<Watch>,
 }
 
@@ -67,6 +68,10 @@ pub struct Core {
     pub backups: Arc<Backups>,
     /// Long work under way.
     pub jobs: Jobs,
+    /// Collections.
+    pub collections: Arc<Collections>,
+    /// Retention rules.
+    pub retention: Retention,
     /// Threads for calls that may wait for a disk.
     pub pool: BlockingPool,
     /// What is counted.
@@ -126,6 +131,7 @@ impl Gateway {
         )?;
         let nfs = start::nfs(&config, &state, exports, pool).await?;
         start::collect(&mut metrics, &repository, &nfs);
+        let collections = start::collections(&config, &repository, &mut metrics)?;
         let metrics = Arc::new(metrics);
         let alerts = Arc::new(Alerts::load(&state)?);
         let watch = alerts::watch(&config, &repository, &alerts, &metrics);
@@ -138,6 +144,8 @@ impl Gateway {
                 Arc::clone(&metrics),
             ),
             jobs: Jobs::new(repository.clone()),
+            collections,
+            retention: Retention::open(repository.clone(), Arc::clone(&state))?,
             pool: start::pool(config.workers.api_threads, API_QUEUE)?,
             tokens: Tokens::load_or_create(&state)?,
             alerts,
@@ -150,19 +158,23 @@ impl Gateway {
         });
         let api = listeners.serve(&core);
         core.addresses.store(&core.state)?;
+        let schedule = Schedule::start(&core).map_err(StartError::Thread)?;
         Ok(Self {
             core,
             nbd,
             nfs,
             api,
+            schedule,
             watch,
         })
     }
 
     /// Stops everything in reverse order. Requests under way are answered if they end soon; what was answered stays.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.api.stop(GRACE).await;
+        self.schedule.stop();
         self.core.jobs.stop();
+        self.core.collections.stop();
         self.core.backups.abort_all();
         self.nfs.stop().await;
         let nbd_done = self.nbd.shutdown(GRACE).await;

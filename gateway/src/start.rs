@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use export::BlockingPool;
-use repo::{KeySlotCounters, OpenOptions, RepoError, Repository, Secret};
+use repo::{CollectOptions, KeySlotCounters, OpenOptions, RepoError, Repository, Secret};
 
 use crate::api;
 use crate::config::{Config, ConfigError, NbdConfig, NbdTls, Portmapper};
 use crate::exports::Exports;
+use crate::jobs::Collections;
 use crate::recovery::RecoveryError;
 use crate::secrets::SecretError;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
@@ -201,6 +202,25 @@ pub(crate) async fn nfs(
                 reason: error.to_string(),
             },
         })
+}
+
+/// Collections, with the reserve that they work on when the storage is full.
+pub(crate) fn collections(
+    config: &Config,
+    repository: &Repository,
+    metrics: &mut Metrics,
+) -> Result<Arc<Collections>, StartError> {
+    let options = CollectOptions {
+        grace: config.collect.grace.duration(),
+        compact_below_percent: config.collect.compact_below_percent,
+        reserve_bytes: config.collect.reserve.bytes(),
+        ..CollectOptions::default()
+    };
+    repository.make_reserve(options.reserve_bytes)?;
+    let collections = Collections::new(repository.clone(), options);
+    let counted = Arc::clone(&collections);
+    metrics.collect(move || counted.samples());
+    Ok(collections)
 }
 
 /// Adds what others count to `/metrics`.

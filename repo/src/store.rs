@@ -295,16 +295,16 @@ impl ChunkStore {
 
     /// The record that is kept for `id`, and its length: where `hint` says, unless the index knows better.
     pub(crate) fn locate(&self, id: ChunkId, hint: Place) -> Result<(Place, u32), RepoError> {
-        let is_there = |place: &Place| self.packs.summary(place.pack).is_some();
-        let is_kept = |place: &Place| is_there(place) && !self.packs.is_condemned(place.pack);
+        let is_kept = |place: &Place| {
+            self.packs.summary(place.pack).is_some() && !self.packs.is_condemned(place.pack)
+        };
         let known = match is_kept(&hint) {
             true => Some(hint),
             false => self.index.find(&[id])?.pop().flatten().filter(is_kept),
         };
-        // A place in a condemned pack is better than none: the pack is pardoned for it.
-        let Some(place) = known.or(Some(hint).filter(is_there)) else {
-            return Err(id.missing());
-        };
+        // A place in a condemned pack is better than none: the pack is pardoned for it. A record that is nowhere is
+        // needed all the same, and may be stored again one day.
+        let place = known.unwrap_or(hint);
         let length = match place.length() {
             Some(length) => u32::try_from(length).ok(),
             None => self.reader.record_length(place, id)?,

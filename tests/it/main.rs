@@ -1,5 +1,6 @@
 //! End to end: real clients and a real guest against the parts that are put together.
 
+mod collect_kill;
 mod guest;
 mod nfs_guest;
 mod recovery_guest;

@@ -13,6 +13,7 @@ use crate::Core;
 use crate::doctor::{self, Finding};
 use crate::state::Addresses;
 
+use super::collect::{self, UsedSpaceView};
 use super::problem::Problem;
 
 /// That the daemon runs.
@@ -61,6 +62,9 @@ pub struct StatisticsView {
     pub new_chunks: u64,
     /// Chunks that were there already since the daemon started.
     pub deduplicated_chunks: u64,
+    /// How the space of packs is used; none while the account of space is made.
+    #[serde(default)]
+    pub space: Option<UsedSpaceView>,
     /// Alerts that nobody dismissed.
     #[serde(default)]
     pub alerts: u64,
@@ -86,7 +90,10 @@ pub(super) async fn addresses(State(core): State<Arc<Core>>) -> Json<Addresses> 
 pub(super) async fn statistics(
     State(core): State<Arc<Core>>,
 ) -> Result<Json<StatisticsView>, Problem> {
-    let found = core.run(|core| core.repository.statistics()).await?;
+    let (found, space) = core
+        .run(|core| (core.repository.statistics(), collect::used(core)))
+        .await;
+    let found = found?;
     let counters = core.repository.counters();
     let value =
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
@@ -108,6 +115,7 @@ pub(super) async fn statistics(
         ingested_bytes: value(&counters.ingested_bytes),
         new_chunks: value(&counters.stored_chunks),
         deduplicated_chunks: value(&counters.deduplicated_chunks),
+        space,
         alerts: core.alerts.list().len() as u64,
     }))
 }

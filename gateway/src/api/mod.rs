@@ -6,6 +6,7 @@ mod access;
 mod alerts;
 mod backups;
 mod body;
+mod collect;
 mod config;
 mod daemon;
 mod handover;
@@ -16,6 +17,7 @@ mod points;
 mod problem;
 mod recoveries;
 mod restore;
+mod retention;
 mod server;
 mod tokens;
 mod workloads;
@@ -33,6 +35,9 @@ use crate::Core;
 pub use backups::{
     BackupBegun, BackupView, BaseChoice, BeginBody, HandOverBody, ImageBody, ImageView, RangeBody,
 };
+pub use collect::{
+    CollectBody, CollectView, ExpiredView, SpaceBody, SpaceView, UnexpireBody, UsedSpaceView,
+};
 pub use config::ImportBody;
 pub use daemon::{Health, StatisticsView};
 pub use jobs::{JobBody, JobView};
@@ -41,6 +46,7 @@ pub use points::{PointImageView, PointView};
 pub use problem::Problem;
 pub use recoveries::{RecoveryBody, SealView};
 pub use restore::{RestoreBody, RestoredView};
+pub use retention::{AppliedView, RetentionBody, RetentionView, VerdictView, WorkloadRulesView};
 pub use server::{ApiServer, Listeners};
 pub use tokens::{TokenBody, TokenMade, TokenView};
 pub use workloads::WorkloadView;
@@ -91,6 +97,12 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(backups::show, backups::abort))
         .routes(routes!(jobs::list, jobs::start))
         .routes(routes!(jobs::show, jobs::stop))
+        .routes(routes!(collect::show, collect::start, collect::stop))
+        .routes(routes!(collect::estimate))
+        .routes(routes!(collect::expired))
+        .routes(routes!(collect::unexpire))
+        .routes(routes!(retention::show, retention::set))
+        .routes(routes!(retention::judge, retention::apply))
         .routes(routes!(recoveries::list, recoveries::start))
         .routes(routes!(recoveries::show, recoveries::discard))
         .routes(routes!(recoveries::stop));

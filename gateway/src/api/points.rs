@@ -35,6 +35,10 @@ pub struct PointView {
     pub sent_bytes: u64,
     /// Bytes of packs that it took.
     pub stored_bytes: u64,
+    /// Bytes of packs that no other point needs: what expiring this one alone would free. Only in the view of one point,
+    /// and not while the account of space is made.
+    #[serde(default)]
+    pub exclusive_bytes: Option<u64>,
     /// Its disks.
     pub disks: Vec<PointImageView>,
     /// What the source said of the machine.
@@ -110,6 +114,7 @@ impl PointView {
                 .images
                 .iter()
                 .fold(0, |sum, image| sum.saturating_add(image.stored_bytes)),
+            exclusive_bytes: None,
             disks: disks.collect(),
             configuration: point.configuration.clone(),
         }
@@ -145,7 +150,17 @@ pub(super) async fn show(
     State(core): State<Arc<Core>>,
     Path(point): Path<String>,
 ) -> Result<Json<PointView>, Problem> {
-    Ok(Json(PointView::new(&*resolve(&core.repository, &point)?)))
+    core.run(move |core| {
+        let point = resolve(&core.repository, &point)?;
+        let alone = core
+            .repository
+            .space_of(std::slice::from_ref(&point.name))
+            .ok();
+        let mut view = PointView::new(&point);
+        view.exclusive_bytes = alone.map(|alone| alone.bytes);
+        Ok(Json(view))
+    })
+    .await
 }
 
 /// Drops a restore point. Points that share data with it stay whole.

@@ -6,6 +6,7 @@
 mod alert;
 mod backup;
 mod client;
+mod collect;
 mod completion;
 mod config;
 mod demo;
@@ -17,6 +18,7 @@ mod point;
 mod progress;
 mod recover;
 mod restore;
+mod retention;
 mod secret;
 mod serve;
 mod stats;
@@ -73,6 +75,11 @@ enum Verb {
     /// Copy disks out of a restore point
     #[command(subcommand)]
     Restore(restore::RestoreVerb),
+    /// Say how long restore points are kept
+    #[command(subcommand)]
+    Retention(retention::RetentionVerb),
+    /// Give back the space of expired restore points
+    Collect(collect::CollectArgs),
     /// Re-read what is stored and compare
     Verify(verify::VerifyArgs),
     /// Manage what opens an encrypted repository
@@ -124,6 +131,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Point(verb) => point::run(&verb, &connect()?, &output)?,
         Verb::Recover(verb) => recover::run(&verb, &connect()?, &output)?,
         Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
+        Verb::Retention(verb) => retention::run(&verb, &connect()?, &output)?,
+        Verb::Collect(arguments) => return collect::run(&arguments, &connect()?, &output),
         Verb::Verify(arguments) => return verify::run(&arguments, &connect()?, &output),
         Verb::Key(arguments) => key::run(&arguments, connect, &output)?,
         Verb::Stats => stats::run(&connect()?, &output)?,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::api::PointView;
+use crate::api::{ExpiredView, PointView, SpaceBody, SpaceView, UnexpireBody};
 
 use super::client::{Client, segment};
 use super::output::{Output, Table, size, time};
@@ -22,11 +22,20 @@ pub(super) enum PointVerb {
         #[arg(value_parser = point_name)]
         point: String,
     },
-    /// Drop a restore point; others that share its data stay whole
+    /// Drop restore points; others that share their data stay whole
     Expire {
         /// WORKLOAD@SEQUENCE or WORKLOAD@latest
+        #[arg(value_parser = point_name, required = true)]
+        points: Vec<String>,
+        /// Only say exactly what that would free
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Bring an expired restore point back, until a collection has given its space back
+    Unexpire {
+        /// WORKLOAD@SEQUENCE; without it, list those that can be brought back
         #[arg(value_parser = point_name)]
-        point: String,
+        point: Option<String>,
     },
 }
 
@@ -45,14 +54,67 @@ pub(super) fn run(verb: &PointVerb, client: &Client, output: &Output) -> Result<
             let point: PointView = client.get(&format!("/v1/points/{}", segment(point)))?;
             output.result(&point, describe)
         }
-        PointVerb::Expire { point } => {
-            let found: PointView = client.get(&format!("/v1/points/{}", segment(point)))?;
-            client.delete(&format!("/v1/points/{}", segment(&found.point)))?;
-            output.result(&json!({ "expired": found.point }), |_| {
-                format!("Expired {}.", found.point)
+        PointVerb::Expire {
+            points,
+            dry_run: true,
+        } => {
+            let body = SpaceBody {
+                points: points.clone(),
+            };
+            let space: SpaceView = client.post("/v1/space", &body)?;
+            output.result(&space, |space| {
+                format!(
+                    "Expiring {} would free {} ({} chunks and map nodes).",
+                    space.points.join(", "),
+                    size(space.freed_bytes),
+                    space.freed_records
+                )
             })
         }
+        PointVerb::Expire { points, .. } => expire(points, client, output),
+        PointVerb::Unexpire { point: None } => {
+            let expired: Vec<ExpiredView> = client.get("/v1/expired")?;
+            output.list(
+                &expired,
+                "No expired point is left to bring back.",
+                |expired| {
+                    let mut table = Table::new(&["POINT", "MADE (UTC)", "CAN COME BACK"]);
+                    for point in expired {
+                        let can = match point.can_be_brought_back {
+                            true => "yes",
+                            false => "no",
+                        };
+                        table.row([point.point.clone(), time(&point.created), can.to_owned()]);
+                    }
+                    table
+                },
+            )
+        }
+        PointVerb::Unexpire { point: Some(point) } => {
+            let body = UnexpireBody {
+                point: point.clone(),
+            };
+            let point: PointView = client.post("/v1/unexpire", &body)?;
+            output.result(&point, |point| format!("{} is there again.", point.point))
+        }
     }
+}
+
+fn expire(points: &[String], client: &Client, output: &Output) -> Result<()> {
+    let mut names = Vec::new();
+    for point in points {
+        let found: PointView = client.get(&format!("/v1/points/{}", segment(point)))?;
+        names.push(found.point);
+    }
+    for name in &names {
+        client.delete(&format!("/v1/points/{}", segment(name)))?;
+    }
+    output.result(&json!({ "expired": names }), |_| {
+        format!(
+            "Expired {}. `holdfast point unexpire` brings back what no collection has met yet.",
+            names.join(", ")
+        )
+    })
 }
 
 fn table(points: &[PointView]) -> Table {
@@ -96,8 +158,12 @@ pub(super) fn describe(point: &PointView) -> String {
             size(disk.stored_bytes),
         ]);
     }
+    let alone = match point.exclusive_bytes {
+        Some(bytes) => format!(", holds {} that no other point needs", size(bytes)),
+        None => String::new(),
+    };
     format!(
-        "{}: {}, made {} UTC, over {parent}\n{table}",
+        "{}: {}, made {} UTC, over {parent}{alone}\n{table}",
         point.point,
         point.kind,
         time(&point.created)

@@ -32,6 +32,10 @@ pub struct Config {
     pub backup: BackupConfig,
     /// Recovery sessions.
     pub recovery: RecoveryConfig,
+    /// Giving space back.
+    pub collect: CollectConfig,
+    /// Retention rules.
+    pub retention: RetentionConfig,
     /// Threads that may wait for a disk.
     pub workers: WorkersConfig,
     /// The log.
@@ -166,6 +170,28 @@ pub struct RecoveryConfig {
     pub file_bytes: ByteSize,
     /// Sessions at once.
     pub sessions: usize,
+}
+
+/// Giving space back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollectConfig {
+    /// How often it is done; `0s`: only when asked for.
+    pub every: Span,
+    /// How long packs that nobody needs stay before they are removed.
+    pub grace: Span,
+    /// A pack is rewritten when less than this share of it is needed, in percent.
+    pub compact_below_percent: u8,
+    /// Space that is kept free, so that a full disk can be collected.
+    pub reserve: ByteSize,
+}
+
+/// Retention rules. What they say is set with `holdfast retention`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// How often they are applied; `0s`: only when asked for.
+    pub every: Span,
 }
 
 /// Threads that may wait for a disk.
@@ -379,6 +405,25 @@ impl Default for RecoveryConfig {
             files: 10_000,
             file_bytes: ByteSize::mebibytes(16 * 1024),
             sessions: 1024,
+        }
+    }
+}
+
+impl Default for CollectConfig {
+    fn default() -> Self {
+        Self {
+            every: Span::seconds(24 * 60 * 60),
+            grace: Span::seconds(24 * 60 * 60),
+            compact_below_percent: 60,
+            reserve: ByteSize::mebibytes(64),
+        }
+    }
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self {
+            every: Span::seconds(24 * 60 * 60),
         }
     }
 }

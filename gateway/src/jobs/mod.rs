@@ -1,4 +1,8 @@
-//! Long work on the repository, with progress: verifying, for now.
+//! Long work on the repository, with progress, and what the daemon does by itself.
+
+mod collect;
+mod retention;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +16,10 @@ use repo::{PointName, Repository, VerifyProgress, VerifyReport, VerifyScope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+pub use collect::{CollectError, CollectMode, Collection, Collections};
+pub use retention::{Applied, Retention, RuleBook};
+pub use schedule::Schedule;
 
 use crate::exports::chain;
 

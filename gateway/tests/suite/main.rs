@@ -14,5 +14,6 @@ mod hostile;
 mod keys;
 mod nbd_tls;
 mod recovery;
+mod space;
 mod startup;
 mod support;

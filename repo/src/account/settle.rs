@@ -17,11 +17,28 @@ impl OpenAccount<'_> {
         catalog: &Catalog,
         go_on: &mut dyn FnMut() -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {
-        match self.try_settle(catalog, go_on) {
+        self.or_anew(|account| account.try_settle(catalog, go_on))
+    }
+
+    /// Ends what a crash cut off, without bringing new points in.
+    pub(crate) fn open(
+        &mut self,
+        catalog: &Catalog,
+        go_on: &mut dyn FnMut() -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        self.or_anew(|account| account.try_open(catalog, go_on))
+    }
+
+    /// Does `work`; if the account turns out to be wrong, empties it and does it once more.
+    fn or_anew(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        match work(self) {
             Err(error @ RepoError::Inexact { .. }) => {
                 tracing::warn!(%error, "the account of space is made again");
                 self.clear()?;
-                self.try_settle(catalog, go_on)
+                work(self)
             }
             other => other,
         }
@@ -32,11 +49,8 @@ impl OpenAccount<'_> {
         catalog: &Catalog,
         go_on: &mut dyn FnMut() -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {
+        self.try_open(catalog, go_on)?;
         let known = catalog.accountable();
-        if self.state.is_none() {
-            self.load(catalog, &known)?;
-            self.resume(catalog, go_on)?;
-        }
         // In the order of their numbers, so that each is the newest of its workload when it comes in.
         for (name, (point, wanted)) in &known {
             if *wanted && !self.has(name) {
@@ -46,6 +60,18 @@ impl OpenAccount<'_> {
             }
         }
         Ok(())
+    }
+
+    fn try_open(
+        &mut self,
+        catalog: &Catalog,
+        go_on: &mut dyn FnMut() -> Result<(), RepoError>,
+    ) -> Result<(), RepoError> {
+        if self.state.is_some() {
+            return Ok(());
+        }
+        self.load(catalog, &catalog.accountable())?;
+        self.resume(catalog, go_on)
     }
 
     /// Takes a point out. Its manifest must not be needed any more to bring it back.

@@ -21,7 +21,7 @@ pub struct AuditReport {
     pub points: u64,
     /// References that were looked up.
     pub references: u64,
-    /// Those that the account does not know, or whose record is in no pack that stays, as sentences; up to 100.
+    /// Those that the account does not know, as sentences; up to 100.
     pub uncounted: Vec<String>,
     /// How many there are.
     pub uncounted_total: u64,
@@ -228,10 +228,8 @@ impl Audit<'_> {
         ids.retain(|id| !id.is_zero());
         self.report.references += ids.len() as u64;
         let entries = self.repository.account().entries(&ids)?;
-        let packs = self.repository.store().packs();
         for (id, entry) in ids.iter().zip(entries) {
-            let is_kept = entry.is_some_and(|entry| packs.summary(entry.place.pack).is_some());
-            if !is_kept {
+            if entry.is_none() {
                 self.report.note(point, part, *id);
             }
         }

@@ -20,6 +20,7 @@ use serde::Serialize;
 pub use audit::AuditReport;
 pub use space::{ExpiredPoint, SpaceStatistics};
 
+use crate::account::Freed;
 use crate::catalog::PointName;
 use crate::error::RepoError;
 use crate::repository::Repository;
@@ -162,8 +163,10 @@ impl Collection<'_> {
         // Packs that a backup under way may write to look dead and are not. Asked before the account is settled, so
         // that a backup that ends in between is either accounted for or still counts.
         let floor = self.writable_from();
-        self.settle()?;
+        // Before new points come in: one that was expired because it is damaged must not keep the others from being
+        // accounted for.
         self.release()?;
+        self.settle()?;
         self.remove_due()?;
         loop {
             let removed_before = self.report.removed_packs;
@@ -212,7 +215,18 @@ impl Collection<'_> {
             };
             let progress = &mut *self.progress;
             let mut go_on = || step(progress, CollectPhase::Releasing, done, total);
-            let freed = repository.account().lock().take_out(&point, &mut go_on)?;
+            let freed = {
+                let mut account = repository.account().lock();
+                account.open(repository.catalog(), &mut go_on)?;
+                match account.take_out(&point, &mut go_on) {
+                    Err(error @ RepoError::Inexact { .. }) => {
+                        tracing::warn!(%error, "the account of space is made again, without this point");
+                        account.clear()?;
+                        Freed::default()
+                    }
+                    other => other?,
+                }
+            };
             self.report.points += 1;
             self.report.dead_records += freed.records;
             self.report.dead_bytes += freed.bytes;

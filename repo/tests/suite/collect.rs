@@ -407,7 +407,7 @@ fn what_is_being_read_is_not_taken_away() {
         .unwrap();
     repository.expire(&name).unwrap();
     let report = collect(&repository, &at_once());
-    assert_eq!(report.points_in_use, [name.clone()]);
+    assert_eq!(report.points_in_use, std::slice::from_ref(&name));
     assert!(read_all(&image) == content_of(&[1, 2, 3, 4]));
     assert!(repository.unexpire(&name).is_ok());
     repository.expire(&name).unwrap();

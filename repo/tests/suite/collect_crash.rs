@@ -79,7 +79,7 @@ fn prepare() -> Prepared {
     Repository::create_on(&disk, root, &clock, &CreateOptions::default()).unwrap();
     let mut kept = Vec::new();
     let mut dropped = Vec::new();
-    for turn in 0..3 {
+    for (turn, seeds) in KEPT.into_iter().enumerate() {
         let repository = open(&disk, &index).unwrap();
         if let Some(seeds) = DROPPED.get(turn) {
             dropped.push(back_up(&repository, seeds).unwrap());
@@ -88,7 +88,7 @@ fn prepare() -> Prepared {
                 repository.close().unwrap();
             }
         }
-        kept.push((back_up(&repository, KEPT[turn]).unwrap(), KEPT[turn]));
+        kept.push((back_up(&repository, seeds).unwrap(), seeds));
         repository.close().unwrap();
     }
     let repository = open(&disk, &index).unwrap();
