@@ -34,7 +34,7 @@ use crate::api::{ApiServer, Descriptors};
 use crate::backups::Backups;
 use crate::config::Config;
 use crate::exports::Exports;
-use crate::jobs::{Collections, Jobs, Retention, Schedule};
+use crate::jobs::{Collections, Jobs, Proving, Retention, Schedule};
 use crate::recovery::Sessions;
 use crate::secrets::KeySource;
 use crate::state::{Addresses, Identity, StateFolder, Tokens};
@@ -49,8 +49,9 @@ pub struct Gateway {
     nbd: nbd::Server,
     nfs: nfs::Server,
     api: ApiServer,
-    schedule: Schedule,
+    proving: Proving,
     watch: Option<Watch>,
+    schedule: Schedule,
 }
 
 /// What the HTTP interface works on.
@@ -67,7 +68,7 @@ pub struct Core {
     /// Backups under way.
     pub backups: Arc<Backups>,
     /// Long work under way.
-    pub jobs: Jobs,
+    pub jobs: Arc<Jobs>,
     /// Collections.
     pub collections: Arc<Collections>,
     /// Retention rules.
@@ -143,7 +144,7 @@ impl Gateway {
                 config.backup.clone(),
                 Arc::clone(&metrics),
             ),
-            jobs: Jobs::new(repository.clone()),
+            jobs: Arc::new(Jobs::new(repository.clone(), Arc::clone(&state))),
             collections,
             retention: Retention::open(repository.clone(), Arc::clone(&state))?,
             pool: start::pool(config.workers.api_threads, API_QUEUE)?,
@@ -156,6 +157,12 @@ impl Gateway {
             sessions,
             metrics,
         });
+        let proving = Proving::start(
+            core.repository.clone(),
+            Arc::clone(&core.jobs),
+            core.config.verify.clone(),
+        )
+        .map_err(StartError::Thread)?;
         let api = listeners.serve(&core);
         core.addresses.store(&core.state)?;
         let schedule = Schedule::start(&core).map_err(StartError::Thread)?;
@@ -164,13 +171,15 @@ impl Gateway {
             nbd,
             nfs,
             api,
-            schedule,
+            proving,
             watch,
+            schedule,
         })
     }
 
     /// Stops everything in reverse order. Requests under way are answered if they end soon; what was answered stays.
     pub async fn stop(mut self) {
+        self.proving.stop();
         self.api.stop(GRACE).await;
         self.schedule.stop();
         self.core.jobs.stop();

@@ -105,6 +105,7 @@ pub(crate) fn repository(
         node_cache_bytes: config.repository.node_cache.bytes(),
         index_cache_bytes: config.repository.index_cache.bytes(),
         secret,
+        parity_share: config.repository.parity.0,
         ..OpenOptions::default()
     };
     if config.workers.engine_threads > 0 {
@@ -245,6 +246,8 @@ pub(crate) fn collect(metrics: &mut Metrics, repository: &Repository, nfs: &nfs:
             ),
         ]
     });
+    let repaired = repository.clone();
+    metrics.collect(move || repair_samples(&repaired));
     let repository = repository.clone();
     metrics.collect(move || {
         let counters = repository.counters();
@@ -280,6 +283,56 @@ pub(crate) fn collect(metrics: &mut Metrics, repository: &Repository, nfs: &nfs:
             ),
         ]
     });
+}
+
+/// What was verified and repaired, and what waits for it.
+fn repair_samples(repository: &Repository) -> Vec<(&'static str, u64)> {
+    let counters = repository.repair_counters();
+    let proofs = repository.proofs();
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let seconds =
+        |proof: Option<repo::UnixNanoseconds>| proof.map_or(0, |proof| proof.0 / 1_000_000_000);
+    vec![
+        (
+            "holdfast_verify_packs_proven_total",
+            value(&counters.proven_packs),
+        ),
+        (
+            "holdfast_verify_read_bytes_total",
+            value(&counters.verified_bytes),
+        ),
+        ("holdfast_verify_packs_never_proven", proofs.never),
+        (
+            "holdfast_verify_oldest_proof_timestamp_seconds",
+            seconds(proofs.oldest_known),
+        ),
+        ("holdfast_verify_lost_records", proofs.lost_records),
+        (
+            "holdfast_repair_reads_rebuilt_total",
+            value(&counters.rebuilt_reads),
+        ),
+        (
+            "holdfast_repair_reads_lost_total",
+            value(&counters.lost_reads),
+        ),
+        (
+            "holdfast_repair_pages_mended_total",
+            value(&counters.mended_pages),
+        ),
+        (
+            "holdfast_repair_packs_mended_total",
+            value(&counters.mended_packs),
+        ),
+        ("holdfast_repair_packs_waiting", repository.care_count()),
+        (
+            "holdfast_repair_parity_files_total",
+            value(&counters.parity_files),
+        ),
+        (
+            "holdfast_repair_parity_bytes_total",
+            value(&counters.parity_bytes),
+        ),
+    ]
 }
 
 pub(crate) fn addresses(

@@ -638,6 +638,11 @@ impl Repository {
         self.inner.store.counters()
     }
 
+    /// Packs that wait for parity or to be mended.
+    pub fn care_count(&self) -> u64 {
+        self.inner.store.health().care_count()
+    }
+
     /// What was repaired, or could not be, since the repository was opened.
     pub fn repair_counters(&self) -> &RepairCounters {
         self.inner.store.health().counters()

@@ -68,6 +68,21 @@ pub struct StatisticsView {
     /// Alerts that nobody dismissed.
     #[serde(default)]
     pub alerts: u64,
+    /// When packs were last proven.
+    pub proofs: ProofsView,
+}
+
+/// When packs were last proven.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ProofsView {
+    /// The oldest proof there is of a pack, RFC 3339.
+    pub oldest: Option<String>,
+    /// Packs that were never proven, as far as is remembered.
+    pub never: u64,
+    /// Records that were found lost and may not have been stored again since.
+    pub lost_records: u64,
+    /// Packs that wait to be mended, or for parity.
+    pub waiting: u64,
 }
 
 /// Says that the daemon runs. Needs no token.
@@ -94,6 +109,7 @@ pub(super) async fn statistics(
         .run(|core| (core.repository.statistics(), collect::used(core)))
         .await;
     let found = found?;
+    let proofs = core.run(|core| core.repository.proofs()).await;
     let counters = core.repository.counters();
     let value =
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
@@ -117,6 +133,12 @@ pub(super) async fn statistics(
         deduplicated_chunks: value(&counters.deduplicated_chunks),
         space,
         alerts: core.alerts.list().len() as u64,
+        proofs: ProofsView {
+            oldest: proofs.oldest_known.map(|proof| proof.to_string()),
+            never: proofs.never,
+            lost_records: proofs.lost_records,
+            waiting: core.repository.care_count(),
+        },
     }))
 }
 

@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::Core;
-use crate::jobs::{Job, JobState, Outcome};
+use repo::{Repair, VerifyOptions, VerifyScope};
+
+use crate::jobs::{Job, JobState, Outcome, VerifyResult};
 use crate::recovery::resolve;
 
 use super::backups::parse_id;
@@ -26,6 +28,18 @@ pub enum JobBody {
         /// Only what this restore point needs.
         #[serde(default)]
         point: Option<String>,
+        /// Only so many packs, those proven longest ago.
+        #[serde(default)]
+        packs: Option<u64>,
+        /// Only one pack in so many, those proven longest ago.
+        #[serde(default)]
+        one_in: Option<u64>,
+        /// Bytes to read in a second at most.
+        #[serde(default)]
+        rate_bytes: Option<u64>,
+        /// Mend what is damaged, and make parity that is missing.
+        #[serde(default)]
+        repair: bool,
     },
 }
 
@@ -39,6 +53,10 @@ pub struct JobView {
     pub kind: String,
     /// The restore point, if only one.
     pub point: Option<String>,
+    /// What is verified, in words.
+    pub scope: String,
+    /// Whether damage is mended.
+    pub repair: bool,
     /// When it began, RFC 3339.
     pub started: String,
     /// How it stands.
@@ -66,16 +84,54 @@ pub(super) async fn list(State(core): State<Arc<Core>>) -> Reply<Vec<JobView>> {
     responses((status = 201, body = JobView), (status = 404, body = Problem)))]
 pub(super) async fn start(
     State(core): State<Arc<Core>>,
-    Json(JobBody::Verify { point }): Json<JobBody>,
+    Json(body): Json<JobBody>,
 ) -> Result<(StatusCode, Reply<JobView>), Problem> {
-    let point = point
-        .map(|point| resolve(&core.repository, &point))
-        .transpose()?;
+    let JobBody::Verify {
+        point,
+        packs,
+        one_in,
+        rate_bytes,
+        repair,
+    } = body;
+    let scope = match (point, packs, one_in) {
+        (None, None, None) => VerifyScope::All,
+        (Some(point), None, None) => {
+            VerifyScope::Point(resolve(&core.repository, &point)?.name.clone())
+        }
+        (None, Some(packs), None) => VerifyScope::Oldest { packs },
+        (None, None, Some(parts)) if parts > 0 => VerifyScope::OneIn { parts },
+        _ => {
+            return Err(Problem::bad_request(
+                "give one of `point`, `packs` and `one_in`, and none of them 0",
+            ));
+        }
+    };
+    let options = VerifyOptions {
+        scope,
+        rate: rate_bytes,
+        repair: match repair {
+            true => Repair::Yes,
+            false => Repair::No,
+        },
+    };
     let job = core
         .jobs
-        .verify(point.map(|point| point.name.clone()))
+        .verify(options)
         .map_err(|error| Problem::internal(&error))?;
     Ok((StatusCode::CREATED, Reply(view(&job))))
+}
+
+/// Shows what the last verification found that came to its end, of this daemon or one before it.
+#[utoipa::path(get, path = "/v1/verify", tag = "jobs",
+    responses((status = 200, body = VerifyResult), (status = 404, body = Problem)))]
+pub(super) async fn last_verify(
+    State(core): State<Arc<Core>>,
+) -> Result<Reply<VerifyResult>, Problem> {
+    let found = core.run(|core| core.jobs.last_result()).await;
+    let found = found.map_err(|error| Problem::internal(&error))?;
+    found.map(Reply).ok_or_else(|| {
+        Problem::not_found("nothing was verified yet; run `holdfast verify`".to_owned())
+    })
 }
 
 /// Shows a job.
@@ -125,7 +181,12 @@ fn view(job: &Job) -> JobView {
     JobView {
         job: job.id,
         kind: "verify".to_owned(),
-        point: job.point.as_ref().map(ToString::to_string),
+        point: match &job.options.scope {
+            VerifyScope::Point(point) => Some(point.to_string()),
+            _ => None,
+        },
+        scope: job.scope(),
+        repair: job.options.repair == Repair::Yes,
         started: job.started.to_string(),
         state: outcome.state(),
         done_bytes,

@@ -39,7 +39,7 @@ pub use collect::{
     CollectBody, CollectView, ExpiredView, SpaceBody, SpaceView, UnexpireBody, UsedSpaceView,
 };
 pub use config::ImportBody;
-pub use daemon::{Health, StatisticsView};
+pub use daemon::{Health, ProofsView, StatisticsView};
 pub use jobs::{JobBody, JobView};
 pub use keys::{ChangeKeySlotBody, KeySlotView, NewKeySlotBody};
 pub use points::{PointImageView, PointView};
@@ -103,6 +103,7 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(collect::unexpire))
         .routes(routes!(retention::show, retention::set))
         .routes(routes!(retention::judge, retention::apply))
+        .routes(routes!(jobs::last_verify))
         .routes(routes!(recoveries::list, recoveries::start))
         .routes(routes!(recoveries::show, recoveries::discard))
         .routes(routes!(recoveries::stop));

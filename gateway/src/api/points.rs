@@ -43,6 +43,9 @@ pub struct PointView {
     pub disks: Vec<PointImageView>,
     /// What the source said of the machine.
     pub configuration: serde_json::Value,
+    /// When all that it needs was last proven, RFC 3339; only where one point is shown.
+    #[serde(default)]
+    pub proven: Option<String>,
 }
 
 /// A disk of a restore point.
@@ -117,6 +120,7 @@ impl PointView {
             exclusive_bytes: None,
             disks: disks.collect(),
             configuration: point.configuration.clone(),
+            proven: None,
         }
     }
 }
@@ -158,6 +162,8 @@ pub(super) async fn show(
             .ok();
         let mut view = PointView::new(&point);
         view.exclusive_bytes = alone.map(|alone| alone.bytes);
+        let proven = core.repository.proven(&point);
+        view.proven = proven.map(|proven| proven.to_string());
         Ok(Json(view))
     })
     .await

@@ -162,8 +162,12 @@ pub(super) fn describe(point: &PointView) -> String {
         Some(bytes) => format!(", holds {} that no other point needs", size(bytes)),
         None => String::new(),
     };
+    let proven = match &point.proven {
+        Some(proven) => format!(", proven {} UTC", time(proven)),
+        None => String::new(),
+    };
     format!(
-        "{}: {}, made {} UTC, over {parent}{alone}\n{table}",
+        "{}: {}, made {} UTC, over {parent}{alone}{proven}\n{table}",
         point.point,
         point.kind,
         time(&point.created)

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::api::StatisticsView;
+use crate::api::{ProofsView, StatisticsView};
 
 use super::client::Client;
-use super::output::{Output, size};
+use super::output::{Output, size, time};
 
 /// What of the packs is needed, unless the account of space is being made.
 fn used(found: &StatisticsView) -> String {
@@ -23,7 +23,7 @@ pub(super) fn run(client: &Client, output: &Output) -> Result<()> {
     let found: StatisticsView = client.get("/v1/stats")?;
     output.result(&found, |found| {
         format!(
-            "repository  {}{}\nholds       {} points of {} workloads, {} overlays\ndisks       {} as if each point was whole\nstored      {} in {} packs ({} times less)\n{}free        {} of {}{}",
+            "repository  {}{}\nholds       {} points of {} workloads, {} overlays\ndisks       {} as if each point was whole\nstored      {} in {} packs ({} times less)\n{}free        {} of {}\nproven      {}{}",
             found.repository,
             if found.encrypted { ", encrypted" } else { "" },
             found.points,
@@ -36,6 +36,7 @@ pub(super) fn run(client: &Client, output: &Output) -> Result<()> {
             used(found),
             size(found.free_bytes),
             size(found.total_bytes),
+            proven(&found.proofs),
             alerts(found.alerts),
         )
     })
@@ -46,4 +47,22 @@ fn alerts(count: u64) -> String {
         0 => String::new(),
         count => format!("\nalerts      {count}; see `holdfast alert list`"),
     }
+}
+
+/// When packs were last proven, and what is wrong.
+fn proven(proofs: &ProofsView) -> String {
+    let mut text = match &proofs.oldest {
+        Some(oldest) => format!("every pack since {} UTC", time(oldest)),
+        None => "no pack yet".to_owned(),
+    };
+    if proofs.never > 0 && proofs.oldest.is_some() {
+        text.push_str(&format!(", but for {} never yet", proofs.never));
+    }
+    if proofs.lost_records > 0 {
+        text.push_str(&format!(
+            "\nLOST        {} records; see `holdfast verify --last`",
+            proofs.lost_records
+        ));
+    }
+    text
 }

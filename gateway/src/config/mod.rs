@@ -4,6 +4,7 @@
 
 mod peers;
 mod units;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 
 pub use peers::{BadPeers, Peers};
 pub use units::{ByteSize, Span, UnitError};
+pub use verify::{Share, VerifyConfig};
 
 /// Everything the daemon can be told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub struct Config {
     pub backup: BackupConfig,
     /// Recovery sessions.
     pub recovery: RecoveryConfig,
+    /// The verification that runs by itself.
+    pub verify: VerifyConfig,
     /// Giving space back.
     pub collect: CollectConfig,
     /// Retention rules.
@@ -62,6 +66,8 @@ pub struct RepositoryConfig {
     pub passphrase_file: Option<PathBuf>,
     /// or a command for the shell that prints either.
     pub key_command: Option<String>,
+    /// Parity beside each pack, of its size; 0%: none.
+    pub parity: Share,
 }
 
 /// Where the daemon keeps what is its own.
@@ -347,6 +353,7 @@ impl Default for RepositoryConfig {
             key_file: None,
             passphrase_file: None,
             key_command: None,
+            parity: Share::default(),
         }
     }
 }
@@ -504,6 +511,8 @@ mod tests {
             "certificate",
             "key",
             "client_authority",
+            "parity",
+            "period",
         ] {
             let name = key.rsplit('.').next().unwrap();
             assert!(text.contains(name), "{key} is not in the example");

@@ -90,6 +90,7 @@ pub fn examine_running(core: &Core) -> Vec<Finding> {
             "run `holdfast verify`, and restore the named files from a copy",
         )
     });
+    findings.push(verification(core));
     findings.push(overlays(core));
     findings.push(alerts(core));
     findings
@@ -113,6 +114,21 @@ fn alerts(core: &Core) -> Finding {
             latest.mend
         ),
     )
+}
+
+/// What the last verification found.
+fn verification(core: &Core) -> Finding {
+    let check = "verification";
+    match core.jobs.last_result() {
+        Ok(Some(last)) if !last.sound => Finding::problem(
+            check,
+            format!("the one that ended at {} found damage", last.ended),
+            "see `holdfast verify --last`, and run `holdfast verify --repair`",
+        ),
+        Ok(Some(last)) => Finding::good(check, format!("{}: sound at {}", last.scope, last.ended)),
+        Ok(None) => Finding::good(check, "none has come to its end yet"),
+        Err(error) => Finding::problem(check, error.to_string(), "see to the state folder"),
+    }
 }
 
 /// Checks of a machine on which no daemon runs.

@@ -1,31 +1,36 @@
 //! Long work on the repository, with progress, and what the daemon does by itself.
 
 mod collect;
+mod proving;
 mod retention;
 mod schedule;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use repo::clock::{Clock as _, SystemClock, UnixNanoseconds};
-use repo::{PointName, Repository, VerifyProgress, VerifyReport, VerifyScope};
+use repo::{Repository, VerifyOptions, VerifyProgress, VerifyReport, VerifyScope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use collect::{CollectError, CollectMode, Collection, Collections};
+pub use proving::Proving;
 pub use retention::{Applied, Retention, RuleBook};
 pub use schedule::Schedule;
 
 use crate::exports::chain;
+use crate::state::{StateError, StateFolder};
 
 /// All jobs since the daemon started, the newest few of them.
 pub struct Jobs {
     repository: Repository,
+    state: Arc<StateFolder>,
     jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
     next: AtomicU64,
 }
@@ -34,8 +39,8 @@ pub struct Jobs {
 pub struct Job {
     /// Its name in the API.
     pub id: Uuid,
-    /// What is verified; none: everything.
-    pub point: Option<PointName>,
+    /// What is verified, and how.
+    pub options: VerifyOptions,
     /// When it began.
     pub started: UnixNanoseconds,
     progress: Mutex<(u64, u64)>,
@@ -73,22 +78,23 @@ pub enum JobState {
 
 impl Jobs {
     /// None yet.
-    pub fn new(repository: Repository) -> Self {
+    pub fn new(repository: Repository, state: Arc<StateFolder>) -> Self {
         Self {
             repository,
+            state,
             jobs: Mutex::default(),
             next: AtomicU64::new(0),
         }
     }
 
-    /// Starts to verify a point, or everything, on a thread of its own.
+    /// Starts to verify, on a thread of its own.
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub fn verify(&self, point: Option<PointName>) -> std::io::Result<Arc<Job>> {
+    pub fn verify(&self, options: VerifyOptions) -> std::io::Result<Arc<Job>> {
         let job = Arc::new(Job {
             id: Uuid::new_v4(),
-            point,
+            options,
             started: SystemClock.now(),
             progress: Mutex::default(),
             outcome: Mutex::new(Outcome::Running),
@@ -96,15 +102,25 @@ impl Jobs {
             ended: tokio::sync::Notify::new(),
         });
         let (repository, running) = (self.repository.clone(), Arc::clone(&job));
+        let state = Arc::clone(&self.state);
         std::thread::Builder::new()
             .name("verify".to_owned())
-            .spawn(move || running.run(&repository))?;
+            .spawn(move || running.run(&repository, &state))?;
         let mut jobs = self.jobs.lock();
         jobs.insert(self.next.fetch_add(1, Ordering::Relaxed), Arc::clone(&job));
         while jobs.len() > KEPT {
             jobs.pop_first();
         }
         Ok(job)
+    }
+
+    /// What the last verification found that came to its end, of this daemon or one before it.
+    ///
+    /// # Errors
+    /// If the state folder cannot be read.
+    pub fn last_result(&self) -> Result<Option<VerifyResult>, StateError> {
+        let content = self.state.read(Path::new(RESULT_FILE), RESULT_BYTES_MAX)?;
+        Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
     }
 
     /// All jobs, the oldest first.
@@ -151,11 +167,7 @@ impl Job {
         }
     }
 
-    fn run(&self, repository: &Repository) {
-        let scope = self
-            .point
-            .clone()
-            .map_or(VerifyScope::All, VerifyScope::Point);
+    fn run(&self, repository: &Repository, state: &StateFolder) {
         let mut show = |progress: VerifyProgress| {
             *self.progress.lock() = (progress.read_bytes, progress.total_bytes);
             match self.stop.load(Ordering::Relaxed) {
@@ -163,14 +175,72 @@ impl Job {
                 false => ControlFlow::Continue(()),
             }
         };
-        let outcome = match repository.verify(&scope, &mut show) {
+        let outcome = match repository.verify_with(&self.options, &mut show) {
             _ if self.stop.load(Ordering::Relaxed) => Outcome::Stopped,
             Ok(report) => Outcome::Done(report),
             Err(error) => Outcome::Failed(chain(&error)),
         };
+        if let Outcome::Done(report) = &outcome {
+            self.keep(report, state);
+        }
         tracing::info!(job = %self.id, state = ?outcome.state(), "a verify job ended");
         *self.outcome.lock() = outcome;
         self.ended.notify_waiters();
+    }
+}
+
+/// What a verification found, as it is kept for whoever asks later.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VerifyResult {
+    /// When it ended, RFC 3339.
+    pub ended: String,
+    /// What was verified.
+    pub scope: String,
+    /// Whether nothing is hurt, or all that was is mended.
+    pub sound: bool,
+    /// What was found.
+    pub report: serde_json::Value,
+}
+
+impl Job {
+    /// What is verified, for a person.
+    pub fn scope(&self) -> String {
+        match &self.options.scope {
+            VerifyScope::All => "everything".to_owned(),
+            VerifyScope::Point(point) => point.to_string(),
+            VerifyScope::Oldest { packs } => format!("{packs} packs"),
+            VerifyScope::OneIn { parts } => format!("one pack in {parts}"),
+        }
+    }
+
+    /// Logs what was found and keeps it.
+    fn keep(&self, report: &VerifyReport, state: &StateFolder) {
+        for what in &report.mended {
+            tracing::warn!(what, "mended a pack");
+        }
+        for what in &report.mendable {
+            tracing::warn!(
+                what,
+                "a damaged pack can be mended; run `holdfast verify --repair`"
+            );
+        }
+        if !report.damaged.is_empty() {
+            tracing::error!(
+                stretches = report.damaged.len(),
+                records = report.lost_records,
+                "stored data is lost; see `holdfast verify --last`"
+            );
+        }
+        let result = VerifyResult {
+            ended: SystemClock.now().to_string(),
+            scope: self.scope(),
+            sound: report.is_sound(),
+            report: serde_json::to_value(report).unwrap_or_default(),
+        };
+        let content = serde_json::to_vec_pretty(&result).unwrap_or_default();
+        if let Err(error) = state.replace(Path::new(RESULT_FILE), &content) {
+            tracing::warn!(%error, "the result of a verification is not kept");
+        }
     }
 }
 
@@ -200,10 +270,16 @@ impl fmt::Debug for Job {
         formatter
             .debug_struct("Job")
             .field("id", &self.id)
-            .field("point", &self.point)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
 
 /// Jobs that are remembered.
 const KEPT: usize = 100;
+
+/// The last result, in the state folder.
+const RESULT_FILE: &str = "verify.json";
+
+/// Ten thousand damages with long names, and more.
+const RESULT_BYTES_MAX: u64 = 64 << 20;

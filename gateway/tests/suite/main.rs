@@ -17,3 +17,4 @@ mod recovery;
 mod space;
 mod startup;
 mod support;
+mod verify;

@@ -28,6 +28,8 @@ pub(crate) struct Health {
     /// Places where a record is lost for good, by its name. Mostly there are none.
     lost: RwLock<HashMap<ChunkId, Vec<Place>>>,
     any_lost: AtomicBool,
+    /// When packs were last read whole, whatever came of it.
+    examined: Mutex<HashMap<u32, UnixNanoseconds>>,
     care: Mutex<BTreeMap<u32, Care>>,
     care_wanted: Condvar,
     counters: RepairCounters,
@@ -79,6 +81,7 @@ impl Health {
             store,
             any_lost: AtomicBool::new(!lost.is_empty()),
             lost: RwLock::new(lost),
+            examined: Mutex::default(),
             care: Mutex::default(),
             care_wanted: Condvar::new(),
             counters: RepairCounters::default(),
@@ -92,6 +95,20 @@ impl Health {
     /// When a pack was last proven whole.
     pub(crate) fn proof(&self, pack: u32) -> Option<UnixNanoseconds> {
         self.store.proof(pack).unwrap_or_default()
+    }
+
+    /// When a pack was last read whole, so that one which cannot be proven does not hold up the others.
+    pub(crate) fn examined(&self, pack: u32) -> Option<UnixNanoseconds> {
+        let examined = self.examined.lock().get(&pack).copied();
+        examined.max(self.proof(pack))
+    }
+
+    /// Remembers that a pack of so many bytes was read whole.
+    pub(crate) fn set_examined(&self, pack: u32, bytes: u64, at: UnixNanoseconds) {
+        self.counters
+            .verified_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+        self.examined.lock().insert(pack, at);
     }
 
     /// Remembers that a pack was proven.

@@ -93,21 +93,21 @@ pub(super) fn examine(
 ) -> Result<Examined, RepoError> {
     let name = store.packs().describe(number);
     let mut examined = Examined::default();
-    let Some(file) = store.reader().file(number)? else {
-        if store.packs().summary(number).is_some() {
-            examined.faults.push(format!("{name} is gone"));
+    let file = match store.reader().file(number) {
+        Ok(Some(file)) => file,
+        // One that cannot be opened must not keep the others from being proven.
+        failed => {
+            if store.packs().summary(number).is_some() {
+                examined.faults.push(match failed {
+                    Err(error) => format!("{name} cannot be opened: {error}"),
+                    Ok(_) => format!("{name} is gone"),
+                });
+            }
+            return Ok(examined);
         }
-        return Ok(examined);
     };
     let sealed = store.packs().is_sealed(number);
-    let parity = match store.packs().parity(number) {
-        Ok(parity) => Some(Arc::new(parity)),
-        Err(NoParity::Missing) => None,
-        Err(NoParity::Unusable(detail)) => {
-            tracing::warn!(pack = name, detail, "parity of a pack cannot be used");
-            None
-        }
-    };
+    let parity = parity_to_use(store, number);
     let view = PackView::new(Arc::clone(&file), parity.clone(), Rebuild::No);
     let mut found = survey(&view, store.keys(), number, sealed, pace)?;
     examined.read_bytes = found.read_bytes;
@@ -125,6 +125,10 @@ pub(super) fn examine(
         )?;
     }
     examined.records = found.records;
+    let now = store.packs().now();
+    store
+        .health()
+        .set_examined(number, examined.read_bytes, now);
     sort_out(store, &name, &found, &mut examined);
     let sound = examined.lost.is_empty() && examined.faults.is_empty();
     if sound && examined.mendable.is_none() {
@@ -132,7 +136,7 @@ pub(super) fn examine(
             store.health().clear_lost(number);
         }
         if sealed {
-            store.health().set_proof(number, store.packs().now());
+            store.health().set_proof(number, now);
         }
     } else {
         store.health().set_lost(&examined.lost);
@@ -154,6 +158,19 @@ pub(super) fn examine(
         }
     }
     Ok(examined)
+}
+
+/// The parity of a pack, if there is any that can be used.
+fn parity_to_use(store: &ChunkStore, number: u32) -> Option<Arc<ParityFile>> {
+    match store.packs().parity(number) {
+        Ok(parity) => Some(Arc::new(parity)),
+        Err(NoParity::Missing) => None,
+        Err(NoParity::Unusable(detail)) => {
+            let pack = store.packs().describe(number);
+            tracing::warn!(pack, detail, "parity of a pack cannot be used");
+            None
+        }
+    }
 }
 
 /// Takes the pack as it is with rebuilt pages, if nothing gets worse by that, and writes them back if wanted.

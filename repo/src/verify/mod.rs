@@ -23,6 +23,7 @@ use pace::Pace;
 use crate::catalog::{Point, PointName};
 use crate::clock::UnixNanoseconds;
 use crate::error::RepoError;
+use crate::health::Care;
 use crate::repository::Repository;
 
 /// What to verify.
@@ -233,10 +234,14 @@ impl Repository {
             step(progress, &report, read_bytes, 0)?;
         }
         if *repair == Repair::Yes {
+            let open = store.packs().summaries().into_iter();
+            for (number, _) in open.filter(|(_, summary)| !summary.sealed) {
+                store.health().want_care(number, Care::Parity);
+            }
             // Packs that a read of a map found hurt, and those that others asked for.
             while let Some((number, care)) = store.health().take_care() {
                 // What was read whole just now has got what can be done.
-                if packs.contains(&number) {
+                if care == Care::Mend && packs.contains(&number) {
                     continue;
                 }
                 if let Some(examined) = care::care_for(store, number, care, &pace)? {
@@ -257,7 +262,8 @@ impl Repository {
 
     /// When packs were last proven.
     pub fn proofs(&self) -> Proofs {
-        let packs = self.store().packs().summaries();
+        let mut packs = self.store().packs().summaries();
+        packs.retain(|(_, summary)| summary.sealed);
         let mut proofs = Proofs {
             packs: packs.len() as u64,
             ..Proofs::default()
@@ -278,13 +284,13 @@ impl Repository {
         proofs
     }
 
-    /// How many packs were proven after a moment.
-    pub fn proven_since(&self, since: UnixNanoseconds) -> u64 {
+    /// How many packs were read whole at a moment or later, and proven or found hurt.
+    pub fn examined_since(&self, since: UnixNanoseconds) -> u64 {
         let packs = self.store().packs().summaries();
         let health = self.store().health();
         let recent = packs
             .iter()
-            .filter(|(number, _)| health.proof(*number) >= Some(since));
+            .filter(|(number, _)| health.examined(*number) >= Some(since));
         recent.count() as u64
     }
 }
@@ -292,7 +298,7 @@ impl Repository {
 /// When packs were last proven.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Proofs {
-    /// Packs there are.
+    /// Packs there are, without those still open.
     pub packs: u64,
     /// Packs that were never proven, as far as is remembered.
     pub never: u64,

@@ -17,7 +17,11 @@ use crate::store::ChunkStore;
 
 /// The packs that are to be read, those first that were proven longest ago or never.
 pub(super) fn choose_packs(store: &ChunkStore, scope: &VerifyScope) -> Vec<u32> {
-    let summaries = store.packs().summaries();
+    let mut summaries = store.packs().summaries();
+    if *scope != VerifyScope::All {
+        // What is still open has no proof, and would come first for ever.
+        summaries.retain(|(_, summary)| summary.sealed);
+    }
     let count = match scope {
         VerifyScope::All => usize::MAX,
         VerifyScope::Point(_) => 0,
@@ -29,7 +33,10 @@ pub(super) fn choose_packs(store: &ChunkStore, scope: &VerifyScope) -> Vec<u32> 
     };
     let mut packs: Vec<_> = summaries
         .into_iter()
-        .map(|(number, summary)| (store.health().proof(number), number, summary.length_bytes))
+        .map(|(number, summary)| {
+            let examined = store.health().examined(number);
+            (examined, number, summary.length_bytes)
+        })
         .collect();
     packs.sort_unstable();
     packs.truncate(count);

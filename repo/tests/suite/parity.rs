@@ -557,5 +557,5 @@ fn the_packs_proven_longest_ago_come_first_in(mode: Mode) {
         .verify_with(&sample, &mut |_| ControlFlow::Continue(()))
         .unwrap();
     assert_eq!(repository.proofs().oldest, Some(UnixNanoseconds(2_000)));
-    assert_eq!(repository.proven_since(UnixNanoseconds(3_000)), 1);
+    assert_eq!(repository.examined_since(UnixNanoseconds(3_000)), 1);
 }

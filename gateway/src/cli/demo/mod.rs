@@ -179,7 +179,7 @@ fn write_and_seal(client: &Client, point: &str) -> Result<PointView> {
 }
 
 fn verified(client: &Client) -> Result<String> {
-    let job = verify::check(client, None)?;
+    let job = verify::check_everything(client)?;
     anyhow::ensure!(
         job.sound == Some(true),
         "the repository is damaged: {:?}",
