@@ -3,5 +3,6 @@
 mod collect_kill;
 mod guest;
 mod nfs_guest;
+mod reader;
 mod recovery_guest;
 mod tidy;

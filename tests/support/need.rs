@@ -23,6 +23,16 @@ pub fn need(program: &str) -> Option<PathBuf> {
     found
 }
 
+/// Finds the Python that has the packages of the reader of another language, which tests/run installs.
+pub fn need_reader_python() -> Option<PathBuf> {
+    let python = target_folder().join("reader/bin/python");
+    if python.is_file() {
+        return Some(python);
+    }
+    skip("there is no environment for tests/reader: tests/run makes it");
+    None
+}
+
 /// Says whether the test runs as root, which ports below 1024 and the making of the guest take.
 pub fn need_root() -> Option<()> {
     if rustix::process::geteuid().is_root() {
