@@ -5,7 +5,7 @@
 //! never what is stored. The account can be thrown away: it is made again by adding every point.
 //!
 //! Counts may be too high after damage, which keeps space in use; they are never too low.
-//! `docs/formats/index.md` says how it is kept, `docs/design/0007-space.md` why it is so.
+//! `docs/formats/index.md` says how it is kept, `docs/design/0008-space.md` why it is so.
 
 mod deltas;
 mod estimate;

@@ -3,7 +3,7 @@
 //! The only place that removes packs. A collection brings the account in step, gives the counts of expired points back,
 //! condemns packs that are dead, copies what is alive out of packs that are mostly dead, and removes condemned packs
 //! after a time of grace in which anything that still needs them brings them back. Each step can be the last one:
-//! whatever a crash or a stop leaves is taken up by the next collection. `docs/design/0007-space.md` has the reasons.
+//! whatever a crash or a stop leaves is taken up by the next collection. `docs/design/0008-space.md` has the reasons.
 
 mod audit;
 mod compact;
