@@ -122,9 +122,9 @@ impl PackSet {
             poisoned: AtomicBool::new(false),
             losses: Arc::default(),
         };
-        let mut last_number = set.index.highest_pack()?;
         let mut listed = set.list()?;
         set.note_condemned(&listed)?;
+        let last_number = set.note_numbers(&listed)?;
         for (number, epoch, length_bytes) in listed.packs {
             let has_parity = listed.parities.remove(&(number, epoch));
             if set.is_condemned(number) {
@@ -137,7 +137,6 @@ impl PackSet {
                     has_parity,
                 };
                 set.state.lock().packs.insert(number, summary);
-                last_number = last_number.max(number);
                 continue;
             }
             let found = FoundPack {
@@ -149,11 +148,24 @@ impl PackSet {
             };
             let summary = found.adopt(set.disk.as_ref(), set.index())?;
             set.state.lock().packs.insert(number, summary);
-            last_number = last_number.max(number);
         }
         set.remove_orphans(&listed.parities);
         set.state.lock().last_number = last_number;
         Ok(Arc::new(set))
+    }
+
+    /// The highest number ever given, which the index knows before anything else of these packs: the name of one may
+    /// be lost with the power, and what the index was told of it would be believed of another.
+    fn note_numbers(&self, listed: &Listed) -> Result<u32, RepoError> {
+        let known = self.index.highest_pack()?;
+        let there = listed.packs.iter().map(|(number, ..)| *number).max();
+        match there.filter(|there| *there > known) {
+            Some(there) => {
+                self.index.set_highest_pack(there)?;
+                Ok(there)
+            }
+            None => Ok(known),
+        }
     }
 
     pub(crate) fn index(&self) -> &dyn IndexStore {

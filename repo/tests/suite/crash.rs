@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use repo::clock::{ManualClock, UnixNanoseconds};
-use repo::disk::{Disk, Effect, Fault, Operation, SimulatedDisk};
+use repo::disk::{Access, Caching, Disk, Effect, Fault, Operation, SimulatedDisk};
 use repo::{
     ImageBase, ImageSpec, PointKind, PointName, RepoError, Repository, SimulatedIndex, VerifyScope,
 };
@@ -388,6 +388,36 @@ fn a_table_that_was_not_synced_is_synced_before_it_is_believed() {
             .unwrap();
         assert!(report.is_sound(), "seed {seed}: {:?}", report.damaged);
     }
+}
+
+/// A pack whose name goes with the power must not lend what the index was told of it to another.
+#[test]
+fn the_number_of_a_pack_that_got_lost_is_not_given_again() {
+    let mut lost = 0;
+    for seed in 0..30 {
+        let disk = SimulatedDisk::new();
+        drop(fresh_on(&disk));
+        // A process that ended before it made the name of its first pack durable.
+        let path = Path::new("packs/01/00000001.00000001");
+        disk.create_directory(Path::new("packs/01")).unwrap();
+        drop(disk.create(path, Caching::Direct).unwrap());
+        let index = SimulatedIndex::new();
+        drop(open_knowing(&disk, &index));
+        let disk = disk.crash(seed);
+        lost += usize::from(disk.open(path, Access::Read, Caching::Direct).is_err());
+        let repository = open_knowing(&disk, &index);
+        let mut told = Acknowledged::default();
+        let content = noise(1, SIZE);
+        back_up(&repository, &mut told, &content, &[(0, content.clone())]).unwrap();
+        let disk = disk.crash(seed);
+        let report = open_knowing(&disk, &index)
+            .verify(&VerifyScope::All, &mut |_| {
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert!(report.is_sound(), "seed {seed}: {:?}", report.damaged);
+    }
+    assert!(lost > 0, "no seed took the name");
 }
 
 fn fresh_on(disk: &SimulatedDisk) -> Repository {
