@@ -314,7 +314,8 @@ impl Transmission {
             Command::Write if extended => Flag::PAYLOAD_LEN,
             Command::WriteZeroes => Flag::NO_HOLE | Flag::FAST_ZERO,
             Command::BlockStatus => Flag::REQ_ONE,
-            Command::Disc => u16::MAX,
+            // Whatever it says, it is the last; only a payload, of any length, would be waited for.
+            Command::Disc => u16::MAX & !Flag::PAYLOAD_LEN,
             _ => 0,
         };
         if flags.0 & !(known | Flag::FUA) != 0 {

@@ -152,6 +152,22 @@ proptest! {
     }
 }
 
+#[test]
+fn a_goodbye_with_a_payload_of_any_length_takes_no_memory() {
+    for length in [1, 1 << 20, 1 << 54, u64::MAX] {
+        let mut data = vec![2];
+        Request {
+            flags: CommandFlags(CommandFlags::PAYLOAD_LEN),
+            command: Command::Disc,
+            cookie: 7,
+            offset: 0,
+            length,
+        }
+        .encode(Dialect::Extended, &mut data);
+        fuzz::fuzz_transmission(&data);
+    }
+}
+
 /// Closes without a goodbye, so that the other side sees a reset.
 fn reset(stream: &TcpStream) {
     rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
