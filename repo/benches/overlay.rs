@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use repo::clock::SystemClock;
 use repo::disk::SystemDisk;
-use repo::overlay::{MemoryPages, Overlay, OverlaySettings};
+use repo::overlay::{MemoryPages, Overlay, OverlayKeys, OverlaySettings};
 use repo::{CreateOptions, ImageBase, ImageSpec, OpenOptions, PointKind, Repository, WorkloadName};
 
 const DISK_BYTES: u64 = 64 << 30;
@@ -256,7 +256,16 @@ fn reopening(repository: &Repository, overlay: Arc<Overlay>, records: u64) {
         map_cache_bytes: 1 << 30,
         ..OverlaySettings::default()
     };
-    let whole = Overlay::open(disk, Arc::new(SystemClock), pages, source, settings, id).unwrap();
+    let whole = Overlay::open(
+        disk,
+        &OverlayKeys::none(),
+        Arc::new(SystemClock),
+        pages,
+        source,
+        settings,
+        id,
+    )
+    .unwrap();
     let all = milliseconds(started);
     assert_eq!(whole.statistics().live_bytes, statistics.live_bytes);
     drop(whole);

@@ -19,7 +19,7 @@ use crate::health::{Health, Keeper, RepairCounters};
 use crate::image::Image;
 use crate::index::{IndexStore, OpenedIndex, RocksIndex, SimulatedIndex};
 use crate::keys::{KeyRing, KeySlots, MasterKey, NewKeySlot, Secret};
-use crate::overlay::{BlockCache, Overlay, OverlayRecord, OverlaySettings, PageStore};
+use crate::overlay::{BlockCache, Overlay, OverlayKeys, OverlayRecord, OverlaySettings, PageStore};
 use crate::pack::{PackReader, PackSet, ParityShare};
 use crate::store::{ChunkStore, StoreCounters};
 use crate::stream::StreamReader;
@@ -89,6 +89,7 @@ struct Inner {
     uses: Arc<Uses>,
     /// Held by the collection under way.
     collecting: Mutex<()>,
+    overlay_keys: OverlayKeys,
     options: OpenOptions,
     overlays: Mutex<HashMap<Uuid, Weak<Overlay>>>,
     /// Packs that the file system protects, as far as is known.
@@ -294,6 +295,7 @@ impl Repository {
         let repository = superblock.repository;
         let key_slots = master
             .map(|master| KeySlots::new(Arc::clone(&disk), Arc::clone(&clock), repository, master));
+        let overlay_keys = OverlayKeys::new(Arc::clone(&keys));
         let pages = opened.pages;
         store.want_parity();
         let catalog = Catalog::open(
@@ -307,7 +309,7 @@ impl Repository {
         for error in catalog.damaged() {
             tracing::error!(%error, "a restore point cannot be used");
         }
-        crate::overlay::finish_discards(disk.as_ref(), pages.as_ref())?;
+        crate::overlay::finish_discards(disk.as_ref(), &overlay_keys, pages.as_ref())?;
         let mut options = options.clone();
         options.overlay.blocks = Arc::new(BlockCache::within(Arc::clone(store.memory())));
         let inner = Inner {
@@ -322,6 +324,7 @@ impl Repository {
             catalog,
             store,
             pages,
+            overlay_keys,
             options,
             overlays: Mutex::default(),
             protected: Mutex::default(),
@@ -516,11 +519,6 @@ impl Repository {
     /// # Errors
     /// If the point has no such disk or the storage fails.
     pub fn create_overlay(&self, point: &Point, disk: usize) -> Result<Arc<Overlay>, RepoError> {
-        if self.inner.superblock.is_encrypted() {
-            return Err(RepoError::Refused(
-                "this version cannot make overlays in an encrypted repository, since it would write them in clear",
-            ));
-        }
         let image = self.image(point, disk)?;
         let mut overlays = self.inner.overlays.lock();
         self.inner.catalog.point(&point.name)?;
@@ -534,6 +532,7 @@ impl Repository {
         let id = record.id;
         let overlay = Overlay::create(
             Arc::clone(&self.inner.disk),
+            &self.inner.overlay_keys,
             Arc::clone(&self.inner.clock),
             Arc::clone(&self.inner.pages),
             Arc::new(image),
@@ -554,10 +553,11 @@ impl Repository {
         if let Some(overlay) = overlays.get(&id).and_then(Weak::upgrade) {
             return Ok(overlay);
         }
-        let record = crate::overlay::find(self.inner.disk.as_ref(), id)?;
+        let record = crate::overlay::find(self.inner.disk.as_ref(), &self.inner.overlay_keys, id)?;
         let image = self.image(&*self.point(&record.point)?, record.disk)?;
         let overlay = Overlay::open(
             Arc::clone(&self.inner.disk),
+            &self.inner.overlay_keys,
             Arc::clone(&self.inner.clock),
             Arc::clone(&self.inner.pages),
             Arc::new(image),
@@ -574,7 +574,7 @@ impl Repository {
     /// # Errors
     /// If the storage fails.
     pub fn overlays(&self) -> Result<Vec<OverlayRecord>, RepoError> {
-        crate::overlay::overlays(self.inner.disk.as_ref())
+        crate::overlay::overlays(self.inner.disk.as_ref(), &self.inner.overlay_keys)
     }
 
     /// Drops an overlay and all that was written to it. Whoever still has it open gets errors.
@@ -589,7 +589,12 @@ impl Repository {
                 tracing::info!(overlay = %id, %error, "an overlay is discarded as it is");
             }
         }
-        crate::overlay::discard(self.inner.disk.as_ref(), self.inner.pages.as_ref(), id)
+        crate::overlay::discard(
+            self.inner.disk.as_ref(),
+            &self.inner.overlay_keys,
+            self.inner.pages.as_ref(),
+            id,
+        )
     }
 
     /// What the repository holds.

@@ -64,7 +64,6 @@ impl KeyRing {
     }
 
     /// A key for one more use, named by a context that nothing else has; `None` if the repository is not encrypted.
-    #[expect(dead_code, reason = "overlays of encrypted repositories are to use it")]
     pub(crate) fn subkey(&self, context: &'static str) -> Option<Zeroizing<[u8; 32]>> {
         let keys = self.keys.as_ref()?;
         Some(keys.master.subkey(keys.repository, context))

@@ -1,11 +1,16 @@
 //! The layouts of `docs/formats/overlay.md`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
+use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::keys::{HEAD_CODE_BYTES, HeadCode, JournalKeys, Seals};
 use crate::disk::DIRECT_ALIGNMENT;
+use crate::keys::{SALT_BYTES, TAG_BYTES};
 
 /// Unit of every offset and length of a disk.
 pub(crate) const SECTOR_BYTES: u64 = 512;
@@ -28,14 +33,17 @@ pub(crate) const RECORD_ALIGNMENT: u64 = 64;
 /// Most bytes of payload in one record: a record stays within one chunk of the disk.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = crate::CHUNK_BYTES;
 
-/// Bytes of header and checks of the largest record.
-pub(crate) const HEAD_BYTES_MAX: usize = 2 * RECORD_HEADER_BYTES;
+/// Bytes of head and table of the largest record: one that is sealed.
+pub(crate) const HEAD_BYTES_MAX: usize = 6 * RECORD_HEADER_BYTES;
 
 /// Most bytes that padding has behind its head.
 pub(crate) const PADDING_BYTES_MAX: usize = DIRECT_ALIGNMENT - RECORD_HEADER_BYTES;
 
 /// The version of segments that are made now. All from 1 on are read.
 pub(crate) const SEGMENT_VERSION: u32 = 2;
+
+/// The version of all segments of an encrypted repository.
+pub(crate) const SEALED_SEGMENT_VERSION: u32 = 3;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -48,7 +56,8 @@ struct SegmentLayout {
     first_sequence: U64,
     previous_end: U64,
     created: U64,
-    reserved: [u8; 52],
+    code: HeadCode,
+    reserved: [u8; 36],
     check: U32,
 }
 
@@ -71,11 +80,14 @@ struct RecordLayout {
 
 const _: () = assert!(SEGMENT_HEADER_BYTES == 128);
 const _: () = assert!(RECORD_HEADER_BYTES == 64);
-const _: () =
-    assert!((PAYLOAD_BYTES_MAX / BLOCK_BYTES - 1) * 4 <= HEAD_BYTES_MAX - RECORD_HEADER_BYTES);
+const _: () = assert!((PAYLOAD_BYTES_MAX / BLOCK_BYTES - 1) * 4 <= RECORD_HEADER_BYTES);
+const _: () = assert!(
+    HEAD_CODE_BYTES + SALT_BYTES + PAYLOAD_BYTES_MAX / BLOCK_BYTES * TAG_BYTES
+        <= HEAD_BYTES_MAX - RECORD_HEADER_BYTES
+);
 
 /// What the head of a segment says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct SegmentHeader {
     pub(crate) number: u32,
     pub(crate) overlay: [u8; 16],
@@ -97,32 +109,45 @@ pub(crate) enum SegmentError {
 }
 
 impl SegmentHeader {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self, keys: Option<&JournalKeys>) -> Vec<u8> {
+        let version = match keys {
+            None => SEGMENT_VERSION,
+            Some(_) => SEALED_SEGMENT_VERSION,
+        };
         let mut layout = SegmentLayout {
             magic: SEGMENT_MAGIC,
-            version: U32::new(SEGMENT_VERSION),
+            version: U32::new(version),
             number: U32::new(self.number),
             overlay: self.overlay,
             salt: self.salt,
             first_sequence: U64::new(self.first_sequence),
             previous_end: U64::new(self.previous_end),
             created: U64::new(self.created),
-            reserved: [0; 52],
+            code: [0; HEAD_CODE_BYTES],
+            reserved: [0; 36],
             check: U32::ZERO,
         };
+        if let Some(keys) = keys {
+            layout.code = segment_code(keys, &layout);
+        }
         layout.check = U32::new(check_of_start(layout.as_bytes()));
         layout.as_bytes().to_vec()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, SegmentError> {
+    /// Reads a header, of an encrypted repository with its keys.
+    pub(crate) fn decode(bytes: &[u8], keys: Option<&JournalKeys>) -> Result<Self, SegmentError> {
         let (layout, _) =
             SegmentLayout::ref_from_prefix(bytes).map_err(|_| SegmentError::Damaged)?;
         if layout.magic != SEGMENT_MAGIC || layout.check.get() != check_of_start(layout.as_bytes())
         {
             return Err(SegmentError::Damaged);
         }
-        if !(1..=SEGMENT_VERSION).contains(&layout.version.get()) {
-            return Err(SegmentError::Version(layout.version.get()));
+        match (layout.version.get(), keys) {
+            (1..=SEGMENT_VERSION, None) => {}
+            (SEALED_SEGMENT_VERSION, Some(keys)) if layout.code == segment_code(keys, layout) => {}
+            // In clear, or from somebody without the key.
+            (1..=SEALED_SEGMENT_VERSION, Some(_)) => return Err(SegmentError::Damaged),
+            (version, _) => return Err(SegmentError::Version(version)),
         }
         Ok(Self {
             number: layout.number.get(),
@@ -134,9 +159,61 @@ impl SegmentHeader {
         })
     }
 
-    /// Where the check of every record of this segment starts from.
-    pub(crate) fn seed(&self) -> u32 {
-        crc32c_append(crc32c(&self.salt), &self.number.to_le_bytes())
+    /// What proves the heads of this segment.
+    pub(crate) fn heads(&self, keys: Option<&Arc<JournalKeys>>) -> HeadProof {
+        HeadProof {
+            seed: crc32c_append(crc32c(&self.salt), &self.number.to_le_bytes()),
+            segment: self.clone(),
+            keys: keys.cloned(),
+        }
+    }
+}
+
+/// What proves the heads of the records of one segment.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadProof {
+    /// Where their checks start from.
+    seed: u32,
+    segment: SegmentHeader,
+    keys: Option<Arc<JournalKeys>>,
+}
+
+/// What proves the blocks of a payload: a check each, or, where they are encrypted, a tag each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proofs {
+    Checks(Vec<u32>),
+    Seals(Seals),
+}
+
+impl Proofs {
+    /// Those of a record without payload.
+    pub(crate) fn none(is_sealed: bool) -> Self {
+        match is_sealed {
+            false => Self::Checks(Vec::new()),
+            true => Self::Seals(Seals::default()),
+        }
+    }
+
+    /// Whether `blocks`, the first of which lies at `offset` of the disk, are what was written. Decrypts them.
+    #[must_use]
+    pub(crate) fn prove(
+        &self,
+        keys: Option<&JournalKeys>,
+        overlay: Uuid,
+        offset: u64,
+        blocks: &mut [u8],
+    ) -> bool {
+        match (self, keys) {
+            (Self::Checks(checks), None) => blocks_match(blocks, checks),
+            (Self::Seals(Seals { salt, tags }), Some(keys)) => {
+                keys.open(overlay, offset, blocks, salt, tags)
+            }
+            _ => false,
+        }
+    }
+
+    fn is_sealed(&self) -> bool {
+        matches!(self, Self::Seals(_))
     }
 }
 
@@ -169,8 +246,8 @@ pub(crate) struct Record {
     pub(crate) length: u64,
     /// The newest record known to be durable when this one was written.
     pub(crate) durable: u64,
-    /// One check for each block of payload.
-    pub(crate) checks: Vec<u32>,
+    /// Of each block of payload.
+    pub(crate) proofs: Proofs,
 }
 
 /// What was found where a record should be.
@@ -187,7 +264,7 @@ pub(crate) enum Found {
 impl Record {
     /// Bytes of header and checks.
     pub(crate) fn head_bytes(&self) -> usize {
-        head_bytes(self.payload_bytes())
+        head_bytes(self.payload_bytes(), self.proofs.is_sealed())
     }
 
     /// Bytes of payload.
@@ -211,38 +288,58 @@ impl Record {
         (self.head_bytes() as u64 + self.body_bytes() as u64).next_multiple_of(RECORD_ALIGNMENT)
     }
 
-    /// Appends header and checks for a record that will lie at `position` of a segment with this seed.
-    pub(crate) fn encode_head(&self, seed: u32, position: u64, out: &mut Vec<u8>) {
+    /// Appends head and table for a record that will lie at `position` of a segment with these heads.
+    pub(crate) fn encode_head(&self, heads: &HeadProof, position: u64, out: &mut Vec<u8>) {
         let (kind, flags) = self.kind.encode();
-        let mut checks = self.checks.iter().copied();
+        let sealed = if self.proofs.is_sealed() {
+            FLAG_SEALED
+        } else {
+            0
+        };
+        let more = if self.more { FLAG_MORE } else { 0 };
         let mut layout = RecordLayout {
             magic: RECORD_MAGIC,
             kind,
-            flags: flags | if self.more { FLAG_MORE } else { 0 },
+            flags: flags | more | sealed,
             key_epoch: U16::ZERO,
             sequence: U64::new(self.sequence),
             time: U64::new(self.time),
             offset: U64::new(self.offset),
             length: U64::new(self.length),
             durable: U64::new(self.durable),
-            first_check: U32::new(checks.next().unwrap_or(0)),
+            first_check: U32::ZERO,
             reserved: [0; 8],
             check: U32::ZERO,
         };
-        let mut table = [0; HEAD_BYTES_MAX - RECORD_HEADER_BYTES];
-        for (place, check) in table.chunks_exact_mut(4).zip(checks) {
-            place.copy_from_slice(&check.to_le_bytes());
+        let mut table = Vec::with_capacity(HEAD_BYTES_MAX - RECORD_HEADER_BYTES);
+        match &self.proofs {
+            Proofs::Checks(checks) => {
+                let mut checks = checks.iter();
+                layout.first_check = U32::new(checks.next().copied().unwrap_or(0));
+                table.extend(checks.flat_map(|check| check.to_le_bytes()));
+            }
+            Proofs::Seals(Seals { salt, tags }) => {
+                table.extend([0; HEAD_CODE_BYTES]);
+                if !tags.is_empty() {
+                    table.extend(salt);
+                    table.extend(tags.iter().flatten());
+                }
+            }
         }
-        let table = table
-            .get(..self.head_bytes() - RECORD_HEADER_BYTES)
-            .unwrap_or_default();
-        layout.check = U32::new(record_check(seed, position, &layout, table));
+        table.resize(self.head_bytes() - RECORD_HEADER_BYTES, 0);
+        if let (Some(keys), Some((code, rest))) = (
+            &heads.keys,
+            table.split_first_chunk_mut::<HEAD_CODE_BYTES>(),
+        ) {
+            *code = record_code(keys, heads, position, &layout, rest);
+        }
+        layout.check = U32::new(record_check(heads.seed, position, &layout, &table));
         out.extend_from_slice(layout.as_bytes());
-        out.extend_from_slice(table);
+        out.extend_from_slice(&table);
     }
 
     /// Reads the head at the start of `bytes`, which lie at `position`.
-    pub(crate) fn decode_head(bytes: &[u8], seed: u32, position: u64) -> Found {
+    pub(crate) fn decode_head(bytes: &[u8], heads: &HeadProof, position: u64) -> Found {
         let Ok((layout, rest)) = RecordLayout::ref_from_prefix(bytes) else {
             return Found::Nothing;
         };
@@ -256,24 +353,29 @@ impl Record {
             KIND_WRITE => usize::try_from(length).unwrap_or(0),
             _ => 0,
         };
-        let Some(table) = rest.get(..head_bytes(payload) - RECORD_HEADER_BYTES) else {
+        let is_sealed = layout.flags & FLAG_SEALED != 0;
+        let Some(table) = rest.get(..head_bytes(payload, is_sealed) - RECORD_HEADER_BYTES) else {
             return Found::Nothing;
         };
-        if layout.check.get() != record_check(seed, position, layout, table) {
+        if layout.check.get() != record_check(heads.seed, position, layout, table) {
             return Found::Nothing;
         }
-        let Some(kind) = RecordKind::decode(layout.kind, layout.flags & !FLAG_MORE) else {
+        match (&heads.keys, is_sealed, table.split_first_chunk()) {
+            (None, false, _) => {}
+            (Some(keys), true, Some((code, rest)))
+                if *code == record_code(keys, heads, position, layout, rest) => {}
+            // In clear, or from somebody without the key.
+            (Some(_), _, _) => return Found::Nothing,
+            (None, true, _) => return Found::Unknown,
+        }
+        let flags = layout.flags & !(FLAG_MORE | FLAG_SEALED);
+        let Some(kind) = RecordKind::decode(layout.kind, flags) else {
             return Found::Unknown;
         };
-        let later = table
-            .chunks_exact(4)
-            .filter_map(|check| check.try_into().ok().map(u32::from_le_bytes));
-        let blocks = payload.div_ceil(BLOCK_BYTES);
-        let checks = std::iter::once(layout.first_check.get())
-            .chain(later)
-            .take(blocks)
-            .collect();
-        let record = Self {
+        if layout.key_epoch.get() != 0 {
+            return Found::Unknown;
+        }
+        Found::Record(Self {
             kind,
             more: layout.flags & FLAG_MORE != 0,
             sequence: layout.sequence.get(),
@@ -281,13 +383,8 @@ impl Record {
             offset: layout.offset.get(),
             length,
             durable: layout.durable.get(),
-            checks,
-        };
-        if layout.key_epoch.get() != 0 {
-            Found::Unknown
-        } else {
-            Found::Record(record)
-        }
+            proofs: decode_proofs(layout, table, payload.div_ceil(BLOCK_BYTES), is_sealed),
+        })
     }
 
     /// Whether the range makes sense on a disk of this size.
@@ -376,13 +473,71 @@ pub(crate) fn blocks_match(bytes: &[u8], checks: &[u32]) -> bool {
             .all(|check| blocks.next().is_some_and(|block| crc32c(block) == *check))
 }
 
-/// Bytes of header and checks before a payload of this length.
-pub(crate) fn head_bytes(payload_bytes: usize) -> usize {
-    if payload_bytes > BLOCK_BYTES {
-        HEAD_BYTES_MAX
-    } else {
-        RECORD_HEADER_BYTES
+/// Bytes of head and table before a payload of this length.
+pub(crate) fn head_bytes(payload_bytes: usize, is_sealed: bool) -> usize {
+    let table = match (is_sealed, payload_bytes) {
+        (false, ..=BLOCK_BYTES) => 0,
+        (false, _) => RECORD_HEADER_BYTES,
+        (true, 0) => HEAD_CODE_BYTES,
+        (true, _) => HEAD_CODE_BYTES + SALT_BYTES + payload_bytes.div_ceil(BLOCK_BYTES) * TAG_BYTES,
+    };
+    RECORD_HEADER_BYTES + table.next_multiple_of(RECORD_HEADER_BYTES)
+}
+
+/// Reads the proofs of so many blocks from a table that is long enough.
+fn decode_proofs(layout: &RecordLayout, table: &[u8], blocks: usize, is_sealed: bool) -> Proofs {
+    if !is_sealed {
+        let later = table
+            .chunks_exact(4)
+            .filter_map(|check| check.try_into().ok().map(u32::from_le_bytes));
+        let all = std::iter::once(layout.first_check.get()).chain(later);
+        return Proofs::Checks(all.take(blocks).collect());
     }
+    let seals = || {
+        let (salt, tags) = table.get(HEAD_CODE_BYTES..)?.split_first_chunk()?;
+        let tags = tags.chunks_exact(TAG_BYTES).take(blocks);
+        Some(Seals {
+            salt: *salt,
+            tags: tags.filter_map(|tag| tag.try_into().ok()).collect(),
+        })
+    };
+    Proofs::Seals(if blocks == 0 {
+        Seals::default()
+    } else {
+        seals().unwrap_or_default()
+    })
+}
+
+/// The code of a head: over where it lies, and all of it but check and code.
+fn record_code(
+    keys: &JournalKeys,
+    heads: &HeadProof,
+    position: u64,
+    layout: &RecordLayout,
+    table: &[u8],
+) -> HeadCode {
+    let SegmentHeader {
+        number,
+        overlay,
+        salt,
+        ..
+    } = &heads.segment;
+    let head = layout.as_bytes();
+    keys.head_code(&[
+        b"record",
+        overlay,
+        salt,
+        &number.to_le_bytes(),
+        &position.to_le_bytes(),
+        head.get(..RECORD_HEADER_BYTES - 4).unwrap_or_default(),
+        table,
+    ])
+}
+
+/// The code of a segment's header: over all before it.
+fn segment_code(keys: &JournalKeys, layout: &SegmentLayout) -> HeadCode {
+    let before = layout.as_bytes().get(..SEGMENT_CODE_OFFSET);
+    keys.head_code(&[b"segment", before.unwrap_or_default()])
 }
 
 fn record_check(seed: u32, position: u64, layout: &RecordLayout, table: &[u8]) -> u32 {
@@ -408,13 +563,22 @@ const KIND_PADDING: u8 = 6;
 
 const FLAG_MORE: u8 = 1;
 const FLAG_KEEP_ALLOCATED: u8 = 2;
+const FLAG_SEALED: u8 = 4;
+
+const SEGMENT_CODE_OFFSET: usize = 72;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overlay::keys::OverlayKeys;
 
-    fn record(payload_bytes: usize) -> Record {
-        let payload = Bytes::from(vec![7; payload_bytes]);
+    /// A record of one payload, in clear or sealed.
+    fn record(payload_bytes: usize, heads: &HeadProof) -> Record {
+        let mut payload = vec![7; payload_bytes];
+        let proofs = match &heads.keys {
+            None => Proofs::Checks(block_checks(&[Bytes::from(payload)])),
+            Some(keys) => Proofs::Seals(keys.seal(Uuid::nil(), 65536, &mut payload).unwrap()),
+        };
         Record {
             kind: RecordKind::Write,
             more: true,
@@ -423,88 +587,121 @@ mod tests {
             offset: 65536,
             length: payload_bytes as u64,
             durable: 3,
-            checks: block_checks(&[payload]),
+            proofs,
         }
+    }
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            number: 3,
+            overlay: [1; 16],
+            salt: [2; 16],
+            first_sequence: 4,
+            previous_end: 5,
+            created: 6,
+        }
+    }
+
+    /// The heads of a segment that is not encrypted, and of one that is.
+    fn both() -> [HeadProof; 2] {
+        let keys = OverlayKeys::for_tests(1);
+        [header().heads(None), header().heads(keys.journal())]
     }
 
     #[test]
     fn heads_come_back_and_every_bit_counts() {
-        for payload in [512, 4096, 4608, 65536] {
-            let record = record(payload);
-            let mut bytes = Vec::new();
-            record.encode_head(77, 128, &mut bytes);
-            assert_eq!(bytes.len(), record.head_bytes());
-            assert_eq!(
-                Record::decode_head(&bytes, 77, 128),
-                Found::Record(record.clone())
-            );
-            assert_eq!(
-                Record::decode_head(&bytes, 77, 192),
-                Found::Nothing,
-                "another place"
-            );
-            assert_eq!(
-                Record::decode_head(&bytes, 78, 128),
-                Found::Nothing,
-                "another segment"
-            );
-            for bit in 0..bytes.len() * 8 {
-                let mut damaged = bytes.clone();
-                damaged[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(
-                    Record::decode_head(&damaged, 77, 128),
-                    Found::Nothing,
-                    "bit {bit}"
-                );
+        for heads in both() {
+            for payload in [512, 4096, 4608, 65536] {
+                let record = record(payload, &heads);
+                let mut bytes = Vec::new();
+                record.encode_head(&heads, 128, &mut bytes);
+                assert_eq!(bytes.len(), record.head_bytes());
+                let decode = |bytes: &[u8], position| Record::decode_head(bytes, &heads, position);
+                assert_eq!(decode(&bytes, 128), Found::Record(record.clone()));
+                assert_eq!(decode(&bytes, 192), Found::Nothing, "another place");
+                let other = HeadProof {
+                    seed: heads.seed ^ 1,
+                    ..heads.clone()
+                };
+                let found = Record::decode_head(&bytes, &other, 128);
+                assert_eq!(found, Found::Nothing, "another segment");
+                for bit in 0..bytes.len() * 8 {
+                    let mut damaged = bytes.clone();
+                    damaged[bit / 8] ^= 1 << (bit % 8);
+                    assert_eq!(decode(&damaged, 128), Found::Nothing, "bit {bit}");
+                }
             }
         }
     }
 
     #[test]
+    fn without_the_key_no_head_can_be_made() {
+        let [clear, sealed] = both();
+        let mut bytes = Vec::new();
+        record(512, &clear).encode_head(&clear, 128, &mut bytes);
+        let found = Record::decode_head(&bytes, &sealed, 128);
+        assert_eq!(found, Found::Nothing, "in clear");
+        let record = record(512, &sealed);
+        let mut bytes = Vec::new();
+        record.encode_head(&sealed, 128, &mut bytes);
+        assert_eq!(Record::decode_head(&bytes, &clear, 128), Found::Unknown);
+        // A change whose check was made anew.
+        bytes[8] ^= 1;
+        let (layout, rest) = RecordLayout::ref_from_prefix(&bytes).unwrap();
+        let check = record_check(sealed.seed, 128, layout, rest);
+        bytes[60..64].copy_from_slice(&check.to_le_bytes());
+        assert_eq!(Record::decode_head(&bytes, &sealed, 128), Found::Nothing);
+        assert_ne!(Record::decode_head(&bytes, &clear, 128), Found::Nothing);
+    }
+
+    #[test]
     fn padding_comes_back_and_is_bounded() {
+        let [heads, _] = both();
         let padding = |length| Record {
             kind: RecordKind::Padding,
             more: false,
             offset: 0,
             length,
-            checks: Vec::new(),
-            ..record(512)
+            proofs: Proofs::none(false),
+            ..record(512, &heads)
         };
         let most = padding(PADDING_BYTES_MAX as u64);
         let mut bytes = Vec::new();
-        most.encode_head(77, 128, &mut bytes);
+        most.encode_head(&heads, 128, &mut bytes);
         assert_eq!(bytes.len(), RECORD_HEADER_BYTES);
         assert_eq!(most.total_bytes(), DIRECT_ALIGNMENT as u64);
         assert_eq!(
-            Record::decode_head(&bytes, 77, 128),
+            Record::decode_head(&bytes, &heads, 128),
             Found::Record(most.clone())
         );
         bytes.clear();
-        padding(most.length + 64).encode_head(77, 128, &mut bytes);
-        assert_eq!(Record::decode_head(&bytes, 77, 128), Found::Nothing);
+        padding(most.length + 64).encode_head(&heads, 128, &mut bytes);
+        assert_eq!(Record::decode_head(&bytes, &heads, 128), Found::Nothing);
     }
 
     #[test]
     fn segments_of_the_first_version_are_read() {
-        let header = SegmentHeader {
-            number: 1,
-            overlay: [1; 16],
-            salt: [2; 16],
-            first_sequence: 1,
-            previous_end: 0,
-            created: 6,
-        };
-        let versioned = |version: u32| {
-            let mut bytes = header.encode();
+        let keys = OverlayKeys::for_tests(1);
+        let versioned = |version: u32, keys| {
+            let mut bytes = header().encode(keys);
             bytes[8..12].copy_from_slice(&version.to_le_bytes());
             let check = check_of_start(&bytes);
             bytes[124..].copy_from_slice(&check.to_le_bytes());
-            SegmentHeader::decode(&bytes)
+            SegmentHeader::decode(&bytes, keys)
         };
-        assert_eq!(versioned(1), Ok(header.clone()));
-        assert_eq!(versioned(2), Ok(header.clone()));
-        assert_eq!(versioned(3), Err(SegmentError::Version(3)));
-        assert_eq!(versioned(0), Err(SegmentError::Version(0)));
+        let keys = keys.journal().map(|keys| &**keys);
+        assert_eq!(versioned(1, None), Ok(header()));
+        assert_eq!(versioned(2, None), Ok(header()));
+        assert_eq!(versioned(3, None), Err(SegmentError::Version(3)));
+        assert_eq!(versioned(0, None), Err(SegmentError::Version(0)));
+        assert_eq!(versioned(3, keys), Ok(header()));
+        assert_eq!(versioned(2, keys), Err(SegmentError::Damaged), "in clear");
+        assert_eq!(versioned(4, keys), Err(SegmentError::Version(4)));
+        let clear = header().encode(None);
+        assert_eq!(
+            SegmentHeader::decode(&clear, keys),
+            Err(SegmentError::Damaged)
+        );
     }
 
     #[test]
@@ -520,20 +717,15 @@ mod tests {
 
     #[test]
     fn segment_headers_come_back_and_every_bit_counts() {
-        let header = SegmentHeader {
-            number: 3,
-            overlay: [1; 16],
-            salt: [2; 16],
-            first_sequence: 4,
-            previous_end: 5,
-            created: 6,
-        };
-        let bytes = header.encode();
-        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
-        for bit in 0..bytes.len() * 8 {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::decode(&damaged).is_err(), "bit {bit}");
+        let keys = OverlayKeys::for_tests(1);
+        for keys in [None, keys.journal().map(|keys| &**keys)] {
+            let bytes = header().encode(keys);
+            assert_eq!(SegmentHeader::decode(&bytes, keys), Ok(header()));
+            for bit in 0..bytes.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert!(SegmentHeader::decode(&damaged, keys).is_err(), "bit {bit}");
+            }
         }
     }
 }

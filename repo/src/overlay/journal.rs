@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::OverlaySettings;
 use super::format::{
-    PADDING_BYTES_MAX, RECORD_HEADER_BYTES, Record, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
+    HeadProof, PADDING_BYTES_MAX, Proofs, Record, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use super::segments::Segments;
 use super::staging::Staging;
@@ -54,7 +54,7 @@ pub(super) struct Tail {
     direct: Option<Arc<dyn DiskFile>>,
     staging: Option<Staging>,
     number: u32,
-    seed: u32,
+    heads: Option<HeadProof>,
     /// What the last record said of durability.
     stated: u64,
     pub(super) position: Position,
@@ -97,8 +97,11 @@ pub(super) struct Draft {
     pub(super) more: bool,
     pub(super) offset: u64,
     pub(super) length: u64,
-    pub(super) checks: Vec<u32>,
+    pub(super) proofs: Proofs,
+    /// As it is to be stored.
     pub(super) payload: Vec<Bytes>,
+    /// As it was given, if it is to be kept in memory and is stored otherwise.
+    pub(super) clear: Option<Vec<Bytes>>,
 }
 
 /// Where a record's payload came to lie.
@@ -118,26 +121,34 @@ pub(super) enum SyncReason {
 }
 
 impl Draft {
-    pub(super) fn bare(kind: RecordKind) -> Self {
+    /// A record without range and payload, of a journal that is encrypted or not.
+    pub(super) fn bare(kind: RecordKind, is_sealed: bool) -> Self {
         Self {
             kind,
             more: false,
             offset: 0,
             length: 0,
-            checks: Vec::new(),
+            proofs: Proofs::none(is_sealed),
             payload: Vec::new(),
+            clear: None,
         }
     }
 
     /// What it takes from `position` to where a long append can start, if it is not there.
-    fn padding(position: u64) -> Option<Self> {
-        let room = position.next_multiple_of(DIRECT_ALIGNMENT as u64) - position;
-        let body = room.checked_sub(RECORD_HEADER_BYTES as u64)?;
+    fn padding(position: u64, is_sealed: bool) -> Option<Self> {
+        let page = DIRECT_ALIGNMENT as u64;
+        let head = super::format::head_bytes(0, is_sealed) as u64;
+        let room = position.next_multiple_of(page) - position;
+        let body = match room {
+            0 => return None,
+            // A page more if there is no room for a head.
+            room => room.checked_sub(head).unwrap_or(room + page - head),
+        };
         let zeroes = Bytes::from_static(&[0; PADDING_BYTES_MAX]);
         Some(Self {
             length: body,
             payload: vec![zeroes.slice(..usize::try_from(body).unwrap_or(0))],
-            ..Self::bare(RecordKind::Padding)
+            ..Self::bare(RecordKind::Padding, is_sealed)
         })
     }
 
@@ -150,7 +161,7 @@ impl Draft {
             offset: self.offset,
             length: self.length,
             durable,
-            checks: self.checks.clone(),
+            proofs: self.proofs.clone(),
         }
     }
 }
@@ -169,7 +180,7 @@ impl Journal {
             direct: None,
             staging: None,
             number: position.segment,
-            seed: 0,
+            heads: None,
             stated: 0,
             position,
         };
@@ -236,7 +247,7 @@ impl Journal {
         self.check_poison()?;
         let total: u64 = drafts.iter().map(|draft| draft.total_bytes()).sum();
         let is_long = total >= self.direct_bytes_min;
-        let paddings = if is_long { 2 * DIRECT_ALIGNMENT } else { 0 };
+        let paddings = if is_long { 4 * DIRECT_ALIGNMENT } else { 0 };
         let full = tail.position.end + total + paddings as u64 > self.segment_bytes
             && tail.position.end > SEGMENT_HEADER_BYTES as u64;
         if tail.file.is_none() || full {
@@ -246,10 +257,10 @@ impl Journal {
             return self.put(tail, drafts, Caching::Cached);
         }
         // Padding before and behind, so that a long append has its pages for itself.
-        if let Some(padding) = Draft::padding(tail.position.end) {
+        if let Some(padding) = Draft::padding(tail.position.end, self.is_sealed()) {
             self.put(tail, &[&padding], Caching::Cached)?;
         }
-        let padding = Draft::padding(tail.position.end + total);
+        let padding = Draft::padding(tail.position.end + total, self.is_sealed());
         let padded: Vec<&Draft> = drafts.iter().copied().chain(&padding).collect();
         self.put(tail, &padded, Caching::Direct)
     }
@@ -260,6 +271,9 @@ impl Journal {
         drafts: &[&Draft],
         caching: Caching,
     ) -> Result<Vec<Placed>, RepoError> {
+        let Some(heads_of_segment) = &tail.heads else {
+            return Err(RepoError::OverlayPoisoned(self.overlay));
+        };
         let time = self.clock.now().0.max(tail.position.time);
         let durable = self.durable.load(Ordering::Acquire);
         let mut after = tail.position;
@@ -268,7 +282,7 @@ impl Journal {
         let mut placed = Vec::with_capacity(drafts.len());
         for draft in drafts {
             let record = draft.record(&after, time, durable);
-            record.encode_head(tail.seed, after.end, &mut heads);
+            record.encode_head(heads_of_segment, after.end, &mut heads);
             lengths.push(record.head_bytes());
             placed.push(Placed {
                 segment: after.segment,
@@ -387,6 +401,11 @@ impl Journal {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// Whether it is encrypted.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.segments.keys().is_some()
+    }
+
     fn check_poison(&self) -> Result<(), RepoError> {
         match self.poisoned.load(Ordering::Acquire) {
             true => Err(RepoError::OverlayPoisoned(self.overlay)),
@@ -398,7 +417,10 @@ impl Journal {
     fn lead(&self, reason: SyncReason) -> Result<(), RepoError> {
         let mut tail = self.tail.lock();
         if reason == SyncReason::Flush {
-            match self.append(&mut tail, &[&Draft::bare(RecordKind::Flush)]) {
+            match self.append(
+                &mut tail,
+                &[&Draft::bare(RecordKind::Flush, self.is_sealed())],
+            ) {
                 Ok(_) => {}
                 // What was answered can be made safe without the record.
                 Err(error) if error.is_full() => {
@@ -417,7 +439,7 @@ impl Journal {
         let mut tail = self.tail.lock();
         // Says on disk that the sync was a success, so that a later open tells damage from a torn end. Not for the
         // price of a new segment: its header says the same.
-        let mark = Draft::bare(RecordKind::Mark);
+        let mark = Draft::bare(RecordKind::Mark, self.is_sealed());
         let room = tail.position.end + mark.total_bytes() <= self.segment_bytes;
         if tail.file.is_some()
             && room
@@ -463,7 +485,7 @@ impl Journal {
         tail.file = Some(file);
         tail.direct = None;
         tail.number = header.number;
-        tail.seed = header.seed();
+        tail.heads = Some(header.heads(self.segments.keys()));
         tail.stated = tail.position.sequence;
         tail.position.segment = header.number;
         tail.position.end = SEGMENT_HEADER_BYTES as u64;
@@ -496,8 +518,13 @@ impl Position {
 
 impl Draft {
     pub(super) fn total_bytes(&self) -> u64 {
-        let payload = self.payload.iter().map(Bytes::len).sum();
-        (super::format::head_bytes(payload) + payload) as u64
+        let body: usize = self.payload.iter().map(Bytes::len).sum();
+        let payload = match self.kind {
+            RecordKind::Padding => 0,
+            _ => body,
+        };
+        let is_sealed = matches!(self.proofs, Proofs::Seals(_));
+        (super::format::head_bytes(payload, is_sealed) + body) as u64
     }
 }
 

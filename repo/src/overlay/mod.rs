@@ -14,12 +14,14 @@ mod checkpoint;
 mod extents;
 mod format;
 mod journal;
+mod keys;
 mod map;
 mod pages;
 mod queue;
 mod read;
 mod record;
 mod recovery;
+mod sealed_pages;
 mod segments;
 mod staging;
 mod touched;
@@ -37,6 +39,7 @@ pub use self::blocks::BlockCache;
 pub use self::extents::{OverlayExtent, OverlayState};
 use self::format::{Record, SECTOR_BYTES};
 use self::journal::{Journal, Placed, Position, SyncReason};
+pub use self::keys::OverlayKeys;
 use self::map::Map;
 pub use self::pages::{MemoryPages, PageKey, PageStore};
 use self::queue::CallQueue;
@@ -127,6 +130,7 @@ impl Overlay {
     /// Makes an overlay that shows `source` as it is.
     pub fn create(
         disk: Arc<dyn Disk>,
+        keys: &OverlayKeys,
         clock: Arc<dyn Clock>,
         pages: Arc<dyn PageStore>,
         source: Arc<dyn ChunkSource>,
@@ -134,10 +138,11 @@ impl Overlay {
         record: OverlayRecord,
     ) -> Result<Self, RepoError> {
         check_size(&record, &*source)?;
-        let segments = Segments::new(Arc::clone(&disk), record.id);
+        let pages = keys.seal_pages(pages);
+        let segments = Segments::new(Arc::clone(&disk), record.id, keys);
         disk.create_directory(&record::folder(record.id))?;
         let journal = Journal::create(record.id, segments, clock, &settings)?;
-        record::publish(&*disk, &record)?;
+        record::publish(&*disk, keys, &record)?;
         let size_bytes = record.size_bytes.next_multiple_of(SECTOR_BYTES);
         let map = Map::empty(
             record.id,
@@ -153,13 +158,14 @@ impl Overlay {
     /// Opens an overlay as it was left, by whatever end.
     pub fn open(
         disk: Arc<dyn Disk>,
+        keys: &OverlayKeys,
         clock: Arc<dyn Clock>,
         pages: Arc<dyn PageStore>,
         source: Arc<dyn ChunkSource>,
         settings: OverlaySettings,
         id: Uuid,
     ) -> Result<Self, RepoError> {
-        let (record, discarded) = record::load(&*disk, id)?;
+        let (record, discarded) = record::load(&*disk, keys, id)?;
         if discarded {
             return Err(RepoError::NoSuchOverlay(id));
         }
@@ -167,7 +173,8 @@ impl Overlay {
         // A call that made one of the names may have come to its end before they were durable.
         disk.sync_directory(Path::new(record::ROOT))?;
         disk.sync_directory(&record::folder(id))?;
-        let segments = Segments::new(disk, id);
+        let pages = keys.seal_pages(pages);
+        let segments = Segments::new(disk, id, keys);
         let checkpoint = pages
             .checkpoint(id)?
             .as_deref()
@@ -385,14 +392,14 @@ impl Replay for Loading<'_> {
             kind,
             offset,
             length,
-            checks,
+            proofs,
             ..
         } = record;
         Change {
             kind: *kind,
             offset: *offset,
             length: *length,
-            checks,
+            proofs,
             placed,
         }
         .apply(&mut self.map)?;
@@ -442,8 +449,14 @@ pub mod fuzz {
 
     /// Heads of segments and records, pages and nodes of maps, checkpoints.
     pub fn fuzz_overlay_formats(bytes: &[u8]) {
-        drop(super::format::SegmentHeader::decode(bytes));
-        drop(super::format::Record::decode_head(bytes, 0, 0));
+        use super::format::{Record, SegmentHeader};
+
+        let keys = super::OverlayKeys::for_tests(1);
+        for keys in [None, keys.journal()] {
+            drop(SegmentHeader::decode(bytes, keys.map(|keys| &**keys)));
+            let heads = SegmentHeader::default().heads(keys);
+            drop(Record::decode_head(bytes, &heads, 0));
+        }
         super::map::decode_any(bytes);
         assert!(
             super::checkpoint::decode(bytes)

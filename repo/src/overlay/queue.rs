@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn calls_are_taken_in_order_up_to_a_limit_and_can_be_withdrawn() {
         let queue = CallQueue::default();
-        let push = || queue.push(vec![Draft::bare(RecordKind::Discard)]);
+        let push = || queue.push(vec![Draft::bare(RecordKind::Discard, false)]);
         let calls = [push(), push(), push(), push()];
         let is = |taken: &[Arc<Call>], expected: &[&Arc<Call>]| {
             taken.len() == expected.len()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Overlay;
-use super::format::{SECTOR_BYTES, blocks_match};
+use super::format::{HEAD_BYTES_MAX, SECTOR_BYTES};
 use super::map::{Content, Look, Place, Span};
 use crate::CHUNK_BYTES;
 use crate::error::RepoError;
@@ -24,6 +24,8 @@ enum Part {
 #[derive(Debug)]
 struct Payload {
     place: Place,
+    /// Where its first block lies on the disk.
+    offset: u64,
     /// Those that are meant, after the first ones to skip.
     length: usize,
 }
@@ -141,7 +143,7 @@ impl Overlay {
     }
 
     fn journal_in_memory(&self, payload: &Payload, out: &mut Vec<Bytes>) -> bool {
-        let Payload { place, length } = payload;
+        let Payload { place, length, .. } = payload;
         let before = out.len();
         if !self.settings.blocks.find(self.cache_number, place, out) {
             return false;
@@ -166,8 +168,15 @@ impl Overlay {
             .map(|payload| buffers.take(payload.place.covered_bytes()))
             .collect();
         self.fill(run, &mut targets)?;
-        for (Payload { place, length }, bytes) in run.iter().zip(targets) {
-            if !blocks_match(&bytes, place.checks()) {
+        let keys = self.journal.segments.keys().map(|keys| &**keys);
+        for (payload, mut bytes) in run.iter().zip(targets) {
+            let Payload {
+                place,
+                offset,
+                length,
+            } = payload;
+            let proofs = place.proofs();
+            if !proofs.prove(keys, self.record.id, *offset, &mut bytes) {
                 return Err(self.damaged(place));
             }
             let bytes = buffers.share(bytes);
@@ -183,7 +192,7 @@ impl Overlay {
     /// Keeps what `place` covers in memory: a few blocks one by one, as they may be written over one by one.
     fn keep(&self, place: &Place, bytes: &Bytes) {
         let blocks = &self.settings.blocks;
-        if (2..=REMEMBERED_BLOCKS_MAX).contains(&place.checks().len()) {
+        if (2..=REMEMBERED_BLOCKS_MAX).contains(&place.blocks()) {
             blocks.insert_blocks(self.cache_number, place, bytes);
         } else {
             blocks.insert(self.cache_number, place, bytes.clone());
@@ -255,8 +264,10 @@ fn collect(span: &Span<'_>, parts: &mut Vec<Part>) -> ControlFlow<()> {
         Content::Data { place, from } => {
             let sectors = u32::try_from(span.sectors).unwrap_or(u32::MAX);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let place = place.cut(from, sectors);
             Part::Journal(Payload {
-                place: place.cut(from, sectors),
+                offset: span.sector * SECTOR_BYTES - place.skip_bytes() as u64,
+                place,
                 length,
             })
         }
@@ -329,4 +340,4 @@ const REMEMBERED_BLOCKS_MAX: usize = 4;
 const RUN_PAYLOADS_MAX: usize = 17;
 
 /// Room between two payloads that is read over: the end of one record and the head of the next.
-const GAP_BYTES_MAX: usize = 192;
+const GAP_BYTES_MAX: usize = HEAD_BYTES_MAX + 64;

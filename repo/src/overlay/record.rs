@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::format::SEGMENT_HEADER_BYTES;
+use super::keys::OverlayKeys;
 use super::pages::PageStore;
 use crate::catalog::PointName;
 use crate::clock::UnixNanoseconds;
@@ -43,10 +44,10 @@ struct Document {
 }
 
 /// All overlays, without those whose discard was begun.
-pub fn overlays(disk: &dyn Disk) -> Result<Vec<OverlayRecord>, RepoError> {
+pub fn overlays(disk: &dyn Disk, keys: &OverlayKeys) -> Result<Vec<OverlayRecord>, RepoError> {
     let mut records = Vec::new();
     for id in folders(disk)? {
-        match load(disk, id) {
+        match load(disk, keys, id) {
             Ok((record, false)) => records.push(record),
             Ok((_, true)) | Err(RepoError::NoSuchOverlay(_)) => {}
             Err(error) => return Err(error),
@@ -56,8 +57,8 @@ pub fn overlays(disk: &dyn Disk) -> Result<Vec<OverlayRecord>, RepoError> {
 }
 
 /// The overlay of that name.
-pub fn find(disk: &dyn Disk, id: Uuid) -> Result<OverlayRecord, RepoError> {
-    match load(disk, id)? {
+pub fn find(disk: &dyn Disk, keys: &OverlayKeys, id: Uuid) -> Result<OverlayRecord, RepoError> {
+    match load(disk, keys, id)? {
         (record, false) => Ok(record),
         (_, true) => Err(RepoError::NoSuchOverlay(id)),
     }
@@ -65,9 +66,13 @@ pub fn find(disk: &dyn Disk, id: Uuid) -> Result<OverlayRecord, RepoError> {
 
 /// Finishes what a crash left half done: discards, and overlays that were never answered. To be called once after
 /// the repository was opened and before an overlay is.
-pub fn finish_discards(disk: &dyn Disk, pages: &dyn PageStore) -> Result<(), RepoError> {
+pub fn finish_discards(
+    disk: &dyn Disk,
+    keys: &OverlayKeys,
+    pages: &dyn PageStore,
+) -> Result<(), RepoError> {
     for id in folders(disk)? {
-        match load(disk, id) {
+        match load(disk, keys, id) {
             Ok((_, false)) => {}
             Ok((_, true)) => remove(disk, pages, id)?,
             Err(RepoError::NoSuchOverlay(_)) if never_written(disk, id)? => {
@@ -82,12 +87,17 @@ pub fn finish_discards(disk: &dyn Disk, pages: &dyn PageStore) -> Result<(), Rep
 }
 
 /// Drops an overlay that is not open, for good, also one that is damaged.
-pub fn discard(disk: &dyn Disk, pages: &dyn PageStore, id: Uuid) -> Result<(), RepoError> {
+pub fn discard(
+    disk: &dyn Disk,
+    keys: &OverlayKeys,
+    pages: &dyn PageStore,
+    id: Uuid,
+) -> Result<(), RepoError> {
     if !folders(disk)?.contains(&id) {
         return Err(RepoError::NoSuchOverlay(id));
     }
-    if let Ok((record, _)) = load(disk, id) {
-        disk.replace(&document_path(id), &encode(&record, true))?;
+    if let Ok((record, _)) = load(disk, keys, id) {
+        disk.replace(&document_path(id), &encode(keys, &record, true)?)?;
     }
     remove(disk, pages, id)
 }
@@ -129,12 +139,21 @@ fn folders(disk: &dyn Disk) -> Result<Vec<Uuid>, RepoError> {
 }
 
 /// Makes an overlay's folder visible; the segments must be there.
-pub(super) fn publish(disk: &dyn Disk, record: &OverlayRecord) -> Result<(), RepoError> {
-    Ok(disk.publish(&document_path(record.id), &encode(record, false))?)
+pub(super) fn publish(
+    disk: &dyn Disk,
+    keys: &OverlayKeys,
+    record: &OverlayRecord,
+) -> Result<(), RepoError> {
+    let document = encode(keys, record, false)?;
+    Ok(disk.publish(&document_path(record.id), &document)?)
 }
 
 /// Reads what an overlay is, and whether its discard was begun.
-pub(super) fn load(disk: &dyn Disk, id: Uuid) -> Result<(OverlayRecord, bool), RepoError> {
+pub(super) fn load(
+    disk: &dyn Disk,
+    keys: &OverlayKeys,
+    id: Uuid,
+) -> Result<(OverlayRecord, bool), RepoError> {
     let path = document_path(id);
     let bytes = disk
         .read(&path, DOCUMENT_BYTES_MAX)
@@ -142,14 +161,23 @@ pub(super) fn load(disk: &dyn Disk, id: Uuid) -> Result<(OverlayRecord, bool), R
             true => RepoError::NoSuchOverlay(id),
             false => error.into(),
         })?;
-    let (record, discarded) = decode(&bytes).map_err(|error| match error {
+    let what = path.display().to_string();
+    let decoded = if keys.ring.is_encrypted() {
+        let (_, body) = keys
+            .ring
+            .open_text(&what, KIND, DOCUMENT_VERSION, &path, &bytes)?;
+        decode_body(&body)
+    } else {
+        decode(&bytes)
+    };
+    let (record, discarded) = decoded.map_err(|error| match error {
         DocumentError::Version(found) => RepoError::TooNew {
-            what: path.display().to_string(),
+            what,
             found,
             known: DOCUMENT_VERSION,
         },
         DocumentError::Damaged(detail) => RepoError::Corrupt {
-            what: path.display().to_string(),
+            what,
             detail: detail.to_owned(),
         },
     })?;
@@ -168,7 +196,11 @@ enum DocumentError {
     Version(u32),
 }
 
-fn encode(record: &OverlayRecord, discarded: bool) -> Vec<u8> {
+fn encode(
+    keys: &OverlayKeys,
+    record: &OverlayRecord,
+    discarded: bool,
+) -> Result<Vec<u8>, RepoError> {
     let document = Document {
         id: record.id,
         point: record.point.to_string(),
@@ -180,11 +212,12 @@ fn encode(record: &OverlayRecord, discarded: bool) -> Vec<u8> {
     let mut body =
         serde_json::to_string_pretty(&document).expect("names and numbers always make JSON");
     body.push('\n');
-    format!(
-        "{MAGIC} {DOCUMENT_VERSION} {:08x}\n{body}",
-        crc32c(body.as_bytes())
-    )
-    .into_bytes()
+    if keys.ring.is_encrypted() {
+        let path = document_path(record.id);
+        return keys.ring.seal_text(KIND, DOCUMENT_VERSION, &path, &body);
+    }
+    let check = crc32c(body.as_bytes());
+    Ok(format!("{MAGIC} {DOCUMENT_VERSION} {check:08x}\n{body}").into_bytes())
 }
 
 fn decode(bytes: &[u8]) -> Result<(OverlayRecord, bool), DocumentError> {
@@ -207,6 +240,11 @@ fn decode(bytes: &[u8]) -> Result<(OverlayRecord, bool), DocumentError> {
     if words.next() != Some(format!("{:08x}", crc32c(body.as_bytes())).as_str()) {
         return Err(damaged("its check does not match"));
     }
+    decode_body(body)
+}
+
+fn decode_body(body: &str) -> Result<(OverlayRecord, bool), DocumentError> {
+    let damaged = DocumentError::Damaged;
     let document: Document =
         serde_json::from_str(body).map_err(|_| damaged("its fields cannot be read"))?;
     let record = OverlayRecord {
@@ -243,6 +281,9 @@ const DOCUMENT_VERSION: u32 = 1;
 const DOCUMENT_BYTES_MAX: u64 = 64 << 10;
 const MAGIC: &str = "holdfast-overlay";
 
+/// What the document is called where it is encrypted, as the catalog's texts are.
+const KIND: &str = "overlay";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +297,7 @@ mod tests {
             size_bytes: 1 << 30,
             created: UnixNanoseconds(7),
         };
-        let bytes = encode(&record, true);
+        let bytes = encode(&OverlayKeys::none(), &record, true).unwrap();
         assert_eq!(decode(&bytes), Ok((record.clone(), true)));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::format::{
-    Found, HEAD_BYTES_MAX, RECORD_ALIGNMENT, RECORD_MAGIC, Record, RecordKind, SECTOR_BYTES,
-    SEGMENT_HEADER_BYTES, blocks_match,
+    Found, HEAD_BYTES_MAX, HeadProof, Proofs, RECORD_ALIGNMENT, RECORD_MAGIC, Record, RecordKind,
+    SECTOR_BYTES, SEGMENT_HEADER_BYTES,
 };
 use super::journal::{Placed, Position};
 use super::map::{Fill, Map, Place};
@@ -128,7 +128,7 @@ pub(super) struct Change<'a> {
     pub(super) kind: RecordKind,
     pub(super) offset: u64,
     pub(super) length: u64,
-    pub(super) checks: &'a [u32],
+    pub(super) proofs: &'a Proofs,
     pub(super) placed: Placed,
 }
 
@@ -159,7 +159,7 @@ impl Change<'_> {
             self.placed.segment,
             self.placed.position,
             sectors,
-            self.checks,
+            self.proofs,
         )
     }
 }
@@ -168,7 +168,7 @@ impl Change<'_> {
 struct Scan<'a> {
     segments: &'a Segments,
     file: Arc<dyn DiskFile>,
-    seed: u32,
+    heads: HeadProof,
     number: u32,
     window: Vec<u8>,
     window_start: u64,
@@ -176,12 +176,12 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn open(segments: &'a Segments, number: u32) -> Result<Self, RepoError> {
-        let seed = segments.header(number)?.seed();
+        let heads = segments.header(number)?.heads(segments.keys());
         let file = segments.open(number)?;
         Ok(Self {
             segments,
             file,
-            seed,
+            heads,
             number,
             window: Vec::new(),
             window_start: 0,
@@ -190,8 +190,8 @@ impl<'a> Scan<'a> {
 
     /// The record that starts at `position`, if there is a whole head of the right number.
     fn record(&mut self, position: &Position) -> Result<Option<Record>, RepoError> {
-        let seed = self.seed;
-        let found = Record::decode_head(self.bytes_at(position.end)?, seed, position.end);
+        let heads = self.heads.clone();
+        let found = Record::decode_head(self.bytes_at(position.end)?, &heads, position.end);
         match found {
             Found::Record(record) if record.sequence == position.sequence + 1 => Ok(Some(record)),
             Found::Record(_) | Found::Nothing => Ok(None),
@@ -208,14 +208,17 @@ impl<'a> Scan<'a> {
         let there = self
             .file
             .read_at(position.end + record.head_bytes() as u64, &mut body)?;
+        let keys = self.segments.keys().map(|keys| &**keys);
+        let overlay = self.segments.overlay();
         // Padding has no checks, but the file must reach as far as it says.
-        let matches = record.kind == RecordKind::Padding || blocks_match(&body, &record.checks);
+        let matches = record.kind == RecordKind::Padding
+            || record.proofs.prove(keys, overlay, record.offset, &mut body);
         Ok(there == body.len() && matches)
     }
 
     /// The newest record that any intact record from `start` on calls durable.
     fn newest_promise(&mut self, start: u64) -> Result<u64, RepoError> {
-        let seed = self.seed;
+        let heads = self.heads.clone();
         let mut newest = 0;
         let mut at = start.next_multiple_of(RECORD_ALIGNMENT);
         loop {
@@ -224,7 +227,7 @@ impl<'a> Scan<'a> {
                 return Ok(newest);
             }
             if bytes.starts_with(&RECORD_MAGIC)
-                && let Found::Record(record) = Record::decode_head(bytes, seed, at)
+                && let Found::Record(record) = Record::decode_head(bytes, &heads, at)
             {
                 newest = newest.max(record.durable);
             }

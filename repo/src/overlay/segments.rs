@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::format::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentHeader};
+use super::keys::{JournalKeys, OverlayKeys};
 use super::record::folder;
 use crate::disk::{Access, Caching, Disk, DiskFile};
 use crate::error::RepoError;
@@ -18,18 +19,29 @@ use crate::error::RepoError;
 pub(super) struct Segments {
     disk: Arc<dyn Disk>,
     overlay: Uuid,
+    keys: Option<Arc<JournalKeys>>,
     folder: PathBuf,
     open: Mutex<HashMap<u32, Arc<dyn DiskFile>>>,
 }
 
 impl Segments {
-    pub(super) fn new(disk: Arc<dyn Disk>, overlay: Uuid) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, overlay: Uuid, keys: &OverlayKeys) -> Self {
         Self {
             disk,
             overlay,
+            keys: keys.journal().cloned(),
             folder: folder(overlay),
             open: Mutex::default(),
         }
+    }
+
+    pub(super) fn overlay(&self) -> Uuid {
+        self.overlay
+    }
+
+    /// What the journal is encrypted with, if it is.
+    pub(super) fn keys(&self) -> Option<&Arc<JournalKeys>> {
+        self.keys.as_ref()
     }
 
     pub(super) fn path(&self, number: u32) -> PathBuf {
@@ -83,7 +95,8 @@ impl Segments {
     pub(super) fn create(&self, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>, RepoError> {
         let path = self.path(header.number);
         self.open.lock().remove(&header.number);
-        self.disk.replace(&path, &header.encode())?;
+        self.disk
+            .replace(&path, &header.encode(self.keys.as_deref()))?;
         Ok(self.disk.open(&path, Access::ReadWrite, Caching::Cached)?)
     }
 
@@ -96,14 +109,17 @@ impl Segments {
     pub(super) fn header(&self, number: u32) -> Result<SegmentHeader, RepoError> {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         self.open(number)?.read_at(0, &mut bytes)?;
-        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
-            SegmentError::Damaged => self.corrupt(number, "its header does not match its check"),
-            SegmentError::Version(found) => RepoError::TooNew {
-                what: self.path(number).display().to_string(),
-                found,
-                known: SEGMENT_VERSION,
-            },
-        })?;
+        let header =
+            SegmentHeader::decode(&bytes, self.keys.as_deref()).map_err(|error| match error {
+                SegmentError::Damaged => {
+                    self.corrupt(number, "its header does not match its check")
+                }
+                SegmentError::Version(found) => RepoError::TooNew {
+                    what: self.path(number).display().to_string(),
+                    found,
+                    known: SEGMENT_VERSION,
+                },
+            })?;
         if header.number != number || header.overlay != *self.overlay.as_bytes() {
             return Err(self.corrupt(number, "its header belongs to another file"));
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::Overlay;
-use super::format::{RecordKind, block_checks};
+use super::format::{Proofs, RecordKind, block_checks};
 use super::journal::{Draft, SyncReason, Tail};
 use super::map::{Look, Map};
 use super::queue::Call;
@@ -24,7 +24,7 @@ impl Overlay {
         if length == 0 {
             return Ok(());
         }
-        self.change(split(offset, data), stable)
+        self.change(self.drafts(offset, data)?, stable)
     }
 
     /// Writes if that takes microseconds. `None`: it might wait, and nothing was done; call [`write`](Self::write).
@@ -41,7 +41,10 @@ impl Overlay {
         if busy || length == 0 || length > QUICK_BYTES_MAX {
             return None;
         }
-        let drafts = split(offset, data);
+        let drafts = match self.drafts(offset, data) {
+            Ok(drafts) => drafts,
+            Err(error) => return Some(Err(error)),
+        };
         let mut tail = self
             .journal
             .try_lock(drafts.iter().map(Draft::total_bytes).sum())?;
@@ -78,6 +81,22 @@ impl Overlay {
         self.change_range(RecordKind::Discard, offset, length, stable)
     }
 
+    /// One draft for each chunk that is written to, encrypted if the journal is.
+    fn drafts(&self, offset: u64, data: &[Bytes]) -> Result<Vec<Draft>, RepoError> {
+        let mut drafts = split(offset, data);
+        for draft in &mut drafts {
+            let Some(keys) = self.journal.segments.keys() else {
+                draft.proofs = Proofs::Checks(block_checks(&draft.payload));
+                continue;
+            };
+            let mut sealed = draft.payload.concat();
+            draft.proofs = Proofs::Seals(keys.seal(self.record.id, draft.offset, &mut sealed)?);
+            let clear = std::mem::replace(&mut draft.payload, vec![Bytes::from(sealed)]);
+            draft.clear = Some(clear);
+        }
+        Ok(drafts)
+    }
+
     fn change_range(
         &self,
         kind: RecordKind,
@@ -93,7 +112,7 @@ impl Overlay {
             vec![Draft {
                 offset,
                 length,
-                ..Draft::bare(kind)
+                ..Draft::bare(kind, self.journal.is_sealed())
             }],
             stable,
         )
@@ -186,14 +205,14 @@ impl Overlay {
                 kind,
                 offset,
                 length,
-                checks,
+                proofs,
                 ..
             } = draft;
             Change {
                 kind: *kind,
                 offset: *offset,
                 length: *length,
-                checks,
+                proofs,
                 placed,
             }
         });
@@ -223,14 +242,14 @@ impl Overlay {
         }
         // A copy: the payload may be a small part of a buffer that held much else.
         let (blocks, number) = (&self.settings.blocks, self.cache_number);
-        match draft.payload.as_slice() {
+        match draft.clear.as_ref().unwrap_or(&draft.payload).as_slice() {
             [whole] => blocks.insert_blocks(number, &change.place(), whole),
             pieces => blocks.insert_blocks(number, &change.place(), &pieces.concat()),
         }
     }
 }
 
-/// One draft for each chunk of the disk that is written to.
+/// One draft for each chunk of the disk that is written to, without proofs.
 fn split(offset: u64, data: &[Bytes]) -> Vec<Draft> {
     let mut drafts = Vec::new();
     let mut at = offset;
@@ -240,14 +259,12 @@ fn split(offset: u64, data: &[Bytes]) -> Vec<Draft> {
         let payload = std::mem::take(payload);
         let length: u64 = payload.iter().map(|piece: &Bytes| piece.len() as u64).sum();
         if length > 0 {
-            let checks = block_checks(&payload);
             drafts.push(Draft {
-                kind: RecordKind::Write,
                 more: true,
                 offset: end - length,
                 length,
-                checks,
                 payload,
+                ..Draft::bare(RecordKind::Write, false)
             });
         }
     };

@@ -55,9 +55,7 @@ fn scenario(disk: &SimulatedDisk, mode: Mode, told: &mut Acknowledged) -> Result
     repository.expire(&first)?;
     told.expiring = None;
     told.points.remove(0);
-    if mode == Mode::Plain {
-        seal(&repository, told, &mut content)?;
-    }
+    seal(&repository, told, &mut content)?;
     // What would be done when the last clone is dropped, where nobody hears of errors.
     repository.close()
 }

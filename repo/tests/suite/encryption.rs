@@ -454,17 +454,51 @@ fn making_one_can_be_tried_again_and_never_over_data() {
 }
 
 #[test]
-fn an_overlay_is_refused_rather_than_written_in_clear() {
+fn an_overlay_is_written_sealed_and_becomes_a_point() {
     let folder = tempfile::tempdir().unwrap();
     let repository = fresh_in(Mode::Encrypted, folder.path());
-    let disk = noise(1, 65_536);
-    let point = back_up(&repository, 65_536, ImageBase::Nothing, &[(0, disk)]);
-    let error = repository.create_overlay(&point, 0).unwrap_err();
-    assert!(
-        error.to_string().contains("encrypted repository"),
-        "{error}"
+    let mut disk = noise(1, 65_536);
+    let point = back_up(
+        &repository,
+        65_536,
+        ImageBase::Nothing,
+        &[(0, disk.clone())],
     );
-    assert!(repository.overlays().unwrap().is_empty());
+    let overlay = repository.create_overlay(&point, 0).unwrap();
+    let bytes = noise(2, 8192);
+    let written = [Bytes::from(bytes.clone())];
+    overlay.write(4096 + 512, &written, true).unwrap();
+    disk[4096 + 512..][..8192].copy_from_slice(&bytes);
+    let id = overlay.id();
+    drop(overlay);
+    repository.close().unwrap();
+    drop(repository);
+    let clear = [&bytes[..64], b"web@"];
+    for file in files_below(&folder.path().join("overlays")) {
+        let stored = fs::read(&file).unwrap();
+        for words in clear {
+            let found = stored.windows(words.len()).any(|window| window == words);
+            assert!(!found, "{}", file.display());
+        }
+    }
+    let repository = Repository::open(folder.path(), &with(secret())).unwrap();
+    let overlay = repository.open_overlay(id).unwrap();
+    let mut backup = repository.begin(&workload(), PointKind::Sealed).unwrap();
+    backup.seal_overlay(&overlay, "disk-0").unwrap();
+    let sealed = backup.commit().unwrap();
+    assert!(read_all(&repository.image(&sealed, 0).unwrap()) == disk);
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let items = fs::read_dir(folder)
+        .unwrap()
+        .map(|item| item.unwrap().path());
+    items
+        .flat_map(|path| match path.is_dir() {
+            true => files_below(&path),
+            false => vec![path],
+        })
+        .collect()
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn check_end(rig: &Rig, expected: &Expected, power_failed: bool, what: &str) {
                 expected.possible.iter().all(|possible| possible.len() == 1),
                 "{what}: the overlay is gone"
             );
-            repo::overlay::finish_discards(&rig.disk, &*rig.pages).unwrap();
+            repo::overlay::finish_discards(&rig.disk, &rig.keys, &*rig.pages).unwrap();
             if let Ok(left) = rig.disk.list("overlays".as_ref()) {
                 assert!(left.is_empty(), "{what}: {left:?}");
             }
@@ -174,14 +174,23 @@ fn check_end(rig: &Rig, expected: &Expected, power_failed: bool, what: &str) {
 
 #[test]
 fn whatever_call_is_the_last_nothing_answered_is_lost() {
-    let whole = Rig::new(SIZE_BYTES, tight());
+    stop_at_every_call(&|| Rig::new(SIZE_BYTES, tight()), 6);
+}
+
+#[test]
+fn whatever_call_is_the_last_nothing_answered_is_lost_where_all_is_encrypted() {
+    stop_at_every_call(&|| Rig::new(SIZE_BYTES, tight()).encrypted(), 2);
+}
+
+fn stop_at_every_call(fresh: &dyn Fn() -> Rig, seeds: u64) {
+    let whole = fresh();
     scenario(&whole, &mut Expected::new(&whole)).unwrap();
     let operations = whole.disk.operations();
     assert!(operations > 100, "{operations}");
     let mut stops = 0;
     for operation in 0..operations {
         for effect in [Effect::Nothing, Effect::Half, Effect::Whole] {
-            let rig = Rig::new(SIZE_BYTES, tight());
+            let rig = fresh();
             let mut expected = Expected::new(&rig);
             rig.disk.inject(Fault::StopAt { operation, effect });
             // A stop may hit a call whose failure is no failure for the caller: the note of a sync.
@@ -194,7 +203,7 @@ fn whatever_call_is_the_last_nothing_answered_is_lost() {
                 ..rig.clone()
             };
             check_end(&forked.kill(operation), &expected, false, &what);
-            for seed in 0..6 {
+            for seed in 0..seeds {
                 let forked = Rig {
                     disk: rig.disk.fork(),
                     ..rig.clone()
@@ -215,10 +224,11 @@ fn whatever_call_is_the_last_nothing_answered_is_lost() {
 #[test]
 fn power_failure_at_the_end_of_long_runs() {
     for seed in 0..150 {
-        let rig = Rig::new(SIZE_BYTES, tight());
-        let mut expected = Expected::new(&rig);
-        scenario(&rig, &mut expected).unwrap();
-        check_end(&rig.crash(seed), &expected, true, &format!("seed {seed}"));
+        for rig in Rig::both(SIZE_BYTES, &tight()) {
+            let mut expected = Expected::new(&rig);
+            scenario(&rig, &mut expected).unwrap();
+            check_end(&rig.crash(seed), &expected, true, &format!("seed {seed}"));
+        }
     }
 }
 
@@ -431,10 +441,10 @@ fn a_discard_that_was_begun_is_finished() {
     };
     let whole = prepare();
     let before = whole.disk.operations();
-    repo::overlay::discard(&whole.disk, &*whole.pages, ID).unwrap();
+    repo::overlay::discard(&whole.disk, &whole.keys, &*whole.pages, ID).unwrap();
     assert!(matches!(whole.open(), Err(RepoError::NoSuchOverlay(_))));
     assert!(matches!(
-        repo::overlay::discard(&whole.disk, &*whole.pages, ID),
+        repo::overlay::discard(&whole.disk, &whole.keys, &*whole.pages, ID),
         Err(RepoError::NoSuchOverlay(_))
     ));
     let mut kept = 0;
@@ -442,14 +452,14 @@ fn a_discard_that_was_begun_is_finished() {
         for effect in [Effect::Nothing, Effect::Whole] {
             let rig = prepare();
             rig.disk.inject(Fault::StopAt { operation, effect });
-            assert!(repo::overlay::discard(&rig.disk, &*rig.pages, ID).is_err());
+            assert!(repo::overlay::discard(&rig.disk, &rig.keys, &*rig.pages, ID).is_err());
             for seed in 0..8 {
                 let rig = Rig {
                     disk: rig.disk.fork(),
                     ..rig.clone()
                 }
                 .crash(seed);
-                repo::overlay::finish_discards(&rig.disk, &*rig.pages).unwrap();
+                repo::overlay::finish_discards(&rig.disk, &rig.keys, &*rig.pages).unwrap();
                 if rig.disk.list("overlays".as_ref()).unwrap().is_empty() {
                     continue;
                 }

@@ -71,8 +71,13 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-fn run(operations: Vec<Operation>, settings: OverlaySettings) {
-    let mut rig = Rig::new(SIZE_BYTES, settings);
+fn run(operations: &[Operation], settings: &OverlaySettings) {
+    for rig in Rig::both(SIZE_BYTES, settings) {
+        run_on(rig, operations.to_vec());
+    }
+}
+
+fn run_on(mut rig: Rig, operations: Vec<Operation>) {
     let mut model = Model::new(&rig.ground);
     let mut overlay = rig.create().unwrap();
     for (tag, operation) in (1..).zip(operations) {
@@ -230,12 +235,12 @@ proptest! {
 
     #[test]
     fn overlays_with_hardly_any_memory_show_what_was_written_last(operations in prop::collection::vec(operation(), 1..60)) {
-        run(operations, small_settings());
+        run(&operations, &small_settings());
     }
 
     #[test]
     fn overlays_with_memory_show_what_was_written_last(operations in prop::collection::vec(operation(), 1..60)) {
-        run(operations, OverlaySettings::default());
+        run(&operations, &OverlaySettings::default());
     }
 }
 
@@ -286,6 +291,7 @@ fn overlays_of_one_point_do_not_see_each_other() {
         record.id = uuid::Uuid::from_u128(number);
         Overlay::create(
             Arc::new(rig.disk.clone()),
+            &rig.keys,
             rig.clock.clone(),
             rig.pages.clone(),
             rig.ground.clone(),
@@ -313,9 +319,15 @@ fn overlays_of_one_point_do_not_see_each_other() {
         );
         overlay.checkpoint().unwrap();
     }
-    assert_eq!(repo::overlay::overlays(&rig.disk).unwrap().len(), 3);
-    repo::overlay::discard(&rig.disk, &*rig.pages, overlays[1].id()).unwrap();
-    assert_eq!(repo::overlay::overlays(&rig.disk).unwrap().len(), 2);
+    assert_eq!(
+        repo::overlay::overlays(&rig.disk, &rig.keys).unwrap().len(),
+        3
+    );
+    repo::overlay::discard(&rig.disk, &rig.keys, &*rig.pages, overlays[1].id()).unwrap();
+    assert_eq!(
+        repo::overlay::overlays(&rig.disk, &rig.keys).unwrap().len(),
+        2
+    );
     assert_eq!(rig.pages.page_count(overlays[1].id()), 0);
     assert!(rig.disk.list("overlays".as_ref()).unwrap().len() == 2);
 }
@@ -358,7 +370,12 @@ fn hot_data_is_answered_from_memory_and_the_rest_is_not() {
 
 #[test]
 fn large_writes_are_read_at_once_and_then_from_memory() {
-    let rig = Rig::new(4 << 20, OverlaySettings::default());
+    for rig in Rig::both(4 << 20, &OverlaySettings::default()) {
+        write_and_read_much(&rig);
+    }
+}
+
+fn write_and_read_much(rig: &Rig) {
     let overlay = rig.create().unwrap();
     // An odd start and length, so that the first and the last record are short.
     let (offset, sectors) = (3 * 512, (2 << 20) / 512 + 5);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use repo::clock::{ManualClock, UnixNanoseconds};
 use repo::disk::{Disk, SimulatedDisk};
 use repo::overlay::{
-    BlockCache, MemoryPages, Overlay, OverlayRecord, OverlaySettings, OverlayState,
+    BlockCache, MemoryPages, Overlay, OverlayKeys, OverlayRecord, OverlaySettings, OverlayState,
 };
 use repo::{CHUNK_BYTES, ChunkSource, RepoError};
 use uuid::Uuid;
@@ -78,6 +78,7 @@ impl ChunkSource for Ground {
 #[derive(Clone)]
 pub(crate) struct Rig {
     pub(crate) disk: SimulatedDisk,
+    pub(crate) keys: OverlayKeys,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) pages: Arc<MemoryPages>,
     pub(crate) ground: Arc<Ground>,
@@ -88,11 +89,26 @@ impl Rig {
     pub(crate) fn new(size_bytes: u64, settings: OverlaySettings) -> Self {
         Self {
             disk: SimulatedDisk::new(),
+            keys: OverlayKeys::none(),
             clock: Arc::new(ManualClock::new(UnixNanoseconds(1_000))),
             pages: Arc::new(MemoryPages::new()),
             ground: Arc::new(Ground::new(size_bytes)),
             settings,
         }
+    }
+
+    /// The same in an encrypted repository.
+    pub(crate) fn encrypted(self) -> Self {
+        Self {
+            keys: OverlayKeys::for_tests(7),
+            ..self
+        }
+    }
+
+    /// One that is not encrypted, and one that is.
+    pub(crate) fn both(size_bytes: u64, settings: &OverlaySettings) -> [Self; 2] {
+        let rig = || Self::new(size_bytes, settings.clone());
+        [rig(), rig().encrypted()]
     }
 
     pub(crate) fn record(&self) -> OverlayRecord {
@@ -108,6 +124,7 @@ impl Rig {
     pub(crate) fn create(&self) -> Result<Overlay, RepoError> {
         Overlay::create(
             self.shared_disk(),
+            &self.keys,
             self.clock.clone(),
             self.pages.clone(),
             self.ground.clone(),
@@ -119,6 +136,7 @@ impl Rig {
     pub(crate) fn open(&self) -> Result<Overlay, RepoError> {
         Overlay::open(
             self.shared_disk(),
+            &self.keys,
             self.clock.clone(),
             self.pages.clone(),
             self.ground.clone(),

@@ -30,6 +30,7 @@ fn open(
     match create {
         true => Overlay::create(
             disk,
+            &rig.keys,
             clock,
             pages,
             rig.ground.clone(),
@@ -39,6 +40,7 @@ fn open(
         .unwrap(),
         false => Overlay::open(
             disk,
+            &rig.keys,
             clock,
             pages,
             rig.ground.clone(),

@@ -1,9 +1,13 @@
 //! What one chunk of the disk is made of: the leaf of an overlay's map.
 
+use std::ops::Range;
+
 use crc32c::crc32c;
 
 use super::node::State;
-use crate::overlay::format::{BLOCK_BYTES, BLOCK_SECTORS};
+use crate::keys::TAG_BYTES;
+use crate::overlay::format::{BLOCK_BYTES, BLOCK_SECTORS, Proofs};
+use crate::overlay::keys::Seals;
 
 /// The parts of one chunk that are the overlay's own, sorted, without overlap. Gaps are the point's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,25 +44,26 @@ pub(crate) struct Place {
     skip: u8,
     /// Sectors in all blocks; the last may be short.
     covered: u8,
-    checks: Checks,
+    proofs: PlaceProofs,
 }
 
-/// One check is the usual case and needs no memory of its own.
+/// [`Proofs`] in little memory. One check is the usual case and needs none of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Checks {
-    One([u32; 1]),
-    Many(Box<[u32]>),
+enum PlaceProofs {
+    Check([u32; 1]),
+    Checks(Box<[u32]>),
+    Seals(Box<Seals>),
 }
 
 impl Place {
     /// Names a whole payload of `sectors` sectors.
-    pub(crate) fn new(segment: u32, position: u64, sectors: u32, checks: &[u32]) -> Self {
+    pub(crate) fn new(segment: u32, position: u64, sectors: u32, proofs: &Proofs) -> Self {
         Self {
             segment,
             position,
             skip: 0,
             covered: small(sectors),
-            checks: Checks::new(checks),
+            proofs: PlaceProofs::new(proofs),
         }
     }
 
@@ -72,21 +77,26 @@ impl Place {
             (u32::from(self.covered) - dropped * BLOCK_SECTORS).min(blocks * BLOCK_SECTORS);
         let start = usize::try_from(dropped).unwrap_or(usize::MAX);
         let count = usize::try_from(blocks).unwrap_or(usize::MAX);
-        let checks = self.checks().get(start..start + count).unwrap_or_default();
         Self {
             segment: self.segment,
             position: self.position + u64::from(dropped) * BLOCK_BYTES as u64,
             skip: small(skip),
             covered: small(covered),
-            checks: Checks::new(checks),
+            proofs: self.proofs.cut(start..start + count),
         }
     }
 
-    /// Checks of the blocks in order.
-    pub(crate) fn checks(&self) -> &[u32] {
-        match &self.checks {
-            Checks::One(check) => check,
-            Checks::Many(checks) => checks,
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.proofs.count()
+    }
+
+    /// What proves them, in order.
+    pub(crate) fn proofs(&self) -> Proofs {
+        match &self.proofs {
+            PlaceProofs::Check(check) => Proofs::Checks(check.to_vec()),
+            PlaceProofs::Checks(checks) => Proofs::Checks(checks.to_vec()),
+            PlaceProofs::Seals(seals) => Proofs::Seals((**seals).clone()),
         }
     }
 
@@ -110,15 +120,62 @@ impl Place {
         let blocks = u32::from(self.covered).div_ceil(BLOCK_SECTORS);
         u32::from(self.skip) < BLOCK_SECTORS
             && u32::from(self.skip) + sectors <= u32::from(self.covered)
-            && usize::try_from(blocks).is_ok_and(|blocks| blocks == self.checks().len())
+            && usize::try_from(blocks).is_ok_and(|blocks| blocks == self.blocks())
     }
 }
 
-impl Checks {
-    fn new(checks: &[u32]) -> Self {
+impl PlaceProofs {
+    fn new(proofs: &Proofs) -> Self {
+        match proofs {
+            Proofs::Checks(checks) => Self::of_checks(checks),
+            Proofs::Seals(seals) => Self::Seals(Box::new(seals.clone())),
+        }
+    }
+
+    fn of_checks(checks: &[u32]) -> Self {
         match checks {
-            [one] => Self::One([*one]),
-            many => Self::Many(many.into()),
+            [one] => Self::Check([*one]),
+            many => Self::Checks(many.into()),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Check(_) => 1,
+            Self::Checks(checks) => checks.len(),
+            Self::Seals(seals) => seals.tags.len(),
+        }
+    }
+
+    /// Those of some of the blocks.
+    fn cut(&self, blocks: Range<usize>) -> Self {
+        match self {
+            Self::Check(check) => Self::of_checks(check.get(blocks).unwrap_or_default()),
+            Self::Checks(checks) => Self::of_checks(checks.get(blocks).unwrap_or_default()),
+            Self::Seals(seals) => Self::Seals(Box::new(Seals {
+                salt: seals.salt,
+                tags: seals.tags.get(blocks).unwrap_or_default().to_vec(),
+            })),
+        }
+    }
+
+    /// Memory beside the value itself.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Check(_) => 0,
+            Self::Checks(checks) => checks.len() * 4 + 16,
+            Self::Seals(seals) => size_of::<Seals>() + seals.tags.capacity() * TAG_BYTES + 32,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Check(check) => out.extend(check.iter().flat_map(|check| check.to_le_bytes())),
+            Self::Checks(checks) => out.extend(checks.iter().flat_map(|check| check.to_le_bytes())),
+            Self::Seals(seals) => {
+                out.extend(seals.salt);
+                out.extend(seals.tags.iter().flatten());
+            }
         }
     }
 }
@@ -266,30 +323,29 @@ impl Page {
 
     /// Memory it takes, about.
     pub(crate) fn weight(&self) -> usize {
-        let many = |piece: &Piece| match &piece.body {
-            Body::Data(Place {
-                checks: Checks::Many(checks),
-                ..
-            }) => checks.len() * 4 + 16,
-            _ => 0,
+        let proofs = |piece: &Piece| match &piece.body {
+            Body::Data(place) => place.proofs.weight(),
+            Body::Zero | Body::Hole => 0,
         };
-        self.pieces.capacity() * size_of::<Piece>() + self.pieces.iter().map(many).sum::<usize>()
+        let pieces = self.pieces.capacity() * size_of::<Piece>();
+        pieces + self.pieces.iter().map(proofs).sum::<usize>()
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![PAGE_VERSION];
         for piece in &self.pieces {
-            let kind = match piece.body {
+            let kind = match &piece.body {
                 Body::Zero => 1,
                 Body::Hole => 2,
-                Body::Data(_) => 3,
+                Body::Data(place) if matches!(place.proofs, PlaceProofs::Seals(_)) => SEALED_DATA,
+                Body::Data(_) => DATA,
             };
             out.extend([kind, piece.start, piece.sectors]);
             if let Body::Data(place) = &piece.body {
                 out.extend([place.skip, place.covered]);
                 out.extend(place.segment.to_le_bytes());
                 out.extend(place.position.to_le_bytes());
-                out.extend(place.checks().iter().flat_map(|check| check.to_le_bytes()));
+                place.proofs.encode(&mut out);
             }
         }
         out.extend(crc32c(&out).to_le_bytes());
@@ -313,7 +369,7 @@ impl Page {
             let body = match kind {
                 1 => Body::Zero,
                 2 => Body::Hole,
-                3 => Body::Data(decode_place(&mut rest)?),
+                &kind @ (DATA | SEALED_DATA) => Body::Data(decode_place(kind, &mut rest)?),
                 _ => return None,
             };
             let piece = Piece {
@@ -335,23 +391,35 @@ impl Page {
     }
 }
 
-fn decode_place(rest: &mut &[u8]) -> Option<Place> {
+fn decode_place(kind: u8, rest: &mut &[u8]) -> Option<Place> {
     let ([skip, covered], after) = rest.split_first_chunk::<2>()?;
     let (segment, after) = after.split_first_chunk::<4>()?;
     let (position, after) = after.split_first_chunk::<8>()?;
-    let blocks = u32::from(*covered).div_ceil(BLOCK_SECTORS);
-    let (checks, after) = after.split_at_checked(usize::try_from(blocks * 4).ok()?)?;
+    let blocks = usize::try_from(u32::from(*covered).div_ceil(BLOCK_SECTORS)).ok()?;
+    let (proofs, after) = if kind == DATA {
+        let (checks, after) = after.split_at_checked(blocks * 4)?;
+        let checks: Vec<u32> = checks
+            .chunks_exact(4)
+            .filter_map(|check| check.try_into().ok().map(u32::from_le_bytes))
+            .collect();
+        (PlaceProofs::of_checks(&checks), after)
+    } else {
+        let (salt, after) = after.split_first_chunk()?;
+        let (tags, after) = after.split_at_checked(blocks * TAG_BYTES)?;
+        let tags = tags.chunks_exact(TAG_BYTES);
+        let seals = Seals {
+            salt: *salt,
+            tags: tags.filter_map(|tag| tag.try_into().ok()).collect(),
+        };
+        (PlaceProofs::Seals(Box::new(seals)), after)
+    };
     *rest = after;
-    let checks: Vec<u32> = checks
-        .chunks_exact(4)
-        .filter_map(|check| check.try_into().ok().map(u32::from_le_bytes))
-        .collect();
     Some(Place {
         segment: u32::from_le_bytes(*segment),
         position: u64::from_le_bytes(*position),
         skip: *skip,
         covered: *covered,
-        checks: Checks::new(&checks),
+        proofs,
     })
 }
 
@@ -362,6 +430,8 @@ fn small(sectors: u32) -> u8 {
 }
 
 const PAGE_VERSION: u8 = 1;
+const DATA: u8 = 3;
+const SEALED_DATA: u8 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -375,7 +445,12 @@ mod tests {
         Below,
         Zero,
         Hole,
-        Data { segment: u32, byte: u64, check: u32 },
+        Data {
+            segment: u32,
+            byte: u64,
+            check: u32,
+            salt: u8,
+        },
     }
 
     fn flat(page: &Page) -> Vec<Sector> {
@@ -388,10 +463,19 @@ mod tests {
                     Body::Data(place) => {
                         let sector = u32::from(place.skip) + at - piece.start();
                         let byte = place.position + u64::from(sector) * 512;
+                        let (check, salt) = match place.proofs() {
+                            Proofs::Checks(checks) => (checks[(sector / 8) as usize], 0),
+                            Proofs::Seals(seals) => {
+                                let tag = seals.tags[(sector / 8) as usize];
+                                let check = tag[..4].try_into().unwrap();
+                                (u32::from_le_bytes(check), seals.salt[15])
+                            }
+                        };
                         Sector::Data {
                             segment: place.segment,
                             byte,
-                            check: place.checks()[(sector / 8) as usize],
+                            check,
+                            salt,
                         }
                     }
                 };
@@ -409,10 +493,20 @@ mod tests {
                 let sectors = sectors.min(128 - start);
                 let segment = u32::try_from(number).unwrap();
                 let checks: Vec<u32> = (0..sectors.div_ceil(8)).map(|block| segment * 100 + block).collect();
+                let salt = if kind == 3 { 9 } else { 0 };
+                let tags = checks.iter().map(|check| {
+                    let mut tag = [0; 16];
+                    tag[..4].copy_from_slice(&check.to_le_bytes());
+                    tag
+                });
+                let proofs = match kind {
+                    3 => Proofs::Seals(Seals { salt: [salt; 16], tags: tags.collect() }),
+                    _ => Proofs::Checks(checks),
+                };
                 let body = match kind {
                     0 => Body::Zero,
                     1 => Body::Hole,
-                    _ => Body::Data(Place::new(segment, 1000, sectors, &checks)),
+                    _ => Body::Data(Place::new(segment, 1000, sectors, &proofs)),
                 };
                 page.put(start, sectors, body);
                 for at in 0..sectors {
@@ -423,6 +517,7 @@ mod tests {
                             segment,
                             byte: 1000 + u64::from(at) * 512,
                             check: segment * 100 + at / 8,
+                            salt,
                         },
                     };
                 }
@@ -450,7 +545,11 @@ mod tests {
     #[test]
     fn a_damaged_page_is_refused() {
         let mut page = Page::default();
-        page.put(3, 9, Body::Data(Place::new(1, 128, 9, &[5, 6])));
+        page.put(
+            3,
+            9,
+            Body::Data(Place::new(1, 128, 9, &Proofs::Checks(vec![5, 6]))),
+        );
         page.put(20, 1, Body::Hole);
         let bytes = page.encode();
         for bit in 0..bytes.len() * 8 {

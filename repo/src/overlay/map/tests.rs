@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::overlay::format::Proofs;
 use crate::overlay::pages::MemoryPages;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ proptest! {
             } else {
                 let sectors = sectors.min(128 - (base + start) % 128);
                 let position = number as u64 * 1_000_000;
-                let checks = vec![0; sectors.div_ceil(8) as usize];
+                let checks = Proofs::Checks(vec![0; sectors.div_ceil(8) as usize]);
                 map.put(base + start, sectors as u32, Place::new(1, position, sectors as u32, &checks)).unwrap();
                 for at in 0..sectors {
                     model[(start + at) as usize] = Sector::Data(position + at * 512);
@@ -109,7 +110,8 @@ fn filling_the_largest_disk_takes_next_to_no_memory() {
         size_bytes,
         1 << 20,
     );
-    map.put(1000, 4, Place::new(1, 128, 4, &[0])).unwrap();
+    map.put(1000, 4, Place::new(1, 128, 4, &Proofs::Checks(vec![0])))
+        .unwrap();
     assert_eq!(map.live_sectors(), 4);
     map.fill(0, size_bytes / 512, Fill::Hole).unwrap();
     map.fill(3, size_bytes / 512 - 6, Fill::Zero).unwrap();
@@ -125,7 +127,8 @@ fn filling_the_largest_disk_takes_next_to_no_memory() {
 fn a_lost_page_is_reported_and_the_rest_dropped() {
     let pages = Arc::new(MemoryPages::new());
     let mut map = Map::empty(Uuid::nil(), pages.clone(), 1 << 30, 1 << 20);
-    map.put(0, 1, Place::new(1, 128, 1, &[0])).unwrap();
+    map.put(0, 1, Place::new(1, 128, 1, &Proofs::Checks(vec![0])))
+        .unwrap();
     store(&mut map, &pages);
     pages
         .put(
@@ -136,7 +139,7 @@ fn a_lost_page_is_reported_and_the_rest_dropped() {
         .unwrap();
     let mut map = Map::stored_in(Uuid::nil(), pages.clone(), 1 << 30, 1 << 20);
     assert!(
-        map.put(1, 1, Place::new(1, 128, 1, &[0]))
+        map.put(1, 1, Place::new(1, 128, 1, &Proofs::Checks(vec![0])))
             .unwrap_err()
             .is_corrupt()
     );
