@@ -1,12 +1,13 @@
 //! Encrypted repositories, from their making to the change of a passphrase.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use export::Durability;
 use serde_json::json;
 
-use crate::support::{Daemon, command, content, json_of};
+use crate::support::{Daemon, command, content, json_of, open_nbd, read_nbd, url};
 
 fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().unwrap()
@@ -129,6 +130,57 @@ fn a_daemon_on_an_encrypted_repository_backs_up_and_restores() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_session_of_an_encrypted_repository_writes_nothing_in_clear() {
+    let mut daemon = Daemon::start_encrypted();
+    let marker = b"what the guest must not find in clear".repeat(2000);
+    let mut disk = content(5);
+    disk[..marker.len()].copy_from_slice(&marker);
+    daemon.back_up("payroll", &disk);
+    let session = daemon.json(&["recover", "start", "payroll@1", "--name", "lab"]);
+    open_nbd(url(&session, "nbd"))
+        .write_at(1 << 20, &marker[..65_536], Durability::Stable)
+        .unwrap();
+    disk[1 << 20..][..65_536].copy_from_slice(&marker[..65_536]);
+    daemon.restart();
+    let session = daemon.json(&["recover", "show", "lab"]);
+    assert!(read_nbd(url(&session, "nbd")) == disk);
+    let in_clear = |words: &[u8]| {
+        let mut found = Vec::new();
+        for folder in ["packs", "points", "overlays", "index", "keys"] {
+            let folder = daemon.path("repository").join(folder);
+            search(&folder, words, &mut found);
+        }
+        found
+    };
+    for words in [&marker[..20], b"payroll"] {
+        assert_eq!(in_clear(words), Vec::<PathBuf>::new());
+    }
+    // What would be found is found: the magic of packs and journals.
+    assert!(!in_clear(b"HFPACK").is_empty());
+    let sealed = daemon.json(&["recover", "seal", "lab"]);
+    assert_eq!(sealed["point"]["point"], json!("payroll@2"));
+    let target = daemon.path("sealed.raw");
+    daemon.json(&["restore", "image", "payroll@2", "--to", text(&target)]);
+    assert!(std::fs::read(&target).unwrap() == disk);
+}
+
+/// Adds the files below `folder` that hold `words`, in their name or content.
+fn search(folder: &Path, words: &[u8], found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            search(&path, words, found);
+            continue;
+        }
+        let mut content = std::fs::read(&path).unwrap();
+        content.extend(path.file_name().unwrap().as_encoded_bytes());
+        if content.windows(words.len()).any(|some| some == words) {
+            found.push(path);
+        }
+    }
 }
 
 #[test]
