@@ -315,7 +315,7 @@ impl Transmission {
             Command::WriteZeroes => Flag::NO_HOLE | Flag::FAST_ZERO,
             Command::BlockStatus => Flag::REQ_ONE,
             // Whatever it says, it is the last; only a payload, of any length, would be waited for.
-            Command::Disc => u16::MAX & !Flag::PAYLOAD_LEN,
+            Command::Disc => !Flag::PAYLOAD_LEN,
             _ => 0,
         };
         if flags.0 & !(known | Flag::FUA) != 0 {
