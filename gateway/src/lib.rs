@@ -157,12 +157,7 @@ impl Gateway {
             sessions,
             metrics,
         });
-        let proving = Proving::start(
-            core.repository.clone(),
-            Arc::clone(&core.jobs),
-            core.config.verify.clone(),
-        )
-        .map_err(StartError::Thread)?;
+        let proving = start::proving(&core)?;
         let api = listeners.serve(&core);
         core.addresses.store(&core.state)?;
         let schedule = Schedule::start(&core).map_err(StartError::Thread)?;

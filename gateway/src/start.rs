@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use export::BlockingPool;
 use repo::{CollectOptions, KeySlotCounters, OpenOptions, RepoError, Repository, Secret};
 
+use crate::Core;
 use crate::api;
 use crate::config::{Config, ConfigError, NbdConfig, NbdTls, Portmapper};
 use crate::exports::Exports;
-use crate::jobs::Collections;
+use crate::jobs::{Collections, Proving};
 use crate::recovery::RecoveryError;
 use crate::secrets::SecretError;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
@@ -222,6 +223,16 @@ pub(crate) fn collections(
     let counted = Arc::clone(&collections);
     metrics.collect(move || counted.samples());
     Ok(collections)
+}
+
+/// The part that proves a share of the packs each day.
+pub(crate) fn proving(core: &Core) -> Result<Proving, StartError> {
+    Proving::start(
+        core.repository.clone(),
+        Arc::clone(&core.jobs),
+        core.config.verify.clone(),
+    )
+    .map_err(StartError::Thread)
 }
 
 /// Adds what others count to `/metrics`.
