@@ -11,7 +11,7 @@ use export::{
     Attributes, BlockingPool, Caller, CreateMode, Created, DirectoryEntry, Durability, ExportError,
     FileExport, FileId, FileRead, MemoryTree, SetAttributes, Statistics, Written,
 };
-use nfs::client::{Client, Identity};
+use nfs::client::{Client, ClientError, Identity};
 use nfs::{
     Export, ExportOptions, HandleKey, Limits, Portmap, Server, ServerConfig, Squash,
     StaticDirectory,
@@ -77,7 +77,15 @@ impl TestServer {
     }
 
     pub(crate) fn client_as(&self, identity: &Identity) -> Client {
-        Client::mount(self.address(), self.address(), "/", identity).unwrap()
+        self.mount(identity).unwrap()
+    }
+
+    pub(crate) fn try_client(&self) -> Result<(), ClientError> {
+        self.mount(&Identity::root())?.null()
+    }
+
+    fn mount(&self, identity: &Identity) -> Result<Client, ClientError> {
+        Client::mount(self.address(), self.address(), "/", identity)
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
