@@ -1,5 +1,5 @@
 //! Makes the repositories that `tests/fixtures` holds, and says what must be read from them. With `ENCRYPTED=1` in the
-//! environment it makes an encrypted one, smaller and without overlays.
+//! environment it makes an encrypted one, without overlays.
 //!
 //! ```text
 //! cargo run -p repo --example make_fixture -- FOLDER
@@ -23,8 +23,8 @@ use std::process::Command;
 
 use bytes::Bytes;
 use repo::{
-    CHUNK_BYTES, CreateOptions, Image, ImageBase, ImageSpec, KdfSettings, NewKeySlot, OpenOptions,
-    Point, PointKind, Repository, Secret, WorkloadName,
+    CHUNK_BYTES, CreateOptions, Image, ImageBase, ImageSpec, KdfSettings, Lock, LockMode,
+    NewKeySlot, OpenOptions, Point, PointKind, Repository, Secret, UnixNanoseconds, WorkloadName,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +36,9 @@ const KEY: &str =
 const MIB: u64 = 1 << 20;
 /// Deep enough for three levels of map, with almost nothing in it.
 const DEEP_BYTES: u64 = 65 << 30;
+
+/// When locks end: late enough for whoever reads this.
+const LOCKED_UNTIL: UnixNanoseconds = UnixNanoseconds(4_000_000_000_000_000_000);
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -114,6 +117,7 @@ fn open(repository: &Path) -> Repository {
     let options = OpenOptions {
         workers: 1,
         secret: is_encrypted().then(secret),
+        protect_files: false,
         ..OpenOptions::default()
     };
     Repository::open(repository, &options).unwrap()
@@ -180,6 +184,12 @@ fn closed(folder: &Path) {
     backup.finish_image(root).unwrap();
     let third = backup.commit().unwrap();
     repository.expire(&third.name).unwrap();
+    let [first, second] = ["web@1", "web@2"].map(|name| name.parse().unwrap());
+    repository.star(&first).unwrap();
+    for mode in [LockMode::Governance, LockMode::Compliance] {
+        let until = UnixNanoseconds(LOCKED_UNTIL.0 - u64::from(mode == LockMode::Compliance));
+        repository.lock(&second, Lock { mode, until }).unwrap();
+    }
     repository.close().unwrap();
     let workloads = fs::read_dir(folder.join("points")).unwrap();
     for workload in workloads.map(|entry| entry.unwrap().path()) {
@@ -300,11 +310,24 @@ fn expectations(folder: &Path, repository: &Path) {
         "repository": repository.uuid().to_string(),
         "secrets": secrets,
         "expired": ["web@3"],
+        "marks": marks(),
         "points": points,
         "overlays": overlays,
     });
     let text = serde_json::to_string_pretty(&expected).unwrap();
     fs::write(folder.join("expected.json"), text + "\n").unwrap();
+}
+
+/// What keeps points.
+fn marks() -> Value {
+    json!({
+        "web@1": { "starred": true, "locks": [] },
+        "web@2": { "starred": false, "locks": [
+            { "mode": "governance", "until_unix_nanoseconds": LOCKED_UNTIL.0 },
+            { "mode": "compliance", "until_unix_nanoseconds": LOCKED_UNTIL.0 - 1 },
+        ] },
+        "web@4": { "starred": false, "locks": [] },
+    })
 }
 
 /// BLAKE3 of the whole disk; none for one that is too large to be read whole.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod adopt;
 mod backup;
 mod catalog;
 mod chunk;
@@ -23,6 +24,7 @@ mod memory;
 pub mod overlay;
 mod pack;
 mod repository;
+mod rescue;
 pub mod retention;
 mod store;
 mod stream;
@@ -32,6 +34,7 @@ mod uses;
 mod verify;
 
 pub use account::SpaceEstimate;
+pub use adopt::{AdoptReport, PackProgress};
 pub use backup::{Backup, ImageBase, ImageSpec};
 pub use catalog::{
     ImageRecord, Lock, LockMode, Point, PointKind, PointMarks, PointName, StreamRecord,
@@ -52,7 +55,8 @@ pub use keys::{KdfSettings, KeySlot, KeySlotCounters, KeySlotKind, KeySlots, New
 pub use locks::LockReport;
 pub use overlay::{Overlay, OverlayRecord};
 pub use pack::ParityShare;
-pub use repository::{CreateOptions, OpenOptions, Repository, RepositoryStatistics};
+pub use repository::{CreateOptions, OnPack, OpenOptions, Repository, RepositoryStatistics};
+pub use rescue::{MissingExtent, Rescue, RescueProgress, RescueReport, RescueTarget};
 pub use store::StoreCounters;
 pub use stream::{StreamReader, StreamWriter};
 pub use trusted_clock::ClockState;

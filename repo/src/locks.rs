@@ -5,6 +5,7 @@
 //! The attribute is taken off here only, and only from what no lock holds any more.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -85,13 +86,40 @@ impl Repository {
         })
     }
 
+    /// Refuses if the point has no lock that could be lifted.
+    ///
+    /// # Errors
+    /// As for [`lift_lock`](Self::lift_lock).
+    pub fn check_liftable(&self, point: &PointName) -> Result<(), RepoError> {
+        self.catalog().check_liftable(point)
+    }
+
     /// Lifts the locks in governance mode of a point before their time. It is the caller's part to have had this
     /// confirmed by a second factor.
     ///
     /// # Errors
     /// If the point is not locked, or locked in compliance mode, or the storage fails.
     pub fn lift_lock(&self, point: &PointName) -> Result<(), RepoError> {
-        self.catalog().lift(point)
+        let packs = self.catalog().lift(point)?;
+        for (number, _) in self.store().packs().summaries() {
+            if packs.iter().any(|ranges| ranges.contains(number)) && !self.holds_pack(number) {
+                self.release_pack(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file system can hold the files of locked points, as tried on a file made for it.
+    ///
+    /// # Errors
+    /// If the storage fails.
+    pub fn protection(&self) -> Result<Protection, RepoError> {
+        let path = Path::new("protection-test");
+        self.disk().replace(path, b"")?;
+        let found = self.disk().set_immutable(path, true)?;
+        self.disk().set_immutable(path, false)?;
+        self.disk().remove(path)?;
+        Ok(found)
     }
 
     /// Whether a locked point needs the pack, so that it must stay as it is.
@@ -107,9 +135,8 @@ impl Repository {
         if self.catalog().holds(number) {
             return Err(RepoError::PackHeld(number));
         }
-        for (_, path) in self.store().packs().files_of(&|pack| pack == number)? {
-            self.disk().set_immutable(&path, false)?;
-        }
+        let path = self.store().packs().path_of(number);
+        self.disk().set_immutable(&path, false)?;
         self.protected().lock().remove(&number);
         Ok(())
     }
@@ -118,6 +145,7 @@ impl Repository {
     /// and everything in a repository that was copied.
     pub(crate) fn protect_held(&self) {
         let protect = || -> Result<(), RepoError> {
+            self.protected().lock().clear();
             let (packs, files) = self.catalog().held()?;
             for file in files {
                 self.catalog().protect(&file)?;
@@ -136,12 +164,12 @@ impl Repository {
     /// Protects the packs that are `held`, but for those still open and those that are protected already.
     fn protect_packs(&self, held: &dyn Fn(u32) -> bool, open: &[u32]) -> Result<(), RepoError> {
         let mut protected = self.protected().lock();
-        let wanted =
-            |number| held(number) && !open.contains(&number) && !protected.contains(&number);
-        let files = self.store().packs().files_of(&wanted)?;
-        for (number, path) in files {
-            self.catalog().protect(&path)?;
-            protected.insert(number);
+        let packs = self.store().packs();
+        for (number, _) in packs.summaries() {
+            if held(number) && !open.contains(&number) && !protected.contains(&number) {
+                self.catalog().protect(&packs.path_of(number))?;
+                protected.insert(number);
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::account::Account;
+use crate::adopt::PackProgress;
 use crate::backup::Backup;
 use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
 use crate::clock::{Clock, SystemClock};
@@ -20,7 +21,7 @@ use crate::image::Image;
 use crate::index::{IndexStore, OpenedIndex, RocksIndex, SimulatedIndex};
 use crate::keys::{KeyRing, KeySlots, MasterKey, NewKeySlot, Secret};
 use crate::overlay::{BlockCache, Overlay, OverlayKeys, OverlayRecord, OverlaySettings, PageStore};
-use crate::pack::{PackReader, PackSet, ParityShare};
+use crate::pack::{Origin, PackReader, PackSet, ParityShare};
 use crate::store::{ChunkStore, StoreCounters};
 use crate::stream::StreamReader;
 use crate::superblock::Superblock;
@@ -53,6 +54,32 @@ pub struct OpenOptions {
     pub protect_files: bool,
     /// How much parity packs get beside them, to be repaired from.
     pub parity_share: ParityShare,
+    /// Is told how far opening is.
+    pub on_pack: Option<OnPack>,
+}
+
+impl OpenOptions {
+    fn tell_packs(&self, done: u64, all: u64) {
+        if let Some(OnPack(progress)) = &self.on_pack {
+            progress(done, all);
+        }
+    }
+}
+
+/// Someone who is told of packs that are done, and of all.
+#[derive(Clone)]
+pub struct OnPack(PackProgress);
+
+impl From<PackProgress> for OnPack {
+    fn from(progress: PackProgress) -> Self {
+        Self(progress)
+    }
+}
+
+impl fmt::Debug for OnPack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OnPack")
+    }
 }
 
 impl Default for OpenOptions {
@@ -66,6 +93,7 @@ impl Default for OpenOptions {
             secret: None,
             protect_files: true,
             parity_share: ParityShare::default(),
+            on_pack: None,
         }
     }
 }
@@ -733,8 +761,8 @@ impl Ground<'_> {
             Arc::clone(&self.clock),
             Arc::clone(keys),
             Arc::clone(&health),
-            self.superblock.repository,
-            EPOCH,
+            Origin::new(self.superblock.repository, EPOCH),
+            &|done, all| options.tell_packs(done, all),
         )?;
         let reader = PackReader::new(Arc::clone(&self.disk), Arc::clone(&packs));
         Ok(Arc::new(ChunkStore::new(
@@ -745,7 +773,7 @@ impl Ground<'_> {
 
 /// The master key of an encrypted repository; none for another. A key that is given for a repository without one is
 /// refused: somebody may have put it there to be written to in clear.
-fn unlock(
+pub(crate) fn unlock(
     disk: &dyn Disk,
     root: &Path,
     superblock: &Superblock,
@@ -769,7 +797,7 @@ fn unlock(
     })
 }
 
-fn take_lock(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Send + Sync>, RepoError> {
+pub(crate) fn take_lock(disk: &dyn Disk, root: &Path) -> Result<Box<dyn Send + Sync>, RepoError> {
     match disk.lock(Path::new("lock")) {
         Err(error) if error.source.kind() == std::io::ErrorKind::WouldBlock => {
             Err(RepoError::InUse {

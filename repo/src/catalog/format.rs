@@ -175,6 +175,13 @@ pub(super) fn decode_point(
     })
 }
 
+/// The repository that a manifest says it belongs to, if it is not encrypted and proven by its hash.
+pub(super) fn repository_of(text: &[u8]) -> Option<Uuid> {
+    let (_, body) = super::open_head("a manifest", KIND, VERSION, text).ok()?;
+    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+    value.get("repository")?.as_str()?.parse().ok()
+}
+
 fn decode_image(stored: &StoredImage) -> Option<ImageRecord> {
     let sensible =
         (1..=IMAGE_BYTES_MAX).contains(&stored.size_bytes) && stored.size_bytes.is_multiple_of(512);

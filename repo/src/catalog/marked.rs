@@ -160,9 +160,8 @@ impl Catalog {
         }
     }
 
-    /// Lifts the locks in governance mode before their time. Whoever calls has had it confirmed.
-    pub(crate) fn lift(&self, name: &PointName) -> Result<(), RepoError> {
-        let _changing = self.changing.lock();
+    /// Refuses if the point has no lock that could be lifted.
+    pub(crate) fn check_liftable(&self, name: &PointName) -> Result<(), RepoError> {
         self.point(name)?;
         let view = self.marks(name);
         if let Some(detail) = view.damaged {
@@ -171,14 +170,33 @@ impl Catalog {
                 detail,
             });
         }
-        let is_governed = |mode| mode == LockMode::Governance;
-        if !view.locks.iter().any(|lock| is_governed(lock.mode)) {
-            return Err(match view.locks.first() {
-                Some(lock) => locked(name, *lock),
-                None => RepoError::NotLocked(name.clone()),
-            });
+        let mut locks = view.locks.iter();
+        if locks.any(|lock| lock.mode == LockMode::Governance) {
+            return Ok(());
         }
-        self.remove_locks(name, &|mark| is_governed(mark.lock.mode))
+        Err(match view.locks.first() {
+            Some(lock) => locked(name, *lock),
+            None => RepoError::NotLocked(name.clone()),
+        })
+    }
+
+    /// Lifts the locks in governance mode before their time, and gives the packs that they named. Whoever calls has had
+    /// it confirmed.
+    pub(crate) fn lift(&self, name: &PointName) -> Result<Vec<PackRanges>, RepoError> {
+        let _changing = self.changing.lock();
+        self.check_liftable(name)?;
+        let lifted = |mark: &LockMark| mark.lock.mode == LockMode::Governance;
+        let marks = self.marks_of(name);
+        let packs = marks.locks.iter().filter(|mark| lifted(mark));
+        let packs = packs.map(|mark| mark.packs.clone()).collect();
+        self.remove_locks(name, &lifted)?;
+        if self.marks(name).locks.is_empty() {
+            let folder = self.keys.workload_folder(&name.workload);
+            for manifest in self.manifests_in(&folder, name.sequence)? {
+                self.disk.set_immutable(&manifest, false)?;
+            }
+        }
+        Ok(packs)
     }
 
     /// Whether a locked point needs the pack.

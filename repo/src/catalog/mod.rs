@@ -135,51 +135,25 @@ impl Catalog {
         let mut expired = BTreeMap::new();
         let mut damaged = Vec::new();
         let mut marks = BTreeMap::new();
-        for folder in disk.list(Path::new("points"))? {
-            if !keys.is_folder_name(&folder.name) {
-                continue;
-            }
-            if !folder.is_directory {
-                tracing::warn!(
-                    name = folder.name,
-                    "a file among the workloads is left alone"
-                );
-                continue;
-            }
-            let path = Path::new("points").join(&folder.name);
+        for folder in list_workload_folders(disk.as_ref(), &keys)? {
+            let path = Path::new("points").join(&folder);
             // A point that is shown can be built upon, so it must not go again with the next power failure: whoever
             // made its name may have come to his end before that was durable.
             disk.sync_directory(&path)?;
-            let items = disk.list(&path)?;
             let tombstones = expired::Tombstones {
                 disk: disk.as_ref(),
                 repository,
                 keys: &keys,
                 epoch,
-                folder: &folder.name,
+                folder: &folder,
             };
-            expired.extend(tombstones.read(&items));
-            let mut marked = marks::FolderMarks::new();
-            for item in items {
-                let place = marks::Place {
-                    disk: disk.as_ref(),
-                    keys: &keys,
-                    repository,
-                    folder: &path,
-                };
-                if place.read(&item.name, &mut marked) || item.name.ends_with(".expired") {
-                    continue;
-                }
-                match read_point(disk.as_ref(), repository, &keys, &folder.name, &item.name) {
-                    Ok(point) => drop(points.insert(point.name.clone(), Arc::new(point))),
-                    Err(error) => damaged.push(error),
-                }
-            }
-            marks.extend(
-                marked
-                    .into_iter()
-                    .map(|(number, found)| ((path.clone(), number), found)),
-            );
+            expired.extend(tombstones.read(&disk.list(&path)?));
+            let found = read_folder(disk.as_ref(), repository, &keys, &folder)?;
+            let named = found.points.into_iter();
+            points.extend(named.map(|point| (point.name.clone(), Arc::new(point))));
+            damaged.extend(found.damaged);
+            let marked = found.marks.into_iter();
+            marks.extend(marked.map(|(number, found)| ((path.clone(), number), found)));
         }
         let placed = marks.values().filter_map(Marks::newest).max();
         let trusted = TrustedClock::open(Arc::clone(&disk), clock, placed);
@@ -281,6 +255,81 @@ impl Catalog {
             .checked_add(1)
             .ok_or(RepoError::Refused("no numbers are left for this workload"))
     }
+}
+
+/// What the folder of a workload holds.
+pub(crate) struct Found {
+    pub(crate) points: Vec<Point>,
+    pub(crate) damaged: Vec<RepoError>,
+    /// By sequence.
+    pub(crate) marks: BTreeMap<u64, Marks>,
+}
+
+/// The folders of all workloads.
+pub(crate) fn list_workload_folders(
+    disk: &dyn Disk,
+    keys: &KeyRing,
+) -> Result<Vec<String>, RepoError> {
+    let mut folders = Vec::new();
+    for folder in disk.list(Path::new("points"))? {
+        if !keys.is_folder_name(&folder.name) {
+            continue;
+        }
+        if folder.is_directory {
+            folders.push(folder.name);
+        } else {
+            tracing::warn!(
+                name = folder.name,
+                "a file among the workloads is left alone"
+            );
+        }
+    }
+    Ok(folders)
+}
+
+/// Reads all manifests and marks of a workload's folder.
+pub(crate) fn read_folder(
+    disk: &dyn Disk,
+    repository: Uuid,
+    keys: &KeyRing,
+    folder: &str,
+) -> Result<Found, RepoError> {
+    let path = Path::new("points").join(folder);
+    let place = marks::Place {
+        disk,
+        keys,
+        repository,
+        folder: &path,
+    };
+    let mut found = Found {
+        points: Vec::new(),
+        damaged: Vec::new(),
+        marks: BTreeMap::new(),
+    };
+    for item in disk.list(&path)? {
+        if place.read(&item.name, &mut found.marks) || item.name.ends_with(".expired") {
+            continue;
+        }
+        match read_point(disk, repository, keys, folder, &item.name) {
+            Ok(point) => found.points.push(point),
+            Err(error) => found.damaged.push(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The repositories that manifests which are not encrypted say they belong to, whatever else is in them.
+pub(crate) fn repository_of_manifest(disk: &dyn Disk) -> impl Iterator<Item = Uuid> + '_ {
+    let folders = list_workload_folders(disk, &KeyRing::plain()).unwrap_or_default();
+    let files = folders.into_iter().flat_map(move |folder| {
+        let path = Path::new("points").join(folder);
+        let items = disk.list(&path).unwrap_or_default();
+        items.into_iter().map(move |item| path.join(item.name))
+    });
+    files.filter_map(move |path| {
+        let text = disk.read(&path, format::MANIFEST_BYTES_MAX).ok()?;
+        format::repository_of(&text)
+    })
 }
 
 /// Reads the manifest in `file` of a workload's folder; it must say that it belongs there.

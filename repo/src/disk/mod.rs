@@ -4,6 +4,7 @@
 //! not synced. Paths are relative to the disk's root. All methods may be called from many threads at once.
 
 mod aligned;
+mod read_only;
 mod simulated;
 mod system;
 mod watch;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
+pub use read_only::ReadOnlyDisk;
 pub use simulated::{Effect, Fault, Operation, SimulatedDisk};
 pub use system::SystemDisk;
 pub use watch::{ForeignChange, ForeignKind, KnownFiles, Watch};

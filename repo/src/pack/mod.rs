@@ -5,6 +5,7 @@
 
 mod adopt;
 mod condemned;
+mod files;
 mod format;
 mod parity;
 mod reader;
@@ -14,6 +15,7 @@ mod set;
 mod table;
 mod writer;
 
+pub(crate) use files::{PackFile, PackOwner, owner_of_pack, packs_on, table_or_scan};
 pub(crate) use format::{Place, RecordKind};
 pub use parity::ParityShare;
 pub(crate) use parity::{
@@ -22,7 +24,7 @@ pub(crate) use parity::{
 pub(crate) use reader::PackReader;
 pub(crate) use record::{Record, RecordDecoder, RecordEncoder};
 pub(crate) use scan::{PackFault, scan_pack};
-pub(crate) use set::{PackClass, PackSet, Sealed};
+pub(crate) use set::{Origin, PackClass, PackSet, Sealed};
 pub(crate) use table::{PackTable, pack_table};
 pub(crate) use writer::{PackWriter, Telling};
 

@@ -1,6 +1,6 @@
 //! All packs of a repository.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use super::adopt::FoundPack;
 use super::condemned::{Condemned, condemned_pack, read_mark};
+use super::files::PackFile;
 use super::format::{
     PACK_ENCRYPTED, PACK_MAGIC, PACK_PLAIN, PACK_VERSION, PackHeader, Place, pack_path,
     parse_pack_name,
@@ -23,11 +24,11 @@ use super::parity::{
 use super::table::{Ending, PackTable, read_ending};
 use super::writer::{OpenPack, Telling};
 use crate::chunk::ChunkId;
-use crate::clock::{Clock, UnixNanoseconds};
+use crate::clock::{Clock, SystemClock, UnixNanoseconds};
 use crate::disk::{Access, Caching, Disk, DiskFile};
 use crate::error::RepoError;
 use crate::health::{Care, Health};
-use crate::index::IndexStore;
+use crate::index::{IndexStore, SimulatedIndex};
 use crate::keys::KeyRing;
 
 /// What a pack is for. Map nodes lie apart from chunks, so that a catalog of maps can be read without the data.
@@ -48,6 +49,19 @@ pub(crate) struct PackSummary {
     pub(crate) sealed: bool,
     /// A parity file is beside it.
     pub(crate) has_parity: bool,
+}
+
+/// What new packs say of where they come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    repository: Uuid,
+    epoch: u32,
+}
+
+impl Origin {
+    pub(crate) fn new(repository: Uuid, epoch: u32) -> Self {
+        Self { repository, epoch }
+    }
 }
 
 /// All packs of a repository, the open ones among them.
@@ -104,9 +118,10 @@ impl PackSet {
         clock: Arc<dyn Clock>,
         keys: Arc<KeyRing>,
         health: Arc<Health>,
-        repository: Uuid,
-        epoch: u32,
+        origin: Origin,
+        progress: &dyn Fn(u64, u64),
     ) -> Result<Arc<Self>, RepoError> {
+        let Origin { repository, epoch } = origin;
         let set = Self {
             disk,
             index,
@@ -125,7 +140,9 @@ impl PackSet {
         let mut listed = set.list()?;
         set.note_condemned(&listed)?;
         let last_number = set.note_numbers(&listed)?;
-        for (number, epoch, length_bytes) in listed.packs {
+        let all = listed.packs.len() as u64;
+        for ((number, epoch, length_bytes), done) in listed.packs.into_iter().zip(0_u64..) {
+            progress(done, all);
             let has_parity = listed.parities.remove(&(number, epoch));
             if set.is_condemned(number) {
                 // No backup relies on it, so the index need not know it.
@@ -166,6 +183,44 @@ impl PackSet {
             }
             None => Ok(known),
         }
+    }
+
+    /// The packs of a repository that is only read: nothing is sealed, and no index is told.
+    pub(crate) fn to_read(
+        disk: Arc<dyn Disk>,
+        keys: Arc<KeyRing>,
+        repository: Uuid,
+        files: &[PackFile],
+    ) -> Arc<Self> {
+        let packs = files.iter().map(|file| {
+            let summary = PackSummary {
+                epoch: file.epoch,
+                length_bytes: file.length_bytes,
+                recovered: false,
+                sealed: true,
+                has_parity: file.has_parity,
+            };
+            (file.number, summary)
+        });
+        let index = SimulatedIndex::new().opened();
+        Arc::new(Self {
+            disk,
+            index: index.index,
+            clock: Arc::new(SystemClock),
+            keys,
+            health: Arc::new(Health::open(index.health)),
+            repository,
+            epoch: 1,
+            state: Mutex::new(SetState {
+                packs: packs.collect(),
+                ..SetState::default()
+            }),
+            tables: Cache::new(TABLES_MAX),
+            condemned: RwLock::default(),
+            needed: Mutex::default(),
+            poisoned: AtomicBool::new(true),
+            losses: Arc::default(),
+        })
     }
 
     pub(crate) fn index(&self) -> &dyn IndexStore {
@@ -245,33 +300,9 @@ impl PackSet {
         state.open.iter().map(|pack| pack.number).collect()
     }
 
-    /// The files that make up the packs `wanted`: each itself, and what lies beside it under its name.
-    pub(crate) fn files_of(
-        &self,
-        wanted: &dyn Fn(u32) -> bool,
-    ) -> Result<Vec<(u32, PathBuf)>, RepoError> {
-        let mut folders: BTreeMap<PathBuf, HashMap<String, u32>> = BTreeMap::new();
-        for (number, summary) in self.summaries() {
-            let path = pack_path(number, summary.epoch);
-            if let Some((folder, name)) = path.parent().zip(path.file_name())
-                && wanted(number)
-            {
-                let name = name.to_string_lossy().into_owned();
-                let names = folders.entry(folder.to_owned()).or_default();
-                names.insert(name, number);
-            }
-        }
-        let mut files = Vec::new();
-        for (folder, names) in folders {
-            for item in self.disk.list(&folder)? {
-                let mut parts = item.name.splitn(3, '.');
-                let name: Vec<&str> = parts.by_ref().take(2).collect();
-                if let Some(number) = names.get(&name.join(".")) {
-                    files.push((*number, folder.join(&item.name)));
-                }
-            }
-        }
-        Ok(files)
+    /// Where a pack lies.
+    pub(crate) fn path_of(&self, number: u32) -> PathBuf {
+        pack_path(number, self.epoch_of(number))
     }
 
     /// The name of a pack for a person.
@@ -572,7 +603,15 @@ impl PackSet {
     pub(crate) fn open_to_mend(&self, number: u32) -> Result<Arc<dyn DiskFile>, RepoError> {
         self.check_sound()?;
         let [path, _] = pack_files(number, self.epoch_of(number));
-        Ok(self.disk.open(&path, Access::ReadWrite, Caching::Direct)?)
+        match self.disk.open(&path, Access::ReadWrite, Caching::Direct) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
+                // A locked point holds it. Mending gives back what the lock is there to keep; the next opening or
+                // closing protects it again.
+                self.disk.set_immutable(&path, false)?;
+                Ok(self.disk.open(&path, Access::ReadWrite, Caching::Direct)?)
+            }
+            opened => Ok(opened?),
+        }
     }
 
     /// Forgets what was read of a pack's end before it was mended.

@@ -6,6 +6,7 @@ mod node;
 mod reader;
 mod writer;
 
+pub(crate) use node::StreamNode;
 pub use node::fuzz_stream_node;
 pub(crate) use node::is_node;
 pub(crate) use reader::StreamPart;

@@ -7,9 +7,9 @@ use crate::pack::Place;
 
 /// Up to [`StreamNode::FAN_OUT`] pointers to chunks (level 0) or nodes, each with the bytes below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct StreamNode {
-    pub(super) level: u8,
-    pub(super) entries: Vec<StreamEntry>,
+pub(crate) struct StreamNode {
+    pub(crate) level: u8,
+    pub(crate) entries: Vec<StreamEntry>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl StreamNode {
     }
 
     /// Bytes of the stream below this node.
-    pub(super) fn length_bytes(&self) -> u64 {
+    pub(crate) fn length_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.length_bytes).sum()
     }
 
@@ -59,7 +59,7 @@ impl StreamNode {
     }
 
     /// Reads a node and proves that it is the one named `id`.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         bytes: &[u8],
         id: ChunkId,
         level: u8,

@@ -149,3 +149,35 @@ fn an_encrypted_repository_is_read_with_either_of_its_secrets() {
         assert!(report.is_sound(), "{report:?}");
     }
 }
+
+#[test]
+fn an_encrypted_repository_of_format_version_1_is_read_with_its_marks() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = unpack("repository-v1-marks.tar.gz", folder.path());
+    let root = folder.path().join("repository");
+    assert!(Repository::open(&root, &options()).is_err());
+    let secret = Secret::passphrase("correct horse battery staple").unwrap();
+    let open = OpenOptions {
+        secret: Some(secret),
+        ..options()
+    };
+    let repository = Repository::open(&root, &open).unwrap();
+    assert_eq!(repository.uuid().to_string(), expected["repository"]);
+    check_points(&repository, &expected);
+    for (name, wanted) in expected["marks"].as_object().unwrap() {
+        let name = name.parse().unwrap();
+        let marks = repository.marks(&name);
+        assert_eq!(marks.damaged, None);
+        assert_eq!(marks.starred, wanted["starred"]);
+        let until: Vec<_> = marks.locks.iter().map(|lock| lock.until.0).collect();
+        let wanted = list(&wanted["locks"]).iter();
+        let wanted: Vec<_> = wanted
+            .map(|lock| lock["until_unix_nanoseconds"].as_u64().unwrap())
+            .collect();
+        assert_eq!(until, wanted, "{name}");
+        assert_eq!(
+            repository.expire(&name).is_err(),
+            marks.starred || !until.is_empty()
+        );
+    }
+}

@@ -22,6 +22,7 @@ mod overlay_model;
 mod overlay_rig;
 mod overlay_threads;
 mod parity;
+mod rescue;
 mod stream;
 mod support;
 mod watch;
