@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use export::BlockingPool;
+use repo::clock::SystemClock;
 use repo::{Repository, Secret, Watch};
 
 use crate::alerts::Alerts;
@@ -37,7 +38,7 @@ use crate::exports::Exports;
 use crate::jobs::{Collections, Jobs, Proving, Retention, Schedule};
 use crate::recovery::Sessions;
 use crate::secrets::KeySource;
-use crate::state::{Addresses, Identity, StateFolder, Tokens};
+use crate::state::{Addresses, Identity, LockAuthority, StateFolder, Tokens};
 use crate::telemetry::Metrics;
 
 pub use start::StartError;
@@ -81,6 +82,8 @@ pub struct Core {
     pub tokens: Tokens,
     /// What a person must know.
     pub alerts: Arc<Alerts>,
+    /// Who confirms that a lock is lifted.
+    pub authority: LockAuthority,
     /// Open files that clients on this machine handed over.
     pub descriptors: Descriptors,
     /// Where the daemon listens.
@@ -150,6 +153,7 @@ impl Gateway {
             pool: start::pool(config.workers.api_threads, API_QUEUE)?,
             tokens: Tokens::load_or_create(&state)?,
             alerts,
+            authority: LockAuthority::new(Arc::clone(&state), Arc::new(SystemClock)),
             descriptors: Descriptors::default(),
             config,
             state,

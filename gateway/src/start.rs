@@ -107,6 +107,7 @@ pub(crate) fn repository(
         index_cache_bytes: config.repository.index_cache.bytes(),
         secret,
         parity_share: config.repository.parity.0,
+        protect_files: config.repository.protect_files,
         ..OpenOptions::default()
     };
     if config.workers.engine_threads > 0 {
@@ -344,6 +345,16 @@ fn repair_samples(repository: &Repository) -> Vec<(&'static str, u64)> {
             value(&counters.parity_bytes),
         ),
     ]
+}
+
+/// Begins to prove a share of the packs each day.
+pub(crate) fn proving(core: &Core) -> Result<Proving, StartError> {
+    Proving::start(
+        core.repository.clone(),
+        Arc::clone(&core.jobs),
+        core.config.verify.clone(),
+    )
+    .map_err(StartError::Thread)
 }
 
 pub(crate) fn addresses(

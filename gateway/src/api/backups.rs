@@ -235,8 +235,12 @@ pub(super) async fn commit(
     Path(backup): Path<String>,
 ) -> Result<(StatusCode, Reply<PointView>), Problem> {
     let id = parse_id(&backup)?;
-    let point = core.run(move |core| core.backups.commit(id)).await?;
-    Ok((StatusCode::CREATED, Reply(PointView::new(&point))))
+    let commit = move |core: &Core| -> Result<PointView, Problem> {
+        let point = core.backups.commit(id)?;
+        Ok(PointView::new(&core.repository, &point))
+    };
+    let point = core.run(commit).await?;
+    Ok((StatusCode::CREATED, Reply(point)))
 }
 
 /// Drops the backup. Nothing of it was ever visible.

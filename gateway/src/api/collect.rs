@@ -201,7 +201,7 @@ pub(super) async fn unexpire(
             "given-back",
             error.to_string(),
         )),
-        other => Ok(Reply(PointView::new(&*other?))),
+        other => Ok(Reply(PointView::new(&core.repository, &*other?))),
     })
     .await
 }

@@ -12,6 +12,7 @@ mod daemon;
 mod handover;
 mod jobs;
 mod keys;
+mod marks;
 mod middleware;
 mod points;
 mod problem;
@@ -42,6 +43,7 @@ pub use config::ImportBody;
 pub use daemon::{Health, ProofsView, StatisticsView};
 pub use jobs::{JobBody, JobView};
 pub use keys::{ChangeKeySlotBody, KeySlotView, NewKeySlotBody};
+pub use marks::{AuthorityView, CodeBody, LockBody, LockModeChoice, LockView, LockedView};
 pub use points::{PointImageView, PointView};
 pub use problem::Problem;
 pub use recoveries::{RecoveryBody, SealView};
@@ -93,6 +95,9 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(keys::list, keys::add))
         .routes(routes!(keys::change, keys::remove))
         .routes(routes!(points::show, points::expire))
+        .routes(routes!(marks::star, marks::unstar))
+        .routes(routes!(marks::unlock))
+        .routes(routes!(marks::init_authority))
         .routes(routes!(backups::list, backups::begin))
         .routes(routes!(backups::show, backups::abort))
         .routes(routes!(jobs::list, jobs::start))
@@ -113,6 +118,7 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(backups::file))
         // A client that gave up would not know whether the point is there.
         .routes(routes!(backups::commit))
+        .routes(routes!(marks::lock))
         .routes(routes!(recoveries::seal))
         .routes(routes!(restore::extents))
         .routes(routes!(restore::file));

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use repo::{Point, PointKind, WorkloadName};
+use repo::{Point, PointKind, Repository, WorkloadName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Core;
 use crate::recovery::resolve;
 
+use super::marks::LockView;
 use super::problem::Problem;
 
 /// A restore point.
@@ -41,6 +42,12 @@ pub struct PointView {
     pub exclusive_bytes: Option<u64>,
     /// Its disks.
     pub disks: Vec<PointImageView>,
+    /// Whether it is kept until the star is taken off.
+    pub starred: bool,
+    /// Locks that hold.
+    pub locks: Vec<LockView>,
+    /// A mark that cannot be read, for which the point counts as locked.
+    pub damaged_mark: Option<String>,
     /// What the source said of the machine.
     pub configuration: serde_json::Value,
     /// When all that it needs was last proven, RFC 3339; only where one point is shown.
@@ -78,7 +85,8 @@ pub(super) struct PointFilter {
 
 impl PointView {
     /// The view of a point.
-    pub fn new(point: &Point) -> Self {
+    pub fn new(repository: &Repository, point: &Point) -> Self {
+        let marks = repository.marks(&point.name);
         let disks = point
             .images
             .iter()
@@ -119,6 +127,9 @@ impl PointView {
                 .fold(0, |sum, image| sum.saturating_add(image.stored_bytes)),
             exclusive_bytes: None,
             disks: disks.collect(),
+            starred: marks.starred,
+            locks: marks.locks.iter().map(LockView::from).collect(),
+            damaged_mark: marks.damaged,
             configuration: point.configuration.clone(),
             proven: None,
         }
@@ -142,7 +153,10 @@ pub(super) async fn list(
             "there is no workload {workload}; see `holdfast workload list`"
         ))),
         _ => Ok(Json(
-            points.iter().map(|point| PointView::new(point)).collect(),
+            points
+                .iter()
+                .map(|point| PointView::new(&core.repository, point))
+                .collect(),
         )),
     }
 }
@@ -160,7 +174,7 @@ pub(super) async fn show(
             .repository
             .space_of(std::slice::from_ref(&point.name))
             .ok();
-        let mut view = PointView::new(&point);
+        let mut view = PointView::new(&core.repository, &point);
         view.exclusive_bytes = alone.map(|alone| alone.bytes);
         let proven = core.repository.proven(&point);
         view.proven = proven.map(|proven| proven.to_string());

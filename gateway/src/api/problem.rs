@@ -94,6 +94,12 @@ impl From<RepoError> for Problem {
             RepoError::NoSuchDisk { .. } | RepoError::NoSuchStream { .. } => {
                 Self::not_found(detail)
             }
+            RepoError::Starred(_) => Self::conflict("starred", detail),
+            RepoError::Locked { .. } | RepoError::LockNotLonger { .. } => {
+                Self::conflict("locked", detail)
+            }
+            RepoError::MarkDamaged { .. } => Self::conflict("mark-damaged", detail),
+            RepoError::NotLocked(_) => Self::conflict("not-locked", detail),
             RepoError::PointInUse { .. } => Self::conflict("in-use", detail),
             RepoError::Overtaken(_) => Self::conflict("overtaken", detail),
             RepoError::OverlaySealed(_) => Self::conflict("sealed", detail),

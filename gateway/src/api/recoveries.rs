@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::Core;
 use crate::config::Peers;
-use crate::recovery::{Protocol, SessionRecord, SessionView, StartRequest};
+use crate::recovery::{Protocol, RecoveryError, SessionRecord, SessionView, StartRequest};
 
 use super::body::Json;
 use super::points::PointView;
@@ -116,15 +116,14 @@ pub(super) async fn seal(
     Path(session): Path<String>,
 ) -> Result<(StatusCode, Reply<SealView>), Problem> {
     let name = session.clone();
-    let sealed = core.run_long(move |core| core.sessions.seal(&name)).await;
+    let sealed = core
+        .run_long(move |core| {
+            let point = core.sessions.seal(&name)?;
+            Ok::<_, RecoveryError>(PointView::new(&core.repository, &point))
+        })
+        .await;
     let point = sealed.map_err(|error| Problem::internal(&error))??;
-    Ok((
-        StatusCode::CREATED,
-        Reply(SealView {
-            session,
-            point: PointView::new(&point),
-        }),
-    ))
+    Ok((StatusCode::CREATED, Reply(SealView { session, point })))
 }
 
 fn view(core: &Core, record: &SessionRecord) -> SessionView {

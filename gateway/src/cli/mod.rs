@@ -1,8 +1,10 @@
 //! The command line: one file for each noun. It speaks HTTP with the daemon and knows nothing of the repository,
-//! except that `init` makes one, `serve` runs the daemon, and `--offline` works on a repository without one.
+//! except that `init` makes one, `serve` runs the daemon, `--offline` works on a repository without one, and `rescue` and
+//! `adopt` work where none runs.
 //!
 //! Results go to stdout, progress and logs to stderr. Exit 0 done, 1 failed, 2 misused.
 
+mod adopt;
 mod alert;
 mod backup;
 mod client;
@@ -13,10 +15,12 @@ mod demo;
 mod doctor;
 mod init;
 mod key;
+mod lock_authority;
 mod output;
 mod point;
 mod progress;
 mod recover;
+mod rescue;
 mod restore;
 mod retention;
 mod secret;
@@ -80,6 +84,13 @@ enum Verb {
     Retention(retention::RetentionVerb),
     /// Give back the space of expired restore points
     Collect(collect::CollectArgs),
+    /// Get data out of a repository without a daemon, whatever is hurt
+    Rescue(rescue::RescueArgs),
+    /// Take over a repository's folder from another machine
+    Adopt(adopt::AdoptArgs),
+    /// Keep the second factor that lifts locks
+    #[command(subcommand)]
+    LockAuthority(lock_authority::LockAuthorityVerb),
     /// Re-read what is stored and compare
     Verify(verify::VerifyArgs),
     /// Manage what opens an encrypted repository
@@ -133,6 +144,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
         Verb::Retention(verb) => retention::run(&verb, &connect()?, &output)?,
         Verb::Collect(arguments) => return collect::run(&arguments, &connect()?, &output),
+        Verb::Rescue(arguments) => return rescue::run(&arguments, &output),
+        Verb::Adopt(arguments) => return adopt::run(&arguments, &output),
+        Verb::LockAuthority(verb) => lock_authority::run(&verb, &connect()?, &output)?,
         Verb::Verify(arguments) => return verify::run(&arguments, &connect()?, &output),
         Verb::Key(arguments) => key::run(&arguments, connect, &output)?,
         Verb::Stats => stats::run(&connect()?, &output)?,

@@ -117,14 +117,14 @@ pub(super) fn image(arguments: &ImageArgs, client: &Client) -> Result<Restored> 
 }
 
 /// Where a disk is restored to.
-struct Target {
+pub(super) struct Target {
     path: PathBuf,
     file: File,
     is_device: bool,
 }
 
 impl Target {
-    fn open(path: &Path, overwrite: bool) -> Result<Self> {
+    pub(super) fn open(path: &Path, overwrite: bool) -> Result<Self> {
         let is_device =
             std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
         let mut options = OpenOptions::new();
@@ -158,7 +158,7 @@ impl Target {
     }
 
     /// Makes a range zero: a hole where that is possible.
-    fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
+    pub(super) fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
         if length == 0 || !self.is_device {
             // A new file is one hole.
             return Ok(());
@@ -178,6 +178,26 @@ impl Target {
             at += step as u64;
         }
         Ok(())
+    }
+
+    /// Gives a file its length; a device has one.
+    pub(super) fn set_length(&self, length: u64) -> Result<()> {
+        if self.is_device {
+            return Ok(());
+        }
+        self.file
+            .set_len(length)
+            .context("cannot set the length of the file; is there space?")
+    }
+
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file
+            .sync_all()
+            .context("cannot make the restored disk durable")
     }
 
     /// Removes what was half made.
@@ -215,12 +235,7 @@ fn raw(
         }
         return Ok(());
     }
-    if !target.is_device {
-        target
-            .file
-            .set_len(size_bytes)
-            .context("cannot set the length of the file; is there space?")?;
-    }
+    target.set_length(size_bytes)?;
     receive(
         client,
         &format!("{path}/extents"),
@@ -228,10 +243,7 @@ fn raw(
         target,
         progress,
     )?;
-    target
-        .file
-        .sync_all()
-        .context("cannot make the restored disk durable")
+    target.sync()
 }
 
 /// Reads extents from the daemon; what lies between them is zero.

@@ -33,14 +33,19 @@ impl SecretArgs {
         )?)
     }
 
-    /// The secret of a repository that is there: as the arguments say, or the environment, or asked for.
-    pub(super) fn open(&self) -> Result<Secret> {
+    /// The secret that the arguments or the environment give, if they do.
+    pub(super) fn given(&self) -> Result<Option<Secret>> {
         let source = match self.source()? {
             Some(source) => Some(source),
             None => KeySource::surroundings()?,
         };
-        match source {
-            Some(source) => Ok(source.read()?),
+        Ok(source.map(|source| source.read()).transpose()?)
+    }
+
+    /// The secret of a repository that is there: as the arguments say, or the environment, or asked for.
+    pub(super) fn open(&self) -> Result<Secret> {
+        match self.given()? {
+            Some(secret) => Ok(secret),
             None => ask("Passphrase: "),
         }
     }

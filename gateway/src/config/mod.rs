@@ -68,6 +68,8 @@ pub struct RepositoryConfig {
     pub key_command: Option<String>,
     /// Parity beside each pack, of its size; 0%: none.
     pub parity: Share,
+    /// Have the file system hold what locked points need, where it can.
+    pub protect_files: bool,
 }
 
 /// Where the daemon keeps what is its own.
@@ -354,6 +356,7 @@ impl Default for RepositoryConfig {
             passphrase_file: None,
             key_command: None,
             parity: Share::default(),
+            protect_files: true,
         }
     }
 }

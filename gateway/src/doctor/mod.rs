@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use repo::Repository;
+use repo::disk::Protection;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -93,6 +94,8 @@ pub fn examine_running(core: &Core) -> Vec<Finding> {
     findings.push(verification(core));
     findings.push(overlays(core));
     findings.push(alerts(core));
+    findings.push(trusted_time(core));
+    findings.push(locks(core));
     findings
 }
 
@@ -414,6 +417,63 @@ fn overlays(core: &Core) -> Finding {
         }
         Err(error) => Finding::problem(check, error.to_string(), "look at the daemon's log"),
     }
+}
+
+fn trusted_time(core: &Core) -> Finding {
+    let check = "trusted time";
+    let state = core.repository.clock_state();
+    if state.is_suspicious() {
+        return Finding::warning(
+            check,
+            format!(
+                "it is {}, and the machine's clock shows {}",
+                state.trusted, state.machine
+            ),
+            "if the clock is wrong, set it; if the machine was off, nothing: locks and retention are late until the trusted time has caught up",
+        );
+    }
+    Finding::good(check, format!("{}, as the clock shows", state.trusted))
+}
+
+fn locks(core: &Core) -> Finding {
+    let check = "locks";
+    let points = core.repository.points(None);
+    let locked = points
+        .iter()
+        .filter(|point| !core.repository.marks(&point.name).locks.is_empty())
+        .count();
+    let text = format!("{locked} restore points are locked");
+    let (held, mend) = match core.repository.protection() {
+        Ok(Protection::Done) => {
+            return Finding::good(
+                check,
+                format!("{text}; the file system can hold files, too"),
+            );
+        }
+        Ok(Protection::Unsupported) => (
+            "the file system cannot hold files",
+            "put the repository on ext4, XFS or btrfs, if locks are to hold against whoever may write to its folder",
+        ),
+        Ok(Protection::NotPermitted) => (
+            "the daemon may not let the file system hold files",
+            "run it as root, or give it the capability CAP_LINUX_IMMUTABLE",
+        ),
+        Err(error) => {
+            return Finding::warning(
+                check,
+                format!("{text}; {error}"),
+                "look at the daemon's log",
+            );
+        }
+    };
+    if locked == 0 {
+        return Finding::good(check, format!("{text}; {held}"));
+    }
+    Finding::warning(
+        check,
+        format!("{text}; {held}: the repository alone refuses to drop them"),
+        mend,
+    )
 }
 
 /// Where the running daemon's findings come from instead, if one runs on this state folder.

@@ -7,6 +7,7 @@
 //! | `tokens.json`, `token` | hashes of all tokens; the first one in clear, for the command line |
 //! | `repository` | the repository whose daemon this is the folder of |
 //! | `lock` | held while a daemon runs |
+//! | `lock-authority.json` | the secret of the one-time codes that lift locks, and which code was used last |
 //! | `nfs.key` | key of the checksums in NFS file handles |
 //! | `sessions/` | recovery sessions |
 //! | `addresses.json` | where the running daemon listens |
@@ -15,6 +16,7 @@
 //! The folder has mode 0700 and files with secrets 0600.
 
 mod addresses;
+mod authority;
 mod certificate;
 mod tokens;
 
@@ -27,6 +29,7 @@ use repo::disk::{Disk as _, SystemDisk};
 use uuid::Uuid;
 
 pub use addresses::Addresses;
+pub use authority::{AuthorityError, LockAuthority, NewAuthority};
 pub use certificate::{Fingerprint, Identity};
 pub(crate) use tokens::TOKEN_FILE;
 pub use tokens::{Role, TokenError, TokenRecord, Tokens, Verdict};

@@ -94,6 +94,11 @@ impl Client {
         self.send("DELETE", path, SendBody::none(), "").map(drop)
     }
 
+    /// Deletes something and shows what it belonged to.
+    pub(super) fn delete_from<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.call("DELETE", path, SendBody::none(), "")
+    }
+
     /// Sends a body of any length.
     pub(super) fn put_stream(&self, path: &str, reader: &mut (dyn Read + Send)) -> Result<()> {
         let mut reader = WhileRead {
