@@ -347,16 +347,6 @@ fn repair_samples(repository: &Repository) -> Vec<(&'static str, u64)> {
     ]
 }
 
-/// Begins to prove a share of the packs each day.
-pub(crate) fn proving(core: &Core) -> Result<Proving, StartError> {
-    Proving::start(
-        core.repository.clone(),
-        Arc::clone(&core.jobs),
-        core.config.verify.clone(),
-    )
-    .map_err(StartError::Thread)
-}
-
 pub(crate) fn addresses(
     config: &Config,
     state: &StateFolder,
