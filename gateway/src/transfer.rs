@@ -1,17 +1,20 @@
 //! The daemon's own configuration as one document, to be kept and taken over by another daemon.
 //!
-//! It holds settings, the definitions of recovery sessions, and who has a token; no secret, and nothing that was backed
+//! It holds settings, retention rules, the definitions of recovery sessions, and who has a token; no secret, and nothing that was backed
 //! up or written. `docs/operations/configuration.md` is the operator's view.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use repo::WorkloadName;
 use repo::clock::{Clock as _, SystemClock, UnixNanoseconds};
+use repo::retention::RetentionRules;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Core;
 use crate::config::{Config, Peers};
 use crate::exports::chain;
+use crate::jobs::{Retention, RuleBook};
 use crate::recovery::{Protocol, SessionMode, SessionRecord, SessionState, StartRequest};
 use crate::state::{Role, TokenRecord};
 
@@ -30,6 +33,10 @@ pub struct Document {
     /// What the daemon was told by its configuration file and command line.
     #[schema(value_type = Object)]
     pub settings: Config,
+    /// How long points are kept, by workload.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub rules: RuleBook,
     /// Who has a token.
     pub tokens: Vec<TokenEntry>,
     /// Recovery sessions.
@@ -122,6 +129,7 @@ impl Document {
             exported: SystemClock.now().to_string(),
             repository: core.repository.uuid().to_string(),
             settings: core.config.clone(),
+            rules: core.retention.rules(),
             tokens: tokens.iter().map(TokenEntry::new).collect(),
             sessions: sessions.iter().filter_map(SessionEntry::new).collect(),
         }
@@ -144,6 +152,7 @@ impl Document {
     /// Makes what the document has and the daemon has not. What is there and differs is left alone.
     pub fn import(&self, core: &Core, effort: Effort) -> Vec<Step> {
         let mut steps = self.compare_settings(&core.config);
+        steps.extend(import_rules(&self.rules, &core.retention, effort));
         steps.extend(self.tokens.iter().map(|token| token.import(core, effort)));
         steps.extend(
             self.sessions
@@ -294,6 +303,45 @@ impl SessionEntry {
     }
 }
 
+/// Rules that are there and differ are left alone: which of the two keeps more is for a person to say.
+fn import_rules(book: &RuleBook, retention: &Retention, effort: Effort) -> Vec<Step> {
+    let here = retention.rules();
+    let default = (book.default != RetentionRules::default()).then_some((None, &book.default));
+    let own = book.workloads.iter();
+    let wanted = default
+        .into_iter()
+        .chain(own.map(|(workload, rules)| (Some(workload), rules)));
+    let import = |(workload, rules): (Option<&WorkloadName>, &RetentionRules)| {
+        let step = |action, detail: &str| Step {
+            subject: match workload {
+                None => "rules for all workloads".to_owned(),
+                Some(workload) => format!("rules for {workload}"),
+            },
+            action,
+            detail: detail.to_owned(),
+            token: None,
+        };
+        let there = match workload {
+            None => Some(&here.default).filter(|rules| **rules != RetentionRules::default()),
+            Some(workload) => here.workloads.get(workload),
+        };
+        match there {
+            Some(there) if there == rules => return step(Action::Same, ""),
+            Some(_) => {
+                let detail = "others are set; `holdfast retention set` changes them";
+                return step(Action::Differs, detail);
+            }
+            None if effort == Effort::DryRun => return step(Action::Add, ""),
+            None => {}
+        }
+        match retention.set(workload, Some(rules.clone())) {
+            Ok(()) => step(Action::Add, ""),
+            Err(error) => step(Action::Failed, &chain(&error)),
+        }
+    };
+    wanted.map(import).collect()
+}
+
 /// Every setting under its full name, in the words of the configuration file.
 fn flat(config: &Config) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
@@ -334,6 +382,7 @@ mod tests {
             exported: String::new(),
             repository: String::new(),
             settings,
+            rules: RuleBook::default(),
             tokens: Vec::new(),
             sessions: Vec::new(),
         }

@@ -33,6 +33,8 @@ fn tell(daemon: &Daemon) -> String {
         "--expires-in",
         "90d",
     ]);
+    daemon.json(&["retention", "set", "--default", "--keep-last", "9"]);
+    daemon.json(&["retention", "set", "web01", "--keep-daily", "7"]);
     daemon.json(&["token", "add", "gone", "--expires-in", "1ms"]);
     let made = daemon.json(&["token", "add", "probe", "--role", "read-only"]);
     made["token"].as_str().unwrap().to_owned()
@@ -63,6 +65,8 @@ fn a_fresh_daemon_takes_over_what_another_one_was_told() {
         ("token operator", "same"),
         ("session lab", "add"),
         ("session look", "add"),
+        ("rules for all workloads", "add"),
+        ("rules for web01", "add"),
     ] {
         assert_eq!(action(&planned, subject), expected, "{subject}");
     }
