@@ -164,9 +164,13 @@ fn check_statistics(place: &Place) {
         "what is free is there"
     );
     assert!(before.free_files <= before.total_files);
-    place.file_with(b"f", &[1; 1 << 20]);
-    let after = place.tree.statistics().unwrap();
-    assert!(after.free_bytes <= before.free_bytes, "content takes space");
+    // Others may free space of the same storage meanwhile, but not each time.
+    let takes_space = (b'a'..b'z').any(|letter| {
+        let before = place.tree.statistics().unwrap();
+        place.file_with(&[b'f', letter], &[1; 1 << 20]);
+        place.tree.statistics().unwrap().free_bytes <= before.free_bytes
+    });
+    assert!(takes_space, "content takes space");
 }
 
 fn check_threads(place: &Place) {
