@@ -165,7 +165,7 @@ fn check_statistics(place: &Place) {
     );
     assert!(before.free_files <= before.total_files);
     // Others may free space of the same storage meanwhile, but not each time.
-    let takes_space = (b'a'..b'z').any(|letter| {
+    let takes_space = (b'a'..=b'z').any(|letter| {
         let before = place.tree.statistics().unwrap();
         place.file_with(&[b'f', letter], &[1; 1 << 20]);
         place.tree.statistics().unwrap().free_bytes <= before.free_bytes
