@@ -44,13 +44,15 @@ const LINES_MAX: usize = 1000;
 /// The arrows: which crates of ours `name` may use; `None` for one that stands in no table.
 fn may_use(name: &str) -> Option<Vec<&'static str>> {
     let everything_below = || {
-        let own = ["export", "ingest", "repo"];
+        let own = ["export", "ingest", "repo", "scsi"];
         own.into_iter()
             .chain(PROTOCOLS.iter().copied())
             .collect::<Vec<_>>()
     };
     match name {
         "export" | "ingest" | "repo" => Some(vec![]),
+        "scsi" => Some(vec!["export"]),
+        "iscsi" | "tcmu" => Some(vec!["export", "scsi"]),
         name if PROTOCOLS.contains(&name) => Some(vec!["export"]),
         name if SHIMS.contains(&name) => Some(vec!["ingest"]),
         "holdfast" => Some(everything_below()),

@@ -1,0 +1,253 @@
+//! One initiator port at one target port, and the way of a command from its CDB to its response.
+
+mod state;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use export::Segments;
+
+use crate::block;
+use crate::cdb::Cdb;
+use crate::lun::Lun;
+use crate::primary;
+use crate::response::{Command, Direction, Ending, Outcome, Plan, Response};
+use crate::sense::{Sense, SenseFormat, SenseKey, code};
+use crate::table::{Data, Definition, Medium, Operation};
+use crate::target::Target;
+use crate::unit::{Guard, LogicalUnit, Patience};
+use crate::wire;
+
+pub use state::NexusName;
+pub(crate) use state::{ItlNexus, NexusState};
+
+/// An I_T nexus. Dropping it is its loss: what it held without being registered is let go.
+#[derive(Debug)]
+pub struct Nexus {
+    target: Arc<Target>,
+    state: Arc<NexusState>,
+}
+
+/// One command on its way, with all that it concerns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) nexus: &'a NexusState,
+    pub(crate) itl: &'a ItlNexus,
+    pub(crate) unit: &'a LogicalUnit,
+    pub(crate) cdb: &'a Cdb,
+    pub(crate) command: &'a Command,
+    pub(crate) patience: Patience,
+}
+
+impl Nexus {
+    pub(crate) fn new(target: Arc<Target>, state: Arc<NexusState>) -> Self {
+        Self { target, state }
+    }
+
+    /// Who is connected to what.
+    pub fn name(&self) -> &NexusName {
+        &self.state.name
+    }
+
+    /// Says which data a command needs before it can be executed, or refuses it. It refuses what is wrong with the
+    /// CDB and leaves to execution what depends on the moment, except that data nobody would take is not asked for.
+    pub fn plan(&self, lun: [u8; 8], cdb: &Cdb) -> Plan {
+        let itl = self.find(lun);
+        let planned = Definition::of(cdb).and_then(|definition| {
+            let direction = definition.data.direction();
+            if direction != Direction::FromInitiator {
+                return Ok((direction, planned_allocation(definition, cdb)));
+            }
+            let itl = itl
+                .as_deref()
+                .ok_or(Sense::illegal(code::LOGICAL_UNIT_NOT_SUPPORTED))?;
+            self.admit(itl, definition, cdb)?;
+            let length_bytes = match definition.data {
+                Data::Parameters(field) => field.value(cdb),
+                data => block::data_out_bytes(&itl.unit, data, cdb)?,
+            };
+            Ok((direction, length_bytes))
+        });
+        match planned {
+            Ok((direction, length_bytes)) => Plan::Transfer {
+                direction: if length_bytes == 0 {
+                    Direction::None
+                } else {
+                    direction
+                },
+                length_bytes,
+            },
+            Err(ending) => {
+                Plan::Refuse(self.finish(itl.as_deref(), Err(ending)).unwrap_or_else(|| {
+                    // Admission waits for nothing.
+                    Response::status(crate::response::Status::Busy)
+                }))
+            }
+        }
+    }
+
+    /// Executes a command if memory alone can; `None` says that nothing was done and that it would have to wait.
+    pub fn try_execute(&self, command: &Command) -> Option<Response> {
+        self.run(command, Patience::None)
+    }
+
+    /// Executes a command; may wait for a disk.
+    pub fn execute(&self, command: &Command) -> Response {
+        self.run(command, Patience::Waits)
+            .expect("a call that may wait ends")
+    }
+
+    /// The effects of the task management function LOGICAL UNIT RESET. Says whether there is such a unit.
+    pub fn logical_unit_reset(&self, lun: [u8; 8]) -> bool {
+        match self.find(lun) {
+            Some(itl) => {
+                itl.unit.reset(code::BUS_DEVICE_RESET, self.state.id);
+                true
+            }
+            None => Lun::decode(lun) == Lun::ReportLuns,
+        }
+    }
+
+    /// The effects of a target reset on all units of this target that the initiator may see.
+    pub fn target_reset(&self) {
+        for itl in self.state.units() {
+            itl.unit.reset(code::BUS_DEVICE_RESET, self.state.id);
+        }
+    }
+
+    fn find(&self, lun: [u8; 8]) -> Option<Arc<ItlNexus>> {
+        match Lun::decode(lun) {
+            Lun::Unit(number) => self.state.unit(number),
+            Lun::ReportLuns | Lun::Unknown => None,
+        }
+    }
+
+    fn run(&self, command: &Command, patience: Patience) -> Option<Response> {
+        let itl = self.find(command.lun);
+        let outcome = match &itl {
+            Some(itl) => self.run_on(itl, command, patience),
+            None => primary::without_unit(&self.state, command),
+        };
+        self.finish(itl.as_deref(), outcome)
+    }
+
+    fn run_on(&self, itl: &ItlNexus, command: &Command, patience: Patience) -> Outcome {
+        let cdb = &command.cdb;
+        let definition = match Definition::of(cdb) {
+            Ok(definition) => definition,
+            Err(ending) => {
+                // Told first all the same: the initiator may ask for what it must not, because things have changed.
+                itl.tell_attention()?;
+                return Err(ending);
+            }
+        };
+        self.admit(itl, definition, cdb)?;
+        let call = Call {
+            target: &self.target,
+            nexus: &self.state,
+            itl,
+            unit: &itl.unit,
+            cdb,
+            command,
+            patience,
+        };
+        call.dispatch(definition)
+    }
+
+    /// Everything that can stand between a sound CDB and its execution.
+    fn admit(&self, itl: &ItlNexus, definition: &Definition, _cdb: &Cdb) -> Result<(), Ending> {
+        let tells = !matches!(
+            definition.operation,
+            Operation::Inquiry | Operation::ReportLuns | Operation::RequestSense
+        );
+        if tells && !itl.attentions.is_empty() {
+            itl.tell_attention()?;
+        }
+        let unit = &itl.unit;
+        let writes = definition.medium == Medium::Written;
+        if writes && unit.geometry.read_only {
+            return Err(write_protected());
+        }
+        if !unit.is_guarded() {
+            return Ok(());
+        }
+        if writes && unit.guarded_by(Guard::WriteProtected) {
+            return Err(write_protected());
+        }
+        Ok(())
+    }
+
+    /// Makes the response; `None` for one that has to wait.
+    fn finish(&self, itl: Option<&ItlNexus>, outcome: Outcome) -> Option<Response> {
+        Some(match outcome {
+            Ok(data_in) => Response::good(data_in),
+            Err(Ending::WouldWait) => return None,
+            Err(Ending::Status(status)) => Response::status(status),
+            Err(Ending::Check(mut sense)) => {
+                if itl.is_some_and(|itl| itl.unit.modes.descriptor_sense()) {
+                    sense.format = SenseFormat::Descriptor;
+                }
+                Response::check(sense)
+            }
+        })
+    }
+}
+
+impl Call<'_> {
+    fn dispatch(&self, definition: &Definition) -> Outcome {
+        match definition.operation {
+            Operation::Read => block::read(self),
+            Operation::Write => block::write(self),
+            Operation::TestUnitReady => Ok(Segments::new()),
+            Operation::Inquiry => primary::inquiry(self),
+            Operation::ModeSelect => primary::mode_select(self),
+            Operation::ModeSense => primary::mode_sense(self),
+            Operation::ReadCapacity => block::read_capacity(self),
+            Operation::ReportLuns => primary::report_luns(self.nexus, self.cdb),
+            Operation::RequestSense => primary::request_sense(self),
+            Operation::SynchronizeCache => block::synchronize_cache(self),
+        }
+    }
+
+    /// The parameter list of `list_bytes` that came with the command, in one piece. One that is shorter than the CDB
+    /// says is refused.
+    pub(crate) fn parameters(&self, list_bytes: u32) -> Result<Cow<'_, [u8]>, Ending> {
+        let wanted = wire::to_usize(list_bytes.into());
+        let data = &self.command.data_out;
+        let list = match data.as_slice() {
+            [one] => Cow::Borrowed(&one[..]),
+            pieces => Cow::Owned(pieces.concat()),
+        };
+        match list {
+            _ if list.len() < wanted => {
+                Err(Sense::illegal(code::PARAMETER_LIST_LENGTH_ERROR).into())
+            }
+            Cow::Borrowed(list) => Ok(Cow::Borrowed(list.get(..wanted).unwrap_or_default())),
+            Cow::Owned(mut list) => {
+                list.truncate(wanted);
+                Ok(Cow::Owned(list))
+            }
+        }
+    }
+
+    /// Whether the call has to be handed on now, because what follows may wait for a disk.
+    pub(crate) fn must_not_wait(&self) -> Result<(), Ending> {
+        match self.patience {
+            Patience::Waits => Ok(()),
+            Patience::None => Err(Ending::WouldWait),
+        }
+    }
+}
+
+/// Longest answer that an allocation length allows; no answer here is as long as 32 bits can say.
+fn planned_allocation(definition: &Definition, cdb: &Cdb) -> u32 {
+    match definition.data {
+        Data::Allocation(field) => field.value(cdb),
+        _ => 0,
+    }
+}
+
+fn write_protected() -> Ending {
+    Sense::new(SenseKey::DataProtect, code::WRITE_PROTECTED).into()
+}

@@ -1,0 +1,101 @@
+//! What is kept for a nexus, and for each unit that it sees.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::attention::{Attention, Attentions};
+use crate::lun::LunMask;
+use crate::response::Ending;
+use crate::sense::code;
+use crate::unit::LogicalUnit;
+
+/// Who is connected to what. Persistent reservations go by it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NexusName {
+    /// SCSI initiator port name, in iSCSI `NAME,i,0xISID`.
+    pub initiator_port: String,
+    /// RELATIVE TARGET PORT IDENTIFIER of the target's side.
+    pub target_port: u16,
+}
+
+/// A nexus, as the rest of the device sees it.
+#[derive(Debug)]
+pub(crate) struct NexusState {
+    /// Number that no other nexus of the target ever has.
+    pub(crate) id: u64,
+    pub(crate) name: NexusName,
+    pub(crate) mask: LunMask,
+    /// By number, in order. Written only when units come and go.
+    units: RwLock<Vec<(u16, Arc<ItlNexus>)>>,
+}
+
+/// One nexus at one unit.
+#[derive(Debug)]
+pub(crate) struct ItlNexus {
+    pub(crate) nexus_id: u64,
+    pub(crate) name: NexusName,
+    pub(crate) unit: Arc<LogicalUnit>,
+    pub(crate) attentions: Attentions,
+}
+
+impl NexusState {
+    pub(crate) fn new(id: u64, name: NexusName, mask: LunMask) -> Self {
+        Self {
+            id,
+            name,
+            mask,
+            units: RwLock::new(Vec::new()),
+        }
+    }
+
+    /// Shows `unit` to the initiator, which has to be told that it is new.
+    pub(crate) fn add(&self, unit: &Arc<LogicalUnit>) {
+        let itl = Arc::new(ItlNexus {
+            nexus_id: self.id,
+            name: self.name.clone(),
+            unit: Arc::clone(unit),
+            attentions: Attentions::default(),
+        });
+        itl.attentions.raise(code::POWER_ON_OR_RESET);
+        unit.add_nexus(&itl);
+        let mut units = self.units.write();
+        let at = units.partition_point(|(number, _)| *number < unit.number);
+        units.insert(at, (unit.number, itl));
+    }
+
+    pub(crate) fn remove(&self, lun: u16) {
+        self.units.write().retain(|(number, _)| *number != lun);
+    }
+
+    pub(crate) fn unit(&self, lun: u16) -> Option<Arc<ItlNexus>> {
+        let units = self.units.read();
+        let at = units
+            .binary_search_by_key(&lun, |(number, _)| *number)
+            .ok()?;
+        units.get(at).map(|(_, itl)| Arc::clone(itl))
+    }
+
+    /// All units that the initiator sees.
+    pub(crate) fn units(&self) -> Vec<Arc<ItlNexus>> {
+        let units = self.units.read();
+        units.iter().map(|(_, itl)| Arc::clone(itl)).collect()
+    }
+
+    /// Raises `attention` at every unit.
+    pub(crate) fn raise(&self, attention: Attention) {
+        for itl in self.units() {
+            itl.attentions.raise(attention);
+        }
+    }
+}
+
+impl ItlNexus {
+    /// Ends the command with the oldest attention, if any waits.
+    pub(crate) fn tell_attention(&self) -> Result<(), Ending> {
+        match self.attentions.take() {
+            Some(sense) => Err(sense.into()),
+            None => Ok(()),
+        }
+    }
+}
