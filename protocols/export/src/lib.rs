@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod memory_disk;
 mod memory_tree;
+mod output;
 mod segments;
 
 pub use block::{BlockExport, BlockProperties, BlockState, Durability, Extent, ZeroMode};
@@ -28,4 +29,5 @@ pub use file::{
 };
 pub use memory_disk::MemoryDisk;
 pub use memory_tree::MemoryTree;
+pub use output::Output;
 pub use segments::Segments;

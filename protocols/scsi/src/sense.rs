@@ -172,6 +172,7 @@ pub(crate) mod code {
     pub(crate) const POWER_ON_OR_RESET: (u8, u8) = (0x29, 0x00);
     pub(crate) const BUS_DEVICE_RESET: (u8, u8) = (0x29, 0x03);
     pub(crate) const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
+    pub(crate) const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
     pub(crate) const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
     pub(crate) const REPORTED_LUNS_DATA_HAS_CHANGED: (u8, u8) = (0x3f, 0x0e);
     pub(crate) const INTERNAL_TARGET_FAILURE: (u8, u8) = (0x44, 0x00);

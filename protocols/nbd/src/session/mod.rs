@@ -5,12 +5,10 @@
 
 mod context;
 mod handshake;
-mod output;
 mod reply;
 mod task;
 mod transmission;
 
 pub use context::Context;
 pub use handshake::{Chosen, Handshake, Step, TlsMode};
-pub use output::Output;
 pub use transmission::{Transmission, TransmissionLimits};

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use export::Segments;
 
-use super::Output;
 use crate::wire::{ChunkHeader, ChunkType, CommandFlags, Dialect, Request, SimpleReply, Status};
+use export::Output;
 
 /// The extents of one meta context: its number, then lengths and flags.
 pub(super) type ContextExtents = (u32, Vec<(u64, u64)>);

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::task::{Context as Waker, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use export::{BlockExport, BlockProperties, BlockingPool, ExportError};
+use export::{BlockExport, BlockProperties, BlockingPool, ExportError, Output};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::io::poll_read_buf;
 
 use super::reply::ReplyEncoder;
 use super::task::{self, Answer, Finished, Task};
-use super::{Chosen, Context, Output};
+use super::{Chosen, Context};
 use crate::Metrics;
 use crate::error::{SessionError, is_storage_fault, status};
 use crate::wire::{Command, CommandFlags, Dialect, PAYLOAD_MAX, Reader, Request, Status};

@@ -98,6 +98,19 @@ impl Nexus {
             .expect("a call that may wait ends")
     }
 
+    /// Whether the initiator sees a unit there. For task management functions, which are about units too.
+    pub fn has_unit(&self, lun: [u8; 8]) -> bool {
+        self.find(lun).is_some() || Lun::decode(lun) == Lun::ReportLuns
+    }
+
+    /// Tells the initiator that CLEAR TASK SET of another has aborted commands of its own.
+    pub fn commands_cleared(&self, lun: [u8; 8]) {
+        if let Some(itl) = self.find(lun) {
+            itl.attentions
+                .raise(code::COMMANDS_CLEARED_BY_ANOTHER_INITIATOR);
+        }
+    }
+
     /// The effects of the task management function LOGICAL UNIT RESET. Says whether there is such a unit.
     pub fn logical_unit_reset(&self, lun: [u8; 8]) -> bool {
         match self.find(lun) {
