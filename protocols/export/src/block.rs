@@ -38,6 +38,11 @@ pub trait BlockExport: Send + Sync + 'static {
         None
     }
 
+    /// Longest write, wherever it begins, that power failure leaves whole or not at all: one block, unless more is said.
+    fn atomic_write_bytes(&self) -> u32 {
+        self.properties().block_size_bytes
+    }
+
     /// Makes the range read as zeroes.
     fn write_zeroes(
         &self,

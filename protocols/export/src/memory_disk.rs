@@ -196,6 +196,11 @@ impl BlockExport for MemoryDisk {
         Some(self.write(offset, data, Durability::Unstable))
     }
 
+    /// Power failure leaves nothing at all.
+    fn atomic_write_bytes(&self) -> u32 {
+        1 << 20
+    }
+
     fn write_zeroes(
         &self,
         offset: u64,

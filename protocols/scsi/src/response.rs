@@ -133,6 +133,11 @@ impl From<Sense> for Ending {
 }
 
 impl Ending {
+    /// NOT READY while a SANITIZE is under way.
+    pub(crate) fn sanitizing() -> Self {
+        Sense::new(SenseKey::NotReady, code::SANITIZE_IN_PROGRESS).into()
+    }
+
     /// The sense data for what an export said. `lba` is where the command began, for faults of the medium.
     pub(crate) fn of_export(error: &ExportError, lba: u64) -> Self {
         let sense = match error {

@@ -13,7 +13,7 @@ pub struct Sense {
     pub code: (u8, u8),
     /// INFORMATION: an LBA, or an offset, as the code says.
     pub information: Option<u64>,
-    /// SENSE KEY SPECIFIC: a field pointer or a progress indication.
+    /// SENSE KEY SPECIFIC: a field pointer.
     pub specific: Option<[u8; 3]>,
     /// How it is written.
     pub format: SenseFormat,
@@ -97,14 +97,6 @@ impl Sense {
         self
     }
 
-    /// The same with a progress indication, in 65536ths.
-    #[must_use]
-    pub(crate) fn with_progress(mut self, progress: u16) -> Self {
-        let [high, low] = progress.to_be_bytes();
-        self.specific = Some([0x80, high, low]);
-        self
-    }
-
     /// Writes the sense data in its format.
     pub fn encode(&self) -> SmallVec<[u8; 32]> {
         match self.format {
@@ -156,10 +148,8 @@ fn field_pointer(flags: u8, byte: u16, bit: Option<u8>) -> [u8; 3] {
 pub(crate) mod code {
     pub(crate) const NO_ADDITIONAL_SENSE: (u8, u8) = (0x00, 0x00);
     pub(crate) const SANITIZE_IN_PROGRESS: (u8, u8) = (0x04, 0x1b);
-    pub(crate) const INITIALIZING_COMMAND_REQUIRED: (u8, u8) = (0x04, 0x02);
     pub(crate) const INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT: (u8, u8) = (0x0e, 0x03);
     pub(crate) const UNRECOVERED_READ_ERROR: (u8, u8) = (0x11, 0x00);
-    pub(crate) const WRITE_ERROR: (u8, u8) = (0x0c, 0x00);
     pub(crate) const PARAMETER_LIST_LENGTH_ERROR: (u8, u8) = (0x1a, 0x00);
     pub(crate) const MISCOMPARE_DURING_VERIFY: (u8, u8) = (0x1d, 0x00);
     pub(crate) const INVALID_COMMAND_OPERATION_CODE: (u8, u8) = (0x20, 0x00);
@@ -171,6 +161,14 @@ pub(crate) mod code {
     pub(crate) const SPACE_ALLOCATION_FAILED_WRITE_PROTECT: (u8, u8) = (0x27, 0x07);
     pub(crate) const POWER_ON_OR_RESET: (u8, u8) = (0x29, 0x00);
     pub(crate) const BUS_DEVICE_RESET: (u8, u8) = (0x29, 0x03);
+    pub(crate) const MEDIUM_MAY_HAVE_CHANGED: (u8, u8) = (0x28, 0x00);
+    pub(crate) const MEDIUM_NOT_PRESENT: (u8, u8) = (0x3a, 0x00);
+    pub(crate) const MEDIUM_REMOVAL_PREVENTED: (u8, u8) = (0x53, 0x02);
+    pub(crate) const INVALID_RELEASE_OF_PERSISTENT_RESERVATION: (u8, u8) = (0x26, 0x04);
+    pub(crate) const RESERVATIONS_PREEMPTED: (u8, u8) = (0x2a, 0x03);
+    pub(crate) const RESERVATIONS_RELEASED: (u8, u8) = (0x2a, 0x04);
+    pub(crate) const REGISTRATIONS_PREEMPTED: (u8, u8) = (0x2a, 0x05);
+    pub(crate) const INSUFFICIENT_REGISTRATION_RESOURCES: (u8, u8) = (0x55, 0x04);
     pub(crate) const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
     pub(crate) const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
     pub(crate) const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);

@@ -139,6 +139,22 @@ pub(crate) fn synchronize_cache(call: &Call<'_>) -> Outcome {
     Ok(Segments::new())
 }
 
+/// PRE-FETCH of both sizes. Whether all fits the cache is nobody's promise, so the answer is GOOD, not CONDITION MET.
+pub(crate) fn prefetch(call: &Call<'_>) -> Outcome {
+    let geometry = &call.unit.geometry;
+    let range = BlockRange::to_the_end(call.cdb, geometry)?;
+    if range.blocks > 0 {
+        let length = geometry.bytes(range.blocks).min(PREFETCH_BYTES_MAX);
+        call.unit
+            .export
+            .prefetch(geometry.offset(range.lba), length);
+    }
+    Ok(Segments::new())
+}
+
+/// More is not fetched at once: it would push out what others need.
+const PREFETCH_BYTES_MAX: u64 = 64 << 20;
+
 pub(crate) fn flush(call: &Call<'_>) -> Result<(), Ending> {
     let answer = call.unit.export.flush();
     answer.map_err(|error| Ending::of_export(&error, 0))

@@ -11,15 +11,16 @@ use crate::block;
 use crate::cdb::Cdb;
 use crate::lun::Lun;
 use crate::primary;
-use crate::response::{Command, Direction, Ending, Outcome, Plan, Response};
+use crate::reservations;
+use crate::response::{Command, Direction, Ending, Outcome, Plan, Response, Status};
 use crate::sense::{Sense, SenseFormat, SenseKey, code};
 use crate::table::{Data, Definition, Medium, Operation};
 use crate::target::Target;
 use crate::unit::{Guard, LogicalUnit, Patience};
 use crate::wire;
 
-pub use state::NexusName;
 pub(crate) use state::{ItlNexus, NexusState};
+pub use state::{NexusName, TaskSet};
 
 /// An I_T nexus. Dropping it is its loss: what it held without being registered is let go.
 #[derive(Debug)]
@@ -45,6 +46,11 @@ impl Nexus {
         Self { target, state }
     }
 
+    /// Says how the tasks of this nexus are aborted when others ask for it. The first call counts.
+    pub fn set_task_set(&self, tasks: Arc<dyn TaskSet>) {
+        self.state.tasks.get_or_init(|| tasks);
+    }
+
     /// Who is connected to what.
     pub fn name(&self) -> &NexusName {
         &self.state.name
@@ -54,7 +60,7 @@ impl Nexus {
     /// CDB and leaves to execution what depends on the moment, except that data nobody would take is not asked for.
     pub fn plan(&self, lun: [u8; 8], cdb: &Cdb) -> Plan {
         let itl = self.find(lun);
-        let planned = Definition::of(cdb).and_then(|definition| {
+        let planned = recognise(itl.as_deref(), cdb).and_then(|definition| {
             let direction = definition.data.direction();
             if direction != Direction::FromInitiator {
                 return Ok((direction, planned_allocation(definition, cdb)));
@@ -64,7 +70,13 @@ impl Nexus {
                 .ok_or(Sense::illegal(code::LOGICAL_UNIT_NOT_SUPPORTED))?;
             self.admit(itl, definition, cdb)?;
             let length_bytes = match definition.data {
-                Data::Parameters(field) => field.value(cdb),
+                Data::Parameters(field) => match field.value(cdb) {
+                    length if length > PARAMETERS_BYTES_MAX => {
+                        let code = code::PARAMETER_LIST_LENGTH_ERROR;
+                        return Err(Sense::illegal(code).into());
+                    }
+                    length => length,
+                },
                 data => block::data_out_bytes(&itl.unit, data, cdb)?,
             };
             Ok((direction, length_bytes))
@@ -81,7 +93,7 @@ impl Nexus {
             Err(ending) => {
                 Plan::Refuse(self.finish(itl.as_deref(), Err(ending)).unwrap_or_else(|| {
                     // Admission waits for nothing.
-                    Response::status(crate::response::Status::Busy)
+                    Response::status(Status::Busy)
                 }))
             }
         }
@@ -147,14 +159,7 @@ impl Nexus {
 
     fn run_on(&self, itl: &ItlNexus, command: &Command, patience: Patience) -> Outcome {
         let cdb = &command.cdb;
-        let definition = match Definition::of(cdb) {
-            Ok(definition) => definition,
-            Err(ending) => {
-                // Told first all the same: the initiator may ask for what it must not, because things have changed.
-                itl.tell_attention()?;
-                return Err(ending);
-            }
-        };
+        let definition = recognise(Some(itl), cdb)?;
         self.admit(itl, definition, cdb)?;
         let call = Call {
             target: &self.target,
@@ -169,7 +174,7 @@ impl Nexus {
     }
 
     /// Everything that can stand between a sound CDB and its execution.
-    fn admit(&self, itl: &ItlNexus, definition: &Definition, _cdb: &Cdb) -> Result<(), Ending> {
+    fn admit(&self, itl: &ItlNexus, definition: &Definition, cdb: &Cdb) -> Result<(), Ending> {
         let tells = !matches!(
             definition.operation,
             Operation::Inquiry | Operation::ReportLuns | Operation::RequestSense
@@ -177,13 +182,28 @@ impl Nexus {
         if tells && !itl.attentions.is_empty() {
             itl.tell_attention()?;
         }
+        let barred = itl.barred();
+        if barred != 0 && barred & definition.respects(cdb) != 0 {
+            return Err(Ending::Status(Status::ReservationConflict));
+        }
         let unit = &itl.unit;
         let writes = definition.medium == Medium::Written;
         if writes && unit.geometry.read_only {
             return Err(write_protected());
         }
+        if !unit.offers(definition.operation) {
+            return Err(Sense::illegal(code::INVALID_COMMAND_OPERATION_CODE).into());
+        }
         if !unit.is_guarded() {
             return Ok(());
+        }
+        let waits =
+            definition.medium != Medium::Untouched || definition.operation == Operation::StartStop;
+        if waits && unit.guarded_by(Guard::Sanitizing) {
+            return Err(Ending::sanitizing());
+        }
+        if definition.medium != Medium::Untouched && unit.guarded_by(Guard::MediumAbsent) {
+            return Err(Sense::new(SenseKey::NotReady, code::MEDIUM_NOT_PRESENT).into());
         }
         if writes && unit.guarded_by(Guard::WriteProtected) {
             return Err(write_protected());
@@ -207,6 +227,14 @@ impl Nexus {
     }
 }
 
+impl Drop for Nexus {
+    fn drop(&mut self) {
+        for itl in self.state.units() {
+            itl.unit.lose_nexus(self.state.id);
+        }
+    }
+}
+
 impl Call<'_> {
     fn dispatch(&self, definition: &Definition) -> Outcome {
         match definition.operation {
@@ -220,6 +248,28 @@ impl Call<'_> {
             Operation::ReportLuns => primary::report_luns(self.nexus, self.cdb),
             Operation::RequestSense => primary::request_sense(self),
             Operation::SynchronizeCache => block::synchronize_cache(self),
+            Operation::CompareAndWrite => block::compare_and_write(self),
+            Operation::GetLbaStatus => block::get_lba_status(self),
+            Operation::OrWrite => block::or_write(self),
+            Operation::Prefetch => block::prefetch(self),
+            Operation::SanitizeErase => block::block_erase(self),
+            Operation::SanitizeExit => block::exit_failure_mode(),
+            Operation::Unmap => block::unmap(self),
+            Operation::Verify => block::verify(self),
+            Operation::WriteAndVerify => block::write_and_verify(self),
+            Operation::WriteAtomic => block::write_atomic(self),
+            Operation::WriteSame => block::write_same(self),
+            Operation::ReserveIn => reservations::persistent_reserve_in(self),
+            Operation::ReserveOut => reservations::persistent_reserve_out(self),
+            Operation::Reserve => reservations::reserve(self),
+            Operation::Release => reservations::release(self),
+            Operation::PreventAllow => primary::prevent_allow(self),
+            Operation::ReceiveDiagnostic => primary::receive_diagnostic(self),
+            Operation::ReportOpcodes => primary::report_opcodes(self),
+            Operation::ReportPortGroups => primary::report_port_groups(self),
+            Operation::ReportTaskManagement => primary::report_task_management(self),
+            Operation::SendDiagnostic => primary::send_diagnostic(self),
+            Operation::StartStop => primary::start_stop(self),
         }
     }
 
@@ -244,6 +294,19 @@ impl Call<'_> {
         }
     }
 
+    /// Refuses a command whose data is not exactly `wanted_bytes`, or was not meant to be.
+    pub(crate) fn expect_exactly(&self, wanted_bytes: u32) -> Result<(), Ending> {
+        let there = self.command.data_bytes() == wire::to_usize(wanted_bytes.into());
+        let meant = self
+            .command
+            .expected_bytes
+            .is_none_or(|bytes| bytes == wanted_bytes);
+        if there && meant {
+            return Ok(());
+        }
+        Err(Sense::illegal(code::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT).into())
+    }
+
     /// Whether the call has to be handed on now, because what follows may wait for a disk.
     pub(crate) fn must_not_wait(&self) -> Result<(), Ending> {
         match self.patience {
@@ -252,6 +315,19 @@ impl Call<'_> {
         }
     }
 }
+
+/// Finds the command. For one that is not known the initiator is told its attentions first all the same: it may ask for
+/// what it must not because things have changed.
+fn recognise(itl: Option<&ItlNexus>, cdb: &Cdb) -> Result<&'static Definition, Ending> {
+    let found = Definition::of(cdb);
+    if let (Err(_), Some(itl)) = (&found, itl) {
+        itl.tell_attention()?;
+    }
+    found
+}
+
+/// The longest parameter list that any command here has a use for.
+const PARAMETERS_BYTES_MAX: u32 = 64 * 1024;
 
 /// Longest answer that an allocation length allows; no answer here is as long as 32 bits can say.
 fn planned_allocation(definition: &Definition, cdb: &Cdb) -> u32 {

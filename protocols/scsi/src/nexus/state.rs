@@ -1,11 +1,14 @@
 //! What is kept for a nexus, and for each unit that it sees.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
 use crate::attention::{Attention, Attentions};
 use crate::lun::LunMask;
+use crate::reservations::Barred;
 use crate::response::Ending;
 use crate::sense::code;
 use crate::unit::LogicalUnit;
@@ -20,7 +23,6 @@ pub struct NexusName {
 }
 
 /// A nexus, as the rest of the device sees it.
-#[derive(Debug)]
 pub(crate) struct NexusState {
     /// Number that no other nexus of the target ever has.
     pub(crate) id: u64,
@@ -28,16 +30,30 @@ pub(crate) struct NexusState {
     pub(crate) mask: LunMask,
     /// By number, in order. Written only when units come and go.
     units: RwLock<Vec<(u16, Arc<ItlNexus>)>>,
+    pub(crate) tasks: SharedTasks,
 }
 
 /// One nexus at one unit.
-#[derive(Debug)]
 pub(crate) struct ItlNexus {
     pub(crate) nexus_id: u64,
     pub(crate) name: NexusName,
     pub(crate) unit: Arc<LogicalUnit>,
     pub(crate) attentions: Attentions,
+    /// Whether this nexus prevents the medium from being taken out.
+    pub(crate) prevents: AtomicBool,
+    /// What the reservations of others deny it.
+    barred: AtomicU8,
+    tasks: SharedTasks,
 }
+
+/// The tasks of a nexus, of which only its transport knows.
+pub trait TaskSet: Send + Sync {
+    /// Aborts every task at logical unit `lun`, because somebody else reset the unit or preempted this nexus. Called
+    /// while a command of that other nexus is executed: it must not wait for that.
+    fn abort_all(&self, lun: u16);
+}
+
+type SharedTasks = Arc<OnceLock<Arc<dyn TaskSet>>>;
 
 impl NexusState {
     pub(crate) fn new(id: u64, name: NexusName, mask: LunMask) -> Self {
@@ -46,6 +62,7 @@ impl NexusState {
             name,
             mask,
             units: RwLock::new(Vec::new()),
+            tasks: SharedTasks::default(),
         }
     }
 
@@ -56,6 +73,9 @@ impl NexusState {
             name: self.name.clone(),
             unit: Arc::clone(unit),
             attentions: Attentions::default(),
+            prevents: AtomicBool::new(false),
+            barred: AtomicU8::new(0),
+            tasks: Arc::clone(&self.tasks),
         });
         itl.attentions.raise(code::POWER_ON_OR_RESET);
         unit.add_nexus(&itl);
@@ -91,11 +111,46 @@ impl NexusState {
 }
 
 impl ItlNexus {
+    /// What the nexus may not do here: one load for every command.
+    pub(crate) fn barred(&self) -> Barred {
+        self.barred.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_barred(&self, barred: Barred) {
+        self.barred.store(barred, Ordering::Release);
+    }
+
+    pub(crate) fn abort_tasks(&self) {
+        if let Some(tasks) = self.tasks.get() {
+            tasks.abort_all(self.unit.number);
+        }
+    }
+
     /// Ends the command with the oldest attention, if any waits.
     pub(crate) fn tell_attention(&self) -> Result<(), Ending> {
         match self.attentions.take() {
             Some(sense) => Err(sense.into()),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for NexusState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("NexusState")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ItlNexus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ItlNexus")
+            .field("name", &self.name)
+            .field("unit", &self.unit)
+            .finish_non_exhaustive()
     }
 }

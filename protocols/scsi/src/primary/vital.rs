@@ -1,6 +1,9 @@
 //! Vital product data (SPC-4, 7.8; SBC-3, 6.6).
 
-use crate::block::TRANSFER_BYTES_MAX;
+use crate::block::{
+    COMPARE_BLOCKS_MAX, TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX,
+    atomic_blocks_max, write_same_blocks_max,
+};
 use crate::nexus::Call;
 use crate::unit::LogicalUnit;
 use crate::wire;
@@ -13,7 +16,7 @@ pub(crate) fn page(call: &Call<'_>, code: u8) -> Option<Vec<u8>> {
         0x83 => identification(call),
         0x86 => extended(),
         0xb0 => limits(call.unit),
-        0xb1 => characteristics(),
+        0xb1 => characteristics(call.unit),
         0xb2 => provisioning(),
         _ => return None,
     };
@@ -111,25 +114,40 @@ fn limits(unit: &LogicalUnit) -> Vec<u8> {
     let block = unit.geometry.block_bytes;
     let physical = 1_u32 << unit.geometry.physical_exponent;
     let mut page = vec![0; 60];
+    // WSNZ: WRITE SAME of no blocks is refused, not done to the end.
+    wire::put(&mut page, 0, &[0x01, COMPARE_BLOCKS_MAX]);
     let granularity = u16::try_from(physical).unwrap_or(u16::MAX);
     wire::put(&mut page, 2, &granularity.to_be_bytes());
     wire::put(&mut page, 4, &(TRANSFER_BYTES_MAX / block).to_be_bytes());
     wire::put(&mut page, 8, &(OPTIMAL_BYTES / block).to_be_bytes());
+    wire::put(&mut page, 16, &UNMAP_BLOCKS_MAX.to_be_bytes());
+    wire::put(&mut page, 20, &UNMAP_DESCRIPTORS_MAX.to_be_bytes());
+    wire::put(&mut page, 24, &physical.to_be_bytes());
+    // UGAVALID, aligned to the first block.
+    wire::put(&mut page, 28, &0x8000_0000_u32.to_be_bytes());
+    let same_blocks = u64::from(write_same_blocks_max(unit));
+    wire::put(&mut page, 32, &same_blocks.to_be_bytes());
+    wire::put(&mut page, 40, &atomic_blocks_max(unit).to_be_bytes());
     page
 }
 
 const OPTIMAL_BYTES: u32 = 1 << 20;
 
 /// Block Device Characteristics: it does not rotate.
-fn characteristics() -> Vec<u8> {
+fn characteristics(unit: &LogicalUnit) -> Vec<u8> {
     let mut page = vec![0; 60];
     wire::put(&mut page, 0, &[0, 1]);
+    if unit.options.sanitize {
+        // WABEREQ: what is erased can be read.
+        wire::put(&mut page, 3, &[0x40]);
+    }
     page
 }
 
 /// Logical Block Provisioning: thin, and what is given back reads as zeroes.
 fn provisioning() -> Vec<u8> {
-    vec![0, 0x04, 0x02, 0]
+    // LBPU, LBPWS, LBPWS10: UNMAP and both WRITE SAME give back; LBPRZ; ANC_SUP.
+    vec![0, 0xe6, 0x02, 0]
 }
 
 #[cfg(test)]

@@ -52,8 +52,21 @@ const fn lba16(flags: u8) -> [u8; 16] {
 }
 
 const DPO_FUA: u8 = 0x18;
+const DPO: u8 = 0x10;
+const BYTCHK: u8 = 0x06;
+const IMMED: u8 = 0x02;
+const ANCHOR: u8 = 0x10;
+const UNMAP: u8 = 0x08;
+const NDOB: u8 = 0x01;
 
-use Data::{Allocation, None as NoData, Parameters, ReadBlocks, WriteBlocks};
+const RESERVE_IN: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0];
+/// Scope and type are passed over where they mean nothing.
+const RESERVE_OUT: [u8; 10] = [0, 0, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0];
+
+use Data::{
+    Allocation, ByteCheck, None as NoData, OneBlock, Parameters, ReadBlocks, TwiceBlocks,
+    WriteBlocks,
+};
 use Field::{Bits8, Bits16, Bits32};
 
 #[rustfmt::skip]
@@ -68,15 +81,55 @@ pub(crate) static DEFINITIONS: &[Definition] = &[
     command!(0x08, Read, ReadBlocks, Read, Needed, LBA6),
     command!(0x0a, Write, WriteBlocks, Write, Written, LBA6),
     command!(0x12, Inquiry, Allocation(Bits16(3)), Free, Untouched, [0, 0x01, 0xff, 0xff, 0xff, 0]),
-    command!(0x15, ModeSelect, Parameters(Bits8(4)), Write, Untouched, [0, 0x11, 0, 0, 0xff, 0]),
+    command!(0x15, ModeSelect, Parameters(Bits8(4)), Write, Untouched, [0, 0x10, 0, 0, 0xff, 0]),
+    command!(0x16, Reserve, NoData, Free, Untouched, [0; 6]),
+    command!(0x17, Release, NoData, Free, Untouched, [0; 6]),
     command!(0x1a, ModeSense, Allocation(Bits8(4)), Read, Untouched, [0, 0x08, 0xff, 0xff, 0xff, 0]),
+    command!(0x1b, StartStop, NoData, Start, Untouched, [0, 0x01, 0, 0x0f, 0xf7, 0]),
+    command!(0x1c, ReceiveDiagnostic, Allocation(Bits16(3)), Read, Untouched, [0, 0x01, 0xff, 0xff, 0xff, 0]),
+    command!(0x1d, SendDiagnostic, Parameters(Bits16(3)), Write, Untouched, [0, 0x14, 0, 0xff, 0xff, 0]),
+    command!(0x1e, PreventAllow, NoData, Prevent, Untouched, [0, 0, 0, 0, 0x03, 0]),
     command!(0x25, ReadCapacity, NoData, Query, Needed, [0; 10]),
-    command!(0x35, SynchronizeCache, NoData, Write, Needed, lba10(0x02)),
-    command!(0x55, ModeSelect, Parameters(Bits16(7)), Write, Untouched, [0, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, 0]),
+    command!(0x2e, WriteAndVerify, WriteBlocks, Write, Written, lba10(DPO | BYTCHK)),
+    command!(0x2f, Verify, ByteCheck, Read, Needed, lba10(DPO | BYTCHK)),
+    command!(0x34, Prefetch, NoData, Read, Needed, lba10(IMMED)),
+    command!(0x35, SynchronizeCache, NoData, Write, Needed, lba10(IMMED)),
+    command!(0x41, WriteSame, OneBlock, Write, Written, lba10(ANCHOR | UNMAP)),
+    command!(0x42, Unmap, Parameters(Bits16(7)), Write, Written, [0, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, 0]),
+    command!(0x48 / 0x02, SanitizeErase, NoData, Write, Written, [0, 0xa0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    command!(0x48 / 0x1f, SanitizeExit, NoData, Write, Written, [0, 0xa0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    command!(0x55, ModeSelect, Parameters(Bits16(7)), Write, Untouched, [0, 0x10, 0, 0, 0, 0, 0, 0xff, 0xff, 0]),
+    command!(0x56, Reserve, NoData, Free, Untouched, [0; 10]),
+    command!(0x57, Release, NoData, Free, Untouched, [0; 10]),
     command!(0x5a, ModeSense, Allocation(Bits16(7)), Read, Untouched, [0, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0]),
-    command!(0x91, SynchronizeCache, NoData, Write, Needed, lba16(0x02)),
+    command!(0x5e / 0x00, ReserveIn, Allocation(Bits16(7)), Query, Untouched, RESERVE_IN),
+    command!(0x5e / 0x01, ReserveIn, Allocation(Bits16(7)), Query, Untouched, RESERVE_IN),
+    command!(0x5e / 0x02, ReserveIn, Allocation(Bits16(7)), Query, Untouched, RESERVE_IN),
+    command!(0x5e / 0x03, ReserveIn, Allocation(Bits16(7)), Query, Untouched, RESERVE_IN),
+    command!(0x5f / 0x00, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x5f / 0x01, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x5f / 0x02, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x5f / 0x03, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x5f / 0x04, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x5f / 0x05, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x5f / 0x06, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x5f / 0x07, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x89, CompareAndWrite, TwiceBlocks, Write, Written, [0, DPO_FUA, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0, 0]),
+    command!(0x8b, OrWrite, WriteBlocks, Write, Written, lba16(DPO_FUA)),
+    command!(0x8e, WriteAndVerify, WriteBlocks, Write, Written, lba16(DPO | BYTCHK)),
+    command!(0x8f, Verify, ByteCheck, Read, Needed, lba16(DPO | BYTCHK)),
+    command!(0x90, Prefetch, NoData, Read, Needed, lba16(IMMED)),
+    command!(0x91, SynchronizeCache, NoData, Write, Needed, lba16(IMMED)),
+    command!(0x93, WriteSame, OneBlock, Write, Written, lba16(ANCHOR | UNMAP | NDOB)),
+    command!(0x9c, WriteAtomic, WriteBlocks, Write, Written, [0, DPO_FUA, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]),
     command!(0x9e / 0x10, ReadCapacity, Allocation(Bits32(10)), Query, Needed, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]),
+    command!(0x9e / 0x12, GetLbaStatus, Allocation(Bits32(10)), Read, Needed, lba16(0)),
     command!(0xa0, ReportLuns, Allocation(Bits32(6)), Free, Untouched, [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]),
+    command!(0xa3 / 0x0a, ReportPortGroups, Allocation(Bits32(6)), Query, Untouched, [0, 0xe0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]),
+    command!(0xa3 / 0x0c, ReportOpcodes, Allocation(Bits32(6)), Read, Untouched, [0, 0, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]),
+    command!(0xa3 / 0x0d, ReportTaskManagement, Allocation(Bits32(6)), Read, Untouched, [0, 0, 0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]),
     command!(0xa8, Read, ReadBlocks, Read, Needed, lba12(DPO_FUA)),
     command!(0xaa, Write, WriteBlocks, Write, Written, lba12(DPO_FUA)),
+    command!(0xae, WriteAndVerify, WriteBlocks, Write, Written, lba12(DPO | BYTCHK)),
+    command!(0xaf, Verify, ByteCheck, Read, Needed, lba12(DPO | BYTCHK)),
 ];

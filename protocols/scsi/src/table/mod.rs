@@ -3,6 +3,7 @@
 mod definitions;
 
 use crate::cdb::Cdb;
+use crate::reservations::{self, Barred};
 use crate::response::{Direction, Ending};
 use crate::sense::{Sense, code};
 
@@ -26,16 +27,38 @@ pub(crate) struct Definition {
 /// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
+    CompareAndWrite,
+    GetLbaStatus,
     Inquiry,
     ModeSelect,
     ModeSense,
-    ReadCapacity,
+    OrWrite,
+    Prefetch,
+    PreventAllow,
     Read,
+    ReadCapacity,
+    ReceiveDiagnostic,
     ReportLuns,
+    ReportOpcodes,
+    ReportPortGroups,
+    ReportTaskManagement,
     RequestSense,
+    SanitizeErase,
+    SanitizeExit,
+    Release,
+    Reserve,
+    ReserveIn,
+    ReserveOut,
+    SendDiagnostic,
+    StartStop,
     SynchronizeCache,
     TestUnitReady,
+    Unmap,
+    Verify,
     Write,
+    WriteAndVerify,
+    WriteAtomic,
+    WriteSame,
 }
 
 /// How much data a command moves, and which way.
@@ -63,7 +86,6 @@ pub(crate) enum Data {
 pub(crate) enum Field {
     Bits8(u8),
     Bits16(u8),
-    Bits24(u8),
     Bits32(u8),
 }
 
@@ -78,8 +100,10 @@ pub(crate) enum Access {
     Read,
     /// All.
     Write,
-    /// It decides by itself.
-    Own,
+    /// START STOP UNIT.
+    Start,
+    /// PREVENT ALLOW MEDIUM REMOVAL.
+    Prevent,
 }
 
 /// What a command does with the medium.
@@ -93,12 +117,17 @@ pub(crate) enum Medium {
     Written,
 }
 
+impl Operation {
+    pub(crate) fn is_sanitize(self) -> bool {
+        matches!(self, Self::SanitizeErase | Self::SanitizeExit)
+    }
+}
+
 impl Field {
     pub(crate) fn value(self, cdb: &Cdb) -> u32 {
         match self {
             Self::Bits8(at) => u32::from(cdb.u8(at.into())),
             Self::Bits16(at) => u32::from(cdb.u16(at.into())),
-            Self::Bits24(at) => cdb.u24(at.into()),
             Self::Bits32(at) => cdb.u32(at.into()),
         }
     }
@@ -140,6 +169,20 @@ impl Definition {
         };
         found.check_reserved(cdb)?;
         Ok(found)
+    }
+
+    /// Which reservations of others the command respects.
+    pub(crate) fn respects(&self, cdb: &Cdb) -> Barred {
+        match self.access {
+            Access::Free => 0,
+            Access::Query => reservations::QUERY,
+            Access::Read => reservations::READ,
+            Access::Write => reservations::WRITE,
+            // Starting an active unit, and allowing removal, take nothing from anybody.
+            Access::Start if cdb.u8(4) & 0xf1 == 0x01 => reservations::QUERY,
+            Access::Prevent if cdb.u8(4) & 0x03 == 0 => 0,
+            Access::Start | Access::Prevent => reservations::WRITE,
+        }
     }
 
     /// Refuses the first bit that is set and not known.

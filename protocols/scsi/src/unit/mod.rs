@@ -12,6 +12,8 @@ use crate::attention::Attention;
 use crate::error::ScsiError;
 use crate::modes::Modes;
 use crate::nexus::ItlNexus;
+use crate::reservations::{Effects, Kept, ReservationStore, Reservations};
+use crate::table::Operation;
 
 pub(crate) use stripes::{Patience, Stripes};
 
@@ -28,6 +30,11 @@ pub struct UnitOptions {
     pub logical_block_bytes: u32,
     /// Whether the medium can be taken out (RMB). Hypervisors refuse such disks; some tests ask for one.
     pub removable: bool,
+    /// Whether SANITIZE is there. Its promise is that nothing can be brought back: a host that keeps older states of the
+    /// disk must not give it.
+    pub sanitize: bool,
+    /// Where persistent reservations are kept through power loss (APTPL); without one that is refused.
+    pub reservations: Option<Arc<dyn ReservationStore>>,
 }
 
 /// A logical unit.
@@ -39,6 +46,7 @@ pub(crate) struct LogicalUnit {
     pub(crate) stripes: Stripes,
     pub(crate) modes: Modes,
     pub(crate) identity: [u8; 16],
+    pub(crate) reservations: Reservations,
     /// What makes commands look closer; zero on the usual way.
     guards: AtomicU32,
     nexuses: Mutex<Vec<Weak<ItlNexus>>>,
@@ -63,6 +71,10 @@ pub(crate) struct Geometry {
 pub(crate) enum Guard {
     /// The software write protection of the control mode page.
     WriteProtected = 1,
+    /// The medium was taken out.
+    MediumAbsent = 2,
+    /// A SANITIZE is under way.
+    Sanitizing = 4,
 }
 
 impl LogicalUnit {
@@ -84,6 +96,9 @@ impl LogicalUnit {
                 size_bytes: properties.size_bytes,
             });
         }
+        let store = options.reservations.clone();
+        let reservations = Reservations::open(store)
+            .map_err(|what| ScsiError::Reservations { lun: number, what })?;
         let per_physical = (properties.preferred_size_bytes / block_bytes).max(1);
         let geometry = Geometry {
             block_bytes,
@@ -98,6 +113,7 @@ impl LogicalUnit {
             stripes: Stripes::new(),
             modes: Modes::new(),
             identity: properties.identity,
+            reservations,
             guards: AtomicU32::new(0),
             nexuses: Mutex::new(Vec::new()),
             export,
@@ -121,6 +137,16 @@ impl LogicalUnit {
         }
     }
 
+    /// Raises a guard; `false` if it was up.
+    pub(crate) fn begin(&self, guard: Guard) -> bool {
+        self.guards.fetch_or(guard as u32, Ordering::AcqRel) & guard as u32 == 0
+    }
+
+    /// Whether the unit has the command at all.
+    pub(crate) fn offers(&self, operation: Operation) -> bool {
+        self.options.sanitize || !operation.is_sanitize()
+    }
+
     /// How safe an ordinary write must be before it is answered, with and without FUA.
     pub(crate) fn durability(&self, fua: bool) -> Durability {
         if fua || !self.modes.write_cache() {
@@ -134,21 +160,71 @@ impl LogicalUnit {
         let mut nexuses = self.nexuses.lock();
         nexuses.retain(|nexus| nexus.strong_count() > 0);
         nexuses.push(Arc::downgrade(nexus));
+        drop(nexuses);
+        self.reservations
+            .look(|kept| nexus.set_barred(kept.barred(&nexus.name, nexus.nexus_id)));
+    }
+
+    /// Forgets what a nexus held without being registered.
+    pub(crate) fn lose_nexus(&self, id: u64) {
+        self.reservations
+            .clear_reserve(Some(id), |kept| self.access_changed(kept));
+    }
+
+    /// Tells every nexus what it may do from now on.
+    pub(crate) fn access_changed(&self, kept: &Kept) {
+        for nexus in self.connected() {
+            nexus.set_barred(kept.barred(&nexus.name, nexus.nexus_id));
+        }
+    }
+
+    /// Like [`access_changed`](Self::access_changed), with attentions; `aborts` ends the tasks of those who were
+    /// preempted.
+    pub(crate) fn reservations_changed(&self, kept: &Kept, effects: &Effects, aborts: bool) {
+        self.access_changed(kept);
+        for nexus in self.connected() {
+            for attention in effects.attentions_for(&nexus.name) {
+                nexus.attentions.raise(attention);
+            }
+            if aborts && effects.preempted.contains(&nexus.name) {
+                nexus.abort_tasks();
+            }
+        }
+    }
+
+    fn connected(&self) -> Vec<Arc<ItlNexus>> {
+        let nexuses = self.nexuses.lock();
+        nexuses.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Raises `attention` for every nexus but the one called `except`.
     pub(crate) fn raise(&self, attention: Attention, except: Option<u64>) {
-        for nexus in self.nexuses.lock().iter().filter_map(Weak::upgrade) {
+        for nexus in self.connected() {
             if except != Some(nexus.nexus_id) {
                 nexus.attentions.raise(attention);
             }
         }
     }
 
-    /// The effects of a reset on what initiators have set.
+    /// Whether any nexus prevents the medium from being taken out.
+    pub(crate) fn removal_is_prevented(&self) -> bool {
+        self.connected()
+            .iter()
+            .any(|nexus| nexus.prevents.load(Ordering::Acquire))
+    }
+
+    /// The effects of a reset on what initiators have set. The tasks of the one who asks are its transport's to end.
     pub(crate) fn reset(&self, attention: Attention, by: u64) {
         self.modes.reset();
         self.set_guard(Guard::WriteProtected, false);
+        self.reservations
+            .clear_reserve(None, |kept| self.access_changed(kept));
+        for nexus in self.connected() {
+            nexus.prevents.store(false, Ordering::Release);
+            if nexus.nexus_id != by {
+                nexus.abort_tasks();
+            }
+        }
         self.raise(attention, Some(by));
     }
 }
@@ -173,6 +249,8 @@ impl Default for UnitOptions {
             revision: "1".into(),
             logical_block_bytes: 512,
             removable: false,
+            sanitize: false,
+            reservations: None,
         }
     }
 }
@@ -186,6 +264,7 @@ impl std::fmt::Debug for UnitOptions {
             .field("revision", &self.revision)
             .field("logical_block_bytes", &self.logical_block_bytes)
             .field("removable", &self.removable)
+            .field("sanitize", &self.sanitize)
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,15 @@
+//! The device as a transport sees it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test says that something failed by panicking"
+)]
+
+mod block;
+mod hostile;
+mod primary;
+mod provisioning;
+mod reservations;
+mod support;
+mod units;
