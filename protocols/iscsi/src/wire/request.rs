@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::header::{HEADER_LENGTH, Pdu, U24};
 
 /// SCSI Command (11.3).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct ScsiCommand {
     pub opcode: u8,
@@ -32,7 +32,7 @@ impl ScsiCommand {
 }
 
 /// SCSI Data-Out (11.7).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct DataOut {
     pub opcode: u8,
@@ -52,7 +52,7 @@ pub struct DataOut {
 }
 
 /// Task Management Function Request (11.5).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TaskManagementRequest {
     pub opcode: u8,
@@ -72,7 +72,7 @@ pub struct TaskManagementRequest {
 }
 
 /// NOP-Out (11.18).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct NopOut {
     pub opcode: u8,
@@ -89,7 +89,7 @@ pub struct NopOut {
 }
 
 /// Text Request (11.10).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct TextRequest {
     pub opcode: u8,
@@ -111,7 +111,7 @@ impl TextRequest {
 }
 
 /// Login Request (11.12).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct LoginRequest {
     pub opcode: u8,
@@ -157,7 +157,7 @@ impl LoginFlags {
 }
 
 /// Logout Request (11.14).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct LogoutRequest {
     pub opcode: u8,
@@ -176,7 +176,7 @@ pub struct LogoutRequest {
 }
 
 /// SNACK Request (11.16).
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Snack {
     pub opcode: u8,

@@ -1,8 +1,15 @@
-//! The target against hostile peers.
+//! The target against an initiator of our own, real clients, and hostile peers.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     reason = "a test says that something failed by panicking"
 )]
 
+mod data;
 mod hostile;
+mod initiator;
+mod login;
+mod management;
+mod sessions;
+mod support;
