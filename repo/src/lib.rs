@@ -10,6 +10,7 @@ mod account;
 mod adopt;
 mod backup;
 mod catalog;
+mod checksum;
 mod chunk;
 pub mod clock;
 mod collect;

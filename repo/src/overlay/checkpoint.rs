@@ -1,8 +1,7 @@
 //! Up to where the stored pages of a map show the journal.
 
-use crc32c::crc32c;
-
 use super::journal::{Position, Totals};
+use crate::checksum::crc32c;
 
 pub(super) fn encode(position: &Position) -> Vec<u8> {
     let Position {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crc32c::{crc32c, crc32c_append};
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::keys::{HEAD_CODE_BYTES, HeadCode, JournalKeys, Seals};
+use crate::checksum::{crc32c, crc32c_append};
 use crate::disk::DIRECT_ALIGNMENT;
 use crate::keys::{SALT_BYTES, TAG_BYTES};
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crc32c::crc32c;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -10,6 +9,7 @@ use super::format::SEGMENT_HEADER_BYTES;
 use super::keys::OverlayKeys;
 use super::pages::PageStore;
 use crate::catalog::PointName;
+use crate::checksum::crc32c;
 use crate::clock::UnixNanoseconds;
 use crate::disk::Disk;
 use crate::error::RepoError;

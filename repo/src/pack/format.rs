@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::checksum::crc32c;
 use crate::chunk::ChunkId;
 
 /// Where a record lies: which pack, and where in it. Only a hint; the record's own header says what it is.
@@ -160,7 +161,7 @@ const _: () = assert!(size_of::<PackTrailer>() == TRAILER_BYTES);
 impl PackHeader {
     pub(crate) fn encode(mut self) -> Vec<u8> {
         self.checksum = U32::ZERO;
-        self.checksum = U32::new(crc32c::crc32c(self.as_bytes()));
+        self.checksum = U32::new(crc32c(self.as_bytes()));
         let mut page = self.as_bytes().to_vec();
         page.resize(PAGE_BYTES, 0);
         page
@@ -174,7 +175,7 @@ impl PackHeader {
         }
         let mut plain = header.clone();
         plain.checksum = U32::ZERO;
-        if crc32c::crc32c(plain.as_bytes()) != header.checksum.get() {
+        if crc32c(plain.as_bytes()) != header.checksum.get() {
             return Err("the header's checksum is wrong");
         }
         Ok(header)
@@ -184,7 +185,7 @@ impl PackHeader {
 impl PackTrailer {
     pub(crate) fn encode(mut self) -> [u8; TRAILER_BYTES] {
         self.checksum = U32::ZERO;
-        self.checksum = U32::new(crc32c::crc32c(self.as_bytes()));
+        self.checksum = U32::new(crc32c(self.as_bytes()));
         zerocopy::transmute!(self)
     }
 
@@ -193,7 +194,7 @@ impl PackTrailer {
         let trailer = Self::read_from_bytes(bytes).ok()?;
         let mut plain = trailer.clone();
         plain.checksum = U32::ZERO;
-        let sound = crc32c::crc32c(plain.as_bytes()) == trailer.checksum.get();
+        let sound = crc32c(plain.as_bytes()) == trailer.checksum.get();
         (trailer.magic == TRAILER_MAGIC && sound).then_some(trailer)
     }
 }

@@ -8,6 +8,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::format::{RECORD_ALIGNMENT, RECORD_HEAD_BYTES, RECORD_MAGIC, RecordHead, RecordKind};
+use crate::checksum::{crc32c, crc32c_append};
 use crate::chunk::{ChunkId, Codec, Decoder, Encoder, RAW_LENGTH_MAX};
 use crate::error::RepoError;
 use crate::keys::{Cipher, KeyRing, SALT_BYTES, Salt, TAG_BYTES, Tag, random};
@@ -282,7 +283,7 @@ impl RecordHeader {
     fn compute_checksum(&self, payload: &[u8]) -> u32 {
         let mut head = self.head();
         head.checksum = U32::ZERO;
-        crc32c::crc32c_append(crc32c::crc32c(head.as_bytes()), payload)
+        crc32c_append(crc32c(head.as_bytes()), payload)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which parts of the disk the overlay has anything to say about: the inner nodes of its map.
 
-use crc32c::crc32c;
+use crate::checksum::crc32c;
 
 /// Two bits for each of [`FAN_OUT`] parts of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

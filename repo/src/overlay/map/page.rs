@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use crc32c::crc32c;
-
 use super::node::State;
+use crate::checksum::crc32c;
 use crate::keys::TAG_BYTES;
 use crate::overlay::format::{BLOCK_BYTES, BLOCK_SECTORS, Proofs};
 use crate::overlay::keys::Seals;

@@ -7,6 +7,7 @@ use reed_solomon_simd::ReedSolomonDecoder;
 
 use super::format::{Copy, Covered, Layout, ParityOwner, at_page, decode_sums, parity_path};
 use super::make::size;
+use crate::checksum::crc32c;
 use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
 use crate::pack::format::PAGE_BYTES;
 
@@ -104,7 +105,7 @@ impl ParityFile {
 
     /// Whether `bytes` are page `page` of the pack as it was. An unknown sum says no: the group can give the page.
     pub(super) fn is_page(&self, page: u32, bytes: &[u8]) -> bool {
-        self.sum(page) == Some(crc32c::crc32c(bytes))
+        self.sum(page) == Some(crc32c(bytes))
     }
 
     /// Reads the whole file: is all of it sound?
@@ -165,7 +166,7 @@ impl ParityFile {
             let page = row * groups + group;
             let bytes = decoded.restored_original(size(*row)).ok_or(TooMuchLost)?;
             match self.sum(page) {
-                Some(sum) if sum != crc32c::crc32c(bytes) => Err(TooMuchLost),
+                Some(sum) if sum != crc32c(bytes) => Err(TooMuchLost),
                 _ => Ok((page, bytes.to_vec())),
             }
         });
@@ -179,7 +180,7 @@ impl ParityFile {
     fn parity_page(&self, page: u32) -> Option<AlignedBuffer> {
         let sum = self.sum(self.data_pages() + page)?;
         read_page(self.file.as_ref(), self.layout.parity_offset(page))
-            .filter(|bytes| crc32c::crc32c(bytes) == sum)
+            .filter(|bytes| crc32c(bytes) == sum)
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::checksum::crc32c;
 use crate::pack::format::{PACK_BYTES_MAX, PAGE_BYTES, pack_path, parse_pack_name};
 
 /// How much parity a pack gets, in thousandths of its length. None at all is a choice, too.
@@ -186,7 +187,7 @@ impl Layout {
             reserved: [0; 12],
             checksum: U32::ZERO,
         };
-        header.checksum = U32::new(crc32c::crc32c(header.as_bytes()));
+        header.checksum = U32::new(crc32c(header.as_bytes()));
         let mut page = header.as_bytes().to_vec();
         page.resize(PAGE_BYTES, 0);
         page
@@ -201,7 +202,7 @@ impl Layout {
         if header.magic != PARITY_MAGIC {
             return Err("the header has no parity magic");
         }
-        if crc32c::crc32c(plain.as_bytes()) != header.checksum.get() {
+        if crc32c(plain.as_bytes()) != header.checksum.get() {
             return Err("the header's checksum is wrong");
         }
         if header.version.get() != PARITY_VERSION || header.shard_bytes.get() != PAGE_BYTES_U32 {
@@ -242,7 +243,7 @@ pub(super) fn encode_sums(page: u32, sums: &[u32]) -> Vec<u8> {
     let mut bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
     bytes.resize(PAGE_BYTES - 8, 0);
     bytes.extend_from_slice(&page.to_le_bytes());
-    let checksum = crc32c::crc32c(&bytes);
+    let checksum = crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }
@@ -252,7 +253,7 @@ pub(super) fn decode_sums(page: u32, bytes: &[u8]) -> Option<Vec<u32>> {
     let (rest, checksum) = bytes.split_last_chunk::<4>()?;
     let (sums, number) = rest.split_last_chunk::<4>()?;
     let sound = bytes.len() == PAGE_BYTES
-        && u32::from_le_bytes(*checksum) == crc32c::crc32c(rest)
+        && u32::from_le_bytes(*checksum) == crc32c(rest)
         && u32::from_le_bytes(*number) == page;
     let words = sums.chunks_exact(4).filter_map(|word| word.try_into().ok());
     sound.then(|| words.map(u32::from_le_bytes).collect())

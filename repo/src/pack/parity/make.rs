@@ -5,6 +5,7 @@ use reed_solomon_simd::ReedSolomonEncoder;
 use super::format::{
     Covered, Layout, ParityOwner, ParityShare, SUMS_PER_PAGE, at_page, encode_sums,
 };
+use crate::checksum::crc32c;
 use crate::disk::{AlignedBuffer, DiskFile};
 use crate::error::RepoError;
 use crate::pack::format::{PAGE_BYTES, pack_path};
@@ -95,7 +96,7 @@ impl Work {
         }
         let sums = self.data_sums.iter_mut().skip(size(page));
         for (bytes, sum) in target.chunks_exact(PAGE_BYTES).zip(sums) {
-            *sum = crc32c::crc32c(bytes);
+            *sum = crc32c(bytes);
         }
         Ok(target.len() as u64)
     }
@@ -118,7 +119,7 @@ impl Work {
     }
 
     fn finish(self) -> Vec<u8> {
-        let parity_sums = self.parity.chunks_exact(PAGE_BYTES).map(crc32c::crc32c);
+        let parity_sums = self.parity.chunks_exact(PAGE_BYTES).map(crc32c);
         let sums: Vec<u32> = self.data_sums.iter().copied().chain(parity_sums).collect();
         let sum_pages: Vec<u8> = sums
             .chunks(size(SUMS_PER_PAGE))
