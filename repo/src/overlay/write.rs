@@ -130,40 +130,38 @@ impl Overlay {
         }
     }
 
-    /// Queues a call and sees it done: by whoever has the tail, or with all that are queued when this thread has it.
+    /// Queues a call and sees it done: by whoever leads, or with all that are queued when this thread does.
     fn append(&self, drafts: Vec<Draft>) -> Result<(), RepoError> {
-        let call = self.queue.push(drafts);
+        let lead = match self.queue.enter(drafts) {
+            Ok(outcome) => return outcome,
+            Err(lead) => lead,
+        };
         let mut tail = self.journal.lock();
-        loop {
-            if let Some(outcome) = call.outcome() {
-                return outcome;
-            }
-            if let Err(error) = self.journal.check_open() {
-                self.queue.withdraw(&call);
-                return Err(error);
-            }
-            self.put_calls(&mut tail, &self.queue.take(BATCH_BYTES));
+        let calls = lead.take(BATCH_BYTES);
+        let mut outcomes = self.put_calls(&mut tail, &calls).into_iter();
+        drop(tail);
+        let own = outcomes.next().unwrap_or(Ok(()));
+        for (call, outcome) in calls.into_iter().skip(1).zip(outcomes) {
+            call.finish(outcome);
         }
+        own
     }
 
-    fn put_calls(&self, tail: &mut Tail, calls: &[Arc<Call>]) {
+    /// Appends calls together if that can be. Gives the outcome of each.
+    fn put_calls(&self, tail: &mut Tail, calls: &[Arc<Call>]) -> Vec<Result<(), RepoError>> {
         let put = |tail: &mut Tail, calls: &[Arc<Call>]| {
+            self.journal.check_open()?;
             let drafts: Vec<&Draft> = calls.iter().flat_map(|call| &call.drafts).collect();
             self.put(tail, &drafts)
         };
         match (put(tail, calls), calls) {
-            (Ok(()), calls) => {
-                for call in calls {
-                    call.finish(Ok(()));
-                }
-            }
-            (Err(error), [only]) => only.finish(Err(error)),
+            (Ok(()), calls) => calls.iter().map(|_| Ok(())).collect(),
+            (Err(error), [_]) => vec![Err(error)],
             (Err(error), calls) => {
                 // None of them is answered. What is too much together may still go one by one.
                 tracing::debug!(%error, calls = calls.len(), "calls that could not be appended together are tried one by one");
-                for call in calls {
-                    call.finish(put(tail, std::slice::from_ref(call)));
-                }
+                let each = calls.iter().map(std::slice::from_ref);
+                each.map(|call| put(tail, call)).collect()
             }
         }
     }
