@@ -5,12 +5,15 @@ use std::thread;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
+use crate::PayloadBuffers;
+
 /// A bounded set of threads for calls that may wait for a disk.
 ///
 /// Servers submit from async tasks; a job sends its own answer back. Dropping the pool lets queued jobs finish.
 pub struct BlockingPool {
     queue: Sender<Job>,
     threads: usize,
+    payloads: PayloadBuffers,
 }
 
 /// The queue of the pool has no room: the server stops reading from its peer until some job has ended.
@@ -38,6 +41,7 @@ impl BlockingPool {
         Ok(Self {
             queue,
             threads: threads.max(1),
+            payloads: PayloadBuffers::new(KEPT_BYTES_MAX),
         })
     }
 
@@ -72,6 +76,11 @@ impl BlockingPool {
         result.await.expect("a job on the pool does not panic")
     }
 
+    /// Memory for long payloads that jobs will write.
+    pub fn payloads(&self) -> &PayloadBuffers {
+        &self.payloads
+    }
+
     /// How many threads work.
     pub fn threads(&self) -> usize {
         self.threads
@@ -89,6 +98,9 @@ impl fmt::Debug for BlockingPool {
 }
 
 type Job = Box<dyn FnOnce() + Send + 'static>;
+
+/// Free memory for payloads that is kept, for all servers together.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

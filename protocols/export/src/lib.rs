@@ -18,6 +18,7 @@ mod file;
 mod memory_disk;
 mod memory_tree;
 mod output;
+mod payload;
 mod segments;
 
 pub use block::{BlockExport, BlockProperties, BlockState, Durability, Extent, ZeroMode};
@@ -30,4 +31,5 @@ pub use file::{
 pub use memory_disk::MemoryDisk;
 pub use memory_tree::MemoryTree;
 pub use output::Output;
+pub use payload::PayloadBuffers;
 pub use segments::Segments;

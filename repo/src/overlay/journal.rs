@@ -18,7 +18,7 @@ use super::format::{
     HeadProof, PADDING_BYTES_MAX, Proofs, Record, RecordKind, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use super::segments::Segments;
-use super::staging::Staging;
+use super::staging::{Staging, is_in_pages};
 use crate::clock::Clock;
 use crate::disk::{Caching, DIRECT_ALIGNMENT, DiskFile};
 use crate::error::RepoError;
@@ -134,12 +134,12 @@ impl Draft {
         }
     }
 
-    /// What it takes from `position` to where a long append can start, if it is not there.
-    fn padding(position: u64, is_sealed: bool) -> Option<Self> {
+    /// What it takes from `position` so that `ahead_bytes` behind it end with a page, if they do not.
+    fn padding(position: u64, ahead_bytes: u64, is_sealed: bool) -> Option<Self> {
         let page = DIRECT_ALIGNMENT as u64;
         let head = super::format::head_bytes(0, is_sealed) as u64;
-        let room = position.next_multiple_of(page) - position;
-        let body = match room {
+        let end = position + ahead_bytes;
+        let body = match end.next_multiple_of(page) - end {
             0 => return None,
             // A page more if there is no room for a head.
             room => room.checked_sub(head).unwrap_or(room + page - head),
@@ -150,6 +150,17 @@ impl Draft {
             payload: vec![zeroes.slice(..usize::try_from(body).unwrap_or(0))],
             ..Self::bare(RecordKind::Padding, is_sealed)
         })
+    }
+
+    /// Whether the disk could take the payload from where it is, and that is worth a page of padding.
+    fn is_in_pages(&self) -> bool {
+        self.kind == RecordKind::Write
+            && self.length >= IN_PLACE_BYTES_MIN
+            && self.payload.iter().all(|piece| is_in_pages(piece))
+    }
+
+    fn head_bytes(&self) -> u64 {
+        self.total_bytes() - self.length
     }
 
     fn record(&self, position: &Position, time: u64, durable: u64) -> Record {
@@ -247,22 +258,52 @@ impl Journal {
         self.check_poison()?;
         let total: u64 = drafts.iter().map(|draft| draft.total_bytes()).sum();
         let is_long = total >= self.direct_bytes_min;
-        let paddings = if is_long { 4 * DIRECT_ALIGNMENT } else { 0 };
-        let full = tail.position.end + total + paddings as u64 > self.segment_bytes
+        // Each padding takes less than two pages.
+        let paddings = if is_long { 2 * (drafts.len() + 2) } else { 0 };
+        let room = total + (paddings * DIRECT_ALIGNMENT) as u64;
+        let full = tail.position.end + room > self.segment_bytes
             && tail.position.end > SEGMENT_HEADER_BYTES as u64;
         if tail.file.is_none() || full {
             self.start_segment(tail)?;
         }
-        if !is_long {
-            return self.put(tail, drafts, Caching::Cached);
+        if is_long {
+            self.put_in_pages(tail, drafts)
+        } else {
+            self.put(tail, drafts, Caching::Cached)
         }
-        // Padding before and behind, so that a long append has its pages for itself.
-        if let Some(padding) = Draft::padding(tail.position.end, self.is_sealed()) {
+    }
+
+    /// Appends past the page cache. Padding before and behind gives the append its pages for itself; padding within it
+    /// lets payloads that lie in pages of memory lie in pages of the file.
+    fn put_in_pages(&self, tail: &mut Tail, drafts: &[&Draft]) -> Result<Vec<Placed>, RepoError> {
+        let is_sealed = self.is_sealed();
+        if let Some(padding) = Draft::padding(tail.position.end, 0, is_sealed) {
             self.put(tail, &[&padding], Caching::Cached)?;
         }
-        let padding = Draft::padding(tail.position.end + total, self.is_sealed());
-        let padded: Vec<&Draft> = drafts.iter().copied().chain(&padding).collect();
-        self.put(tail, &padded, Caching::Direct)
+        let mut end = tail.position.end;
+        let mut paddings = Vec::with_capacity(drafts.len() + 1);
+        for draft in drafts {
+            let padding = draft
+                .is_in_pages()
+                .then(|| Draft::padding(end, draft.head_bytes(), is_sealed))
+                .flatten();
+            end += draft.total_bytes() + padding.as_ref().map_or(0, Draft::total_bytes);
+            paddings.push(padding);
+        }
+        let last = Draft::padding(end, 0, is_sealed);
+        let mut padded = Vec::with_capacity(drafts.len() * 2 + 1);
+        for (padding, draft) in paddings.iter().zip(drafts) {
+            padded.extend(padding);
+            padded.push(draft);
+        }
+        padded.extend(&last);
+        let placed = self.put(tail, &padded, Caching::Direct)?;
+        let is_asked = |draft: &Draft| draft.kind != RecordKind::Padding;
+        let asked = padded
+            .iter()
+            .zip(placed)
+            .filter(|(draft, _)| is_asked(draft));
+        Ok(asked.map(|(_, placed)| placed).collect())
     }
 
     fn put(
@@ -536,3 +577,6 @@ impl RecordKind {
         }
     }
 }
+
+/// The shortest payload that is written from where it is rather than copied.
+const IN_PLACE_BYTES_MIN: u64 = 32 << 10;

@@ -42,8 +42,6 @@ pub struct Transmission {
     pool: Arc<BlockingPool>,
     input: BytesMut,
     phase: Phase,
-    /// A payload buffer that is free again.
-    spare: BytesMut,
     output: Output,
     finished: UnboundedReceiver<Finished>,
     finish: UnboundedSender<Finished>,
@@ -78,7 +76,6 @@ impl Transmission {
             phase: Phase::Header {
                 expect_payload: false,
             },
-            spare: BytesMut::new(),
             output: Output::default(),
             finished,
             finish,
@@ -276,9 +273,7 @@ impl Transmission {
             return Ok(false);
         } else {
             self.input.advance(header_length);
-            let mut buffer = mem::take(&mut self.spare);
-            buffer.clear();
-            buffer.reserve(payload);
+            let mut buffer = self.pool.payloads().take(payload);
             buffer.put(self.input.split());
             self.phase = Phase::Payload {
                 request,
@@ -424,14 +419,10 @@ impl Transmission {
         self.encoder.error(request, status, &mut self.output);
     }
 
-    /// Keeps the buffer of a long payload for the next one, if the export did not keep it.
-    fn reclaim(&mut self, payload: Bytes) {
-        if payload.len() >= DIRECT_MIN
-            && payload.len() <= SPARE_MAX
-            && let Ok(buffer) = payload.try_into_mut()
-            && buffer.capacity() > self.spare.capacity()
-        {
-            self.spare = buffer;
+    /// Gives the buffer of a long payload back.
+    fn reclaim(&self, payload: Bytes) {
+        if payload.len() >= DIRECT_MIN {
+            self.pool.payloads().give_back(payload);
         }
     }
 }
@@ -488,7 +479,5 @@ const INPUT_BYTES: usize = 256 * 1024;
 const INPUT_MIN: usize = 16 * 1024;
 /// Payloads from here on get a buffer of their own.
 const DIRECT_MIN: usize = 48 * 1024;
-/// Largest payload buffer that a connection keeps.
-const SPARE_MAX: usize = 2 * 1024 * 1024;
 /// Longest payload of a refused request that is read and dropped; compact requests cannot have a longer one.
 const SKIP_MAX: u64 = u32::MAX as u64;
