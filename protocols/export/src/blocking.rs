@@ -1,9 +1,11 @@
 //! The one crossing from sockets to disks.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use parking_lot::{Condvar, Mutex};
 
 use crate::PayloadBuffers;
 
@@ -11,7 +13,7 @@ use crate::PayloadBuffers;
 ///
 /// Servers submit from async tasks; a job sends its own answer back. Dropping the pool lets queued jobs finish.
 pub struct BlockingPool {
-    queue: Sender<Job>,
+    queue: Arc<Queue>,
     threads: usize,
     payloads: PayloadBuffers,
 }
@@ -21,28 +23,49 @@ pub struct BlockingPool {
 #[error("the pool's queue is full")]
 pub struct PoolFull;
 
+/// Jobs that no thread has taken.
+struct Queue {
+    waiting: Mutex<Waiting>,
+    depth: usize,
+    /// Told of a job, or of the end. A thread sleeps here at once: one that looked again and again first would cost
+    /// more than the wake-up that it saves.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    is_over: bool,
+}
+
 impl BlockingPool {
     /// Starts `threads` threads that share a queue of `queue_depth` jobs.
     ///
     /// # Errors
     /// If the system refuses a thread.
     pub fn start(threads: usize, queue_depth: usize) -> std::io::Result<Self> {
-        let (queue, jobs) = bounded::<Job>(queue_depth.max(1));
-        for number in 0..threads.max(1) {
-            let jobs = jobs.clone();
+        let queue = Arc::new(Queue {
+            waiting: Mutex::default(),
+            depth: queue_depth.max(1),
+            changed: Condvar::new(),
+        });
+        // Made before the threads, so that those that run are told to end if one cannot be started.
+        let pool = Self {
+            queue: Arc::clone(&queue),
+            threads: threads.max(1),
+            payloads: PayloadBuffers::new(KEPT_BYTES_MAX),
+        };
+        for number in 0..pool.threads {
+            let queue = Arc::clone(&queue);
             thread::Builder::new()
                 .name(format!("disk-{number}"))
                 .spawn(move || {
-                    for job in jobs {
+                    while let Some(job) = queue.take() {
                         job();
                     }
                 })?;
         }
-        Ok(Self {
-            queue,
-            threads: threads.max(1),
-            payloads: PayloadBuffers::new(KEPT_BYTES_MAX),
-        })
+        Ok(pool)
     }
 
     /// Queues `job`, or says at once that there is no room (the job is dropped then).
@@ -50,10 +73,7 @@ impl BlockingPool {
     /// # Errors
     /// [`PoolFull`] if the queue is full.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), PoolFull> {
-        match self.queue.try_send(Box::new(job)) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(PoolFull),
-        }
+        self.queue.put(Box::new(job)).map_err(|_| PoolFull)
     }
 
     /// Runs `work` on the pool and gives back its result, waiting for room in the queue if need be.
@@ -67,9 +87,9 @@ impl BlockingPool {
             drop(answer.send(work()));
         });
         loop {
-            match self.queue.try_send(job) {
+            match self.queue.put(job) {
                 Ok(()) => break,
-                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => job = back,
+                Err(back) => job = back,
             }
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
@@ -87,12 +107,45 @@ impl BlockingPool {
     }
 }
 
+impl Queue {
+    /// Gives the job back if there is no room.
+    fn put(&self, job: Job) -> Result<(), Job> {
+        let mut waiting = self.waiting.lock();
+        if waiting.jobs.len() >= self.depth {
+            return Err(job);
+        }
+        waiting.jobs.push_back(job);
+        drop(waiting);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The next job, or none if there will be no more.
+    fn take(&self) -> Option<Job> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            match waiting.jobs.pop_front() {
+                Some(job) => return Some(job),
+                None if waiting.is_over => return None,
+                None => self.changed.wait(&mut waiting),
+            }
+        }
+    }
+}
+
+impl Drop for BlockingPool {
+    fn drop(&mut self) {
+        self.queue.waiting.lock().is_over = true;
+        self.queue.changed.notify_all();
+    }
+}
+
 impl fmt::Debug for BlockingPool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("BlockingPool")
             .field("threads", &self.threads)
-            .field("queued", &self.queue.len())
+            .field("queued", &self.queue.waiting.lock().jobs.len())
             .finish()
     }
 }
@@ -104,13 +157,29 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{channel, sync_channel};
+
     use super::*;
+
+    #[test]
+    fn queued_jobs_are_done_after_the_pool_is_dropped() {
+        let pool = BlockingPool::start(2, 8).unwrap();
+        let (done, results) = channel();
+        for number in 0..8 {
+            let done = done.clone();
+            pool.submit(move || done.send(number).unwrap()).unwrap();
+        }
+        drop((pool, done));
+        let mut results: Vec<i32> = results.iter().collect();
+        results.sort_unstable();
+        assert_eq!(results, (0..8).collect::<Vec<_>>());
+    }
 
     #[tokio::test]
     async fn a_full_queue_says_so_and_run_waits() {
         let pool = BlockingPool::start(1, 1).unwrap();
-        let (release, held) = bounded::<()>(0);
-        let (started, start) = bounded::<()>(1);
+        let (release, held) = sync_channel::<()>(0);
+        let (started, start) = sync_channel::<()>(1);
         pool.submit(move || {
             started.send(()).unwrap();
             held.recv().unwrap();

@@ -294,7 +294,7 @@ fn room_in_chunk(offset: u64) -> usize {
 const QUICK_BYTES_MAX: u64 = 32 << 10;
 
 /// Bytes of calls that are appended at once.
-const BATCH_BYTES: u64 = 2 << 20;
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// The longest write whose bytes are kept for reads.
 const REMEMBERED_BYTES_MAX: u64 = 16 << 10;

@@ -248,6 +248,7 @@ fn fio_verifies_what_it_writes() {
             "--verify=crc32c",
             "--verify_fatal=1",
             "--do_verify=1",
+            "--verify_state_save=0",
             "--output-format=terse",
         ];
         if !supports_nbd() {
