@@ -31,5 +31,5 @@ pub use file::{
 pub use memory_disk::MemoryDisk;
 pub use memory_tree::MemoryTree;
 pub use output::Output;
-pub use payload::PayloadBuffers;
+pub use payload::{PayloadBuffer, PayloadBuffers};
 pub use segments::Segments;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BufMut;
 use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -14,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::server::Shared;
 use crate::service::{Completion, Deferred};
-use crate::session::Session;
+use crate::session::{Inlet, Session};
 
 /// Since when a peer has stood still, in ticks of the server's watch; 0 while it does not.
 #[derive(Debug)]
@@ -115,7 +114,7 @@ impl Carrier {
 
     /// Waits for the socket or for answers, and takes what has come. False at the end of the peer's bytes.
     async fn wait(&mut self) -> io::Result<bool> {
-        let reads = self.session.wants_input();
+        let reads = self.session.wants_bytes();
         let interest = match (reads, self.session.output().is_empty()) {
             (true, true) => Some(Interest::READABLE),
             (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
@@ -123,16 +122,9 @@ impl Carrier {
             (false, true) => None,
         };
         if !self.session.expects_answers() {
-            let ready = self.stream.ready(interest.unwrap_or(Interest::READABLE));
-            if self.session.holds_large_buffer() {
-                let Ok(ready) = tokio::time::timeout(IDLE, ready).await else {
-                    self.session.shrink();
-                    return Ok(true);
-                };
-                ready?;
-            } else {
-                ready.await?;
-            }
+            self.stream
+                .ready(interest.unwrap_or(Interest::READABLE))
+                .await?;
             return if reads { self.read() } else { Ok(true) };
         }
         let has_backlog = !self.backlog.is_empty();
@@ -156,8 +148,14 @@ impl Carrier {
     }
 
     fn read(&mut self) -> io::Result<bool> {
-        let (input, limit) = self.session.input();
-        match self.stream.try_read_buf(&mut input.limit(limit)) {
+        let read = match self.session.inlet() {
+            Inlet::Stream(mut input) => self.stream.try_read_buf(&mut input),
+            Inlet::Record(record) => self
+                .stream
+                .try_read(record.unfilled())
+                .inspect(|count| record.advance(*count)),
+        };
+        match read {
             Ok(0) => Ok(false),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
@@ -211,6 +209,4 @@ impl Carrier {
 }
 
 const SLICES: usize = 64;
-/// After so long without a request, a buffer for large ones is given back.
-const IDLE: Duration = Duration::from_secs(2);
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use export::{Caller, CreateMode, Durability, FileExport, MemoryTree, SetAttributes};
+use export::{
+    Caller, CreateMode, Durability, FileExport, MemoryTree, PayloadBuffers, SetAttributes,
+};
 
 use crate::duplicates::DuplicateLimits;
 use crate::exports::{Export, ExportOptions, Squash, StaticDirectory};
@@ -124,10 +126,13 @@ fn feed(service: &Arc<Service>, bytes: &[u8]) {
         window,
         Arc::clone(&budget),
         answers.clone(),
+        PayloadBuffers::new(0),
     );
-    for part in bytes.chunks(PART) {
-        let (input, _) = session.input();
-        input.extend_from_slice(part);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let part = rest.get(..PART).unwrap_or(rest);
+        let taken = session.inlet().put(part);
+        rest = rest.get(taken..).unwrap_or_default();
         loop {
             if session.advance().is_err() {
                 return;

@@ -301,7 +301,14 @@ impl Shared {
         let progress = Arc::new(Progress::new(self.tick()));
         let (answers, completions) = tokio::sync::mpsc::unbounded_channel();
         let (service, budget) = (Arc::clone(&self.service), Arc::clone(&self.budget));
-        let session = Session::new(service, peer, self.limits.window, budget, answers);
+        let session = Session::new(
+            service,
+            peer,
+            self.limits.window,
+            budget,
+            answers,
+            self.pool.payloads().clone(),
+        );
         let place = Place {
             shared: Arc::clone(self),
             number,

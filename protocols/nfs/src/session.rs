@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Buf, Bytes, BytesMut};
-use export::Segments;
+use bytes::buf::Limit;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use export::{PayloadBuffer, PayloadBuffers, Segments};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::service::{Completion, Deferred, Outcome, Service};
@@ -48,12 +49,15 @@ pub(crate) struct Session {
     window: Window,
     budget: Arc<Budget>,
     answers: UnboundedSender<Completion>,
+    payloads: PayloadBuffers,
     input: BytesMut,
+    /// A large record that has begun.
+    large: Option<PayloadBuffer>,
+    /// Whether the last record was a large one.
+    expects_large: bool,
     /// Fragments of a record whose last one has not come.
     fragments: BytesMut,
     fragment_count: usize,
-    /// Capacity that the input buffer is kept at; grows when the peer sends large records.
-    input_bytes: usize,
     output: Output,
     deferred: VecDeque<Deferred>,
     in_flight: usize,
@@ -73,6 +77,7 @@ impl Session {
         window: Window,
         budget: Arc<Budget>,
         answers: UnboundedSender<Completion>,
+        payloads: PayloadBuffers,
     ) -> Self {
         Self {
             service,
@@ -80,10 +85,12 @@ impl Session {
             window,
             budget,
             answers,
+            payloads,
             input: BytesMut::new(),
+            large: None,
+            expects_large: false,
             fragments: BytesMut::new(),
             fragment_count: 0,
-            input_bytes: INPUT_BYTES,
             output: Output::default(),
             deferred: VecDeque::new(),
             in_flight: 0,
@@ -94,46 +101,20 @@ impl Session {
         }
     }
 
-    /// The buffer to read into, and how many bytes at most: to the end of a large record, so that the next one starts
-    /// at the start of the buffer and is not moved.
-    pub(crate) fn input(&mut self) -> (&mut BytesMut, usize) {
-        let missing = match self.input.first_chunk() {
-            // A length beyond the bound was refused when its mark came.
-            Some(mark) => (4 + split_mark(*mark).0.min(self.service.record_max()))
-                .saturating_sub(self.input.len()),
-            None => 0,
-        };
-        let limit = if missing > INPUT_BYTES {
-            missing
+    /// Where the next bytes of the peer belong.
+    pub(crate) fn inlet(&mut self) -> Inlet<'_> {
+        if let Some(large) = &mut self.large {
+            return Inlet::Record(large);
+        }
+        // After a large record the next is likely to be large too: read its start alone, so that the rest need not be
+        // moved.
+        let limit = if self.expects_large && self.input.len() < START_BYTES {
+            START_BYTES - self.input.len()
         } else {
             INPUT_BYTES
         };
-        if missing > INPUT_BYTES {
-            self.input_bytes = missing.max(self.input_bytes) + INPUT_BYTES;
-            self.input_bytes = self
-                .input_bytes
-                .min(self.service.record_max() + INPUT_BYTES);
-        }
-        let wanted = if self.input.is_empty() {
-            self.input_bytes
-        } else {
-            limit
-        };
-        self.input.reserve(wanted);
-        (&mut self.input, limit)
-    }
-
-    /// Whether a buffer for large records is held and nothing is in it.
-    pub(crate) fn holds_large_buffer(&self) -> bool {
-        self.input.is_empty() && self.input_bytes > INPUT_BYTES
-    }
-
-    /// Gives the input buffer back if nothing is in it.
-    pub(crate) fn shrink(&mut self) {
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-            self.input_bytes = INPUT_BYTES;
-        }
+        self.input.reserve(limit);
+        Inlet::Stream((&mut self.input).limit(limit))
     }
 
     /// Answers the records that have arrived, as far as the window allows.
@@ -200,6 +181,15 @@ impl Session {
             && (under_way == 0 || (under_way < self.window.bytes && self.budget.has_room()))
     }
 
+    /// Whether the peer should be read from now.
+    pub(crate) fn wants_bytes(&self) -> bool {
+        let has_large = self
+            .large
+            .as_ref()
+            .is_some_and(|large| large.missing() == 0);
+        self.wants_input() && !has_large
+    }
+
     /// Whether answers will come through the channel.
     pub(crate) fn expects_answers(&self) -> bool {
         self.in_flight > 0 || self.waiting > 0
@@ -207,7 +197,7 @@ impl Session {
 
     /// Whether the peer owes us something: the rest of a record, or its first one.
     pub(crate) fn is_owed(&self) -> bool {
-        let has_part = !self.input.is_empty() || !self.fragments.is_empty();
+        let has_part = self.large.is_some() || !self.input.is_empty() || !self.fragments.is_empty();
         // What the window keeps waiting is not the peer's fault.
         (has_part || self.records == 0) && self.wants_input()
     }
@@ -219,11 +209,19 @@ impl Session {
 
     /// Whether a whole record waits in the input.
     pub(crate) fn has_record(&self) -> bool {
+        if let Some(large) = &self.large {
+            return large.missing() == 0;
+        }
         let mark = self.input.first_chunk();
         mark.is_some_and(|mark| self.input.len() - 4 >= split_mark(*mark).0)
     }
 
     fn next_record(&mut self) -> Result<Option<Bytes>, Broken> {
+        match self.large.take_if(|large| large.missing() == 0) {
+            Some(whole) => return Ok(Some(whole.freeze())),
+            None if self.large.is_some() => return Ok(None),
+            None => {}
+        }
         loop {
             let Some(mark) = self.input.first_chunk() else {
                 return Ok(None);
@@ -235,12 +233,17 @@ impl Session {
                 self.service.metrics.malformed.add(1);
                 return Err(Broken);
             }
+            let is_whole = last && self.fragment_count == 0;
             if self.input.len() - 4 < length {
+                if is_whole && length >= LARGE_BYTES {
+                    self.begin_large(length);
+                }
                 return Ok(None);
             }
+            self.expects_large = false;
             self.input.advance(4);
             let fragment = self.input.split_to(length);
-            if last && self.fragment_count == 0 {
+            if is_whole {
                 return Ok(Some(fragment.freeze()));
             }
             self.fragments.extend_from_slice(&fragment);
@@ -250,6 +253,16 @@ impl Session {
                 return Ok(Some(std::mem::take(&mut self.fragments).freeze()));
             }
         }
+    }
+
+    /// Goes on with a record in a buffer of its own. What it carries is the last thing in it, so that ends with a page.
+    fn begin_large(&mut self, length: usize) {
+        let mut large = self.payloads.take_ending_with_page(length);
+        self.input.advance(4);
+        large.put(&self.input);
+        self.input.clear();
+        self.large = Some(large);
+        self.expects_large = true;
     }
 
     fn charge(&mut self) {
@@ -287,6 +300,29 @@ impl Budget {
             self.used.fetch_add(to - from, Ordering::Relaxed);
         } else if to < from {
             self.used.fetch_sub(from - to, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where bytes of a peer belong.
+#[derive(Debug)]
+pub(crate) enum Inlet<'a> {
+    /// At most so many, of whatever comes.
+    Stream(Limit<&'a mut BytesMut>),
+    /// The rest of one record.
+    Record(&'a mut PayloadBuffer),
+}
+
+impl Inlet<'_> {
+    /// Takes from the front of `bytes` as many as are wanted, and says how many.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Record(record) => record.put(bytes),
+            Self::Stream(input) => {
+                let count = input.remaining_mut().min(bytes.len());
+                input.put_slice(bytes.get(..count).unwrap_or_default());
+                count
+            }
         }
     }
 }
@@ -368,6 +404,10 @@ impl Output {
 
 /// Enough for a batch of small requests.
 const INPUT_BYTES: usize = 64 * 1024;
+/// Records from here on get a buffer of their own.
+const LARGE_BYTES: usize = 48 * 1024;
+/// What is read of the record after a large one: enough for its mark, and for most small records.
+const START_BYTES: usize = 192;
 /// Enough answers for one vectored write.
 const FLUSH_BYTES: usize = 512 * 1024;
 /// Up to here an answer is copied behind the one before it instead of being a piece of its own.
@@ -376,8 +416,6 @@ const FRAGMENTS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use bytes::BufMut;
-
     use super::*;
     use crate::fuzz::small_service;
     use crate::wire::rpc::{AUTH_NONE, Call, LAST_FRAGMENT};
@@ -398,6 +436,7 @@ mod tests {
                 window,
                 Arc::new(Budget::new(1 << 20)),
                 answers,
+                PayloadBuffers::new(0),
             ),
             handles,
         )
@@ -434,32 +473,49 @@ mod tests {
         })
     }
 
-    #[test]
-    fn a_large_record_is_read_to_its_end_and_its_buffer_given_back() {
-        let (mut session, [_, file]) = session();
-        let record = write(&file, 1 << 20);
-        let mut rest = &record[..];
-        while !rest.is_empty() {
-            let (input, limit) = session.input();
-            assert!(input.capacity() - input.len() >= limit.min(rest.len()));
-            let (now, later) = rest.split_at(limit.min(rest.len()));
-            input.put_slice(now);
+    fn feed(session: &mut Session, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = session.inlet().put(bytes);
+            bytes = &bytes[taken..];
             session.advance().unwrap();
-            rest = later;
         }
+    }
+
+    #[test]
+    fn large_records_are_read_to_their_end_in_buffers_that_come_back() {
+        let (mut session, [_, file]) = session();
+        let (large, small) = (write(&file, 1 << 20), write(&file, 512));
+        for (record, written) in [
+            (&large, 1 << 20),
+            (&large, 2 << 20),
+            (&small, (2 << 20) + 512),
+            (&large, (3 << 20) + 512),
+        ] {
+            feed(&mut session, record);
+            assert!(!session.has_record() && !session.is_owed());
+            assert_eq!(session.service.metrics.written_bytes.value(), written);
+        }
+        // All at once, as far as each inlet goes.
+        feed(&mut session, &[&large[..], &small, &small, &large].concat());
         let written = session.service.metrics.written_bytes.value();
-        assert_eq!(written, 1 << 20, "the write is done at once");
-        assert!(session.holds_large_buffer());
-        session.shrink();
-        assert!(!session.holds_large_buffer());
-        assert_eq!(session.input().0.capacity(), INPUT_BYTES);
+        assert_eq!(written, (5 << 20) + 3 * 512);
+    }
+
+    #[test]
+    fn a_large_record_that_does_not_end_is_owed() {
+        let (mut session, [_, file]) = session();
+        let large = write(&file, 1 << 20);
+        feed(&mut session, &large[..large.len() - 1]);
+        assert!(session.is_owed() && !session.has_record());
+        assert_eq!(session.service.metrics.written_bytes.value(), 0);
+        feed(&mut session, &large[large.len() - 1..]);
+        assert_eq!(session.service.metrics.written_bytes.value(), 1 << 20);
     }
 
     #[test]
     fn answers_that_are_not_taken_close_the_window() {
         let (mut session, [_, file]) = session();
-        session.input().0.put_slice(&write(&file, 60_000));
-        session.advance().unwrap();
+        feed(&mut session, &write(&file, 60_000));
         let read = record(6, |out| {
             out.opaque(&file);
             out.u64(0);
@@ -467,7 +523,7 @@ mod tests {
         });
         let mut asked = 0;
         while session.wants_input() {
-            session.input().0.put_slice(&read);
+            assert_eq!(session.inlet().put(&read), read.len());
             // As if the socket took nothing: the part of the output that would go in one write is no reason to stop.
             let before = session.output().bytes();
             session.advance().unwrap();

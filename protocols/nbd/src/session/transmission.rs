@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context as Waker, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use export::{BlockExport, BlockProperties, BlockingPool, ExportError, Output};
-use tokio::io::AsyncRead;
+use export::{BlockExport, BlockProperties, BlockingPool, ExportError, Output, PayloadBuffer};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::io::poll_read_buf;
 
@@ -126,12 +126,13 @@ impl Transmission {
         waker: &mut Waker<'_>,
     ) -> Poll<std::io::Result<usize>> {
         match &mut self.phase {
-            Phase::Payload {
-                buffer, missing, ..
-            } => poll_read_buf(peer, waker, &mut buffer.limit(*missing)).map_ok(|count| {
-                *missing -= count;
-                count
-            }),
+            Phase::Payload { buffer, .. } => {
+                let mut target = ReadBuf::new(buffer.unfilled());
+                let read = peer.poll_read(waker, &mut target);
+                let count = target.filled().len();
+                buffer.advance(count);
+                read.map_ok(|()| count)
+            }
             // After a long payload the next is likely to be long too: read its header alone, so that the payload
             // need not be moved.
             Phase::Header {
@@ -177,15 +178,12 @@ impl Transmission {
     fn step(&mut self) -> Result<bool, SessionError> {
         match &mut self.phase {
             Phase::Header { .. } => self.next_request(),
-            Phase::Payload { missing, .. } if *missing > 0 => Ok(false),
+            Phase::Payload { buffer, .. } if buffer.missing() > 0 => Ok(false),
             Phase::Payload { .. } => {
                 let header = Phase::Header {
                     expect_payload: true,
                 };
-                if let Phase::Payload {
-                    request, buffer, ..
-                } = mem::replace(&mut self.phase, header)
-                {
+                if let Phase::Payload { request, buffer } = mem::replace(&mut self.phase, header) {
                     self.execute(Task {
                         request,
                         payload: buffer.freeze(),
@@ -274,12 +272,9 @@ impl Transmission {
         } else {
             self.input.advance(header_length);
             let mut buffer = self.pool.payloads().take(payload);
-            buffer.put(self.input.split());
-            self.phase = Phase::Payload {
-                request,
-                missing: payload - buffer.len(),
-                buffer,
-            };
+            buffer.put(&self.input);
+            self.input.clear();
+            self.phase = Phase::Payload { request, buffer };
         }
         Ok(true)
     }
@@ -400,7 +395,6 @@ impl Transmission {
             Ok(Answer::Done) => {
                 if request.command == Command::Write {
                     self.metrics.written_bytes.inc_by(request.length);
-                    self.reclaim(task.payload);
                 }
                 self.encoder.done(&request, &mut self.output);
             }
@@ -417,13 +411,6 @@ impl Transmission {
     fn refuse(&mut self, request: &Request, status: Status) {
         self.metrics.errors.inc();
         self.encoder.error(request, status, &mut self.output);
-    }
-
-    /// Gives the buffer of a long payload back.
-    fn reclaim(&self, payload: Bytes) {
-        if payload.len() >= DIRECT_MIN {
-            self.pool.payloads().give_back(payload);
-        }
     }
 }
 
@@ -457,8 +444,7 @@ enum Phase {
     /// In a long payload, which goes straight to its own buffer.
     Payload {
         request: Request,
-        buffer: BytesMut,
-        missing: usize,
+        buffer: PayloadBuffer,
     },
     /// In the payload of a request that is refused afterwards.
     Skip {
