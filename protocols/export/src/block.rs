@@ -1,5 +1,7 @@
 //! A disk, as every block protocol sees it.
 
+use std::any::Any;
+
 use bytes::Bytes;
 
 use crate::{ExportError, Segments};
@@ -14,7 +16,7 @@ use crate::{ExportError, Segments};
 /// after the answer has returned, or at once with [`Durability::Stable`].
 ///
 /// [`flush`]: BlockExport::flush
-pub trait BlockExport: Send + Sync + 'static {
+pub trait BlockExport: Any + Send + Sync {
     /// Size, block sizes and abilities. Constant while the export lives.
     fn properties(&self) -> BlockProperties;
 
@@ -77,6 +79,22 @@ pub trait BlockExport: Send + Sync + 'static {
     ) -> Result<Vec<(u64, bool)>, ExportError> {
         let _ = (map, offset, length, limit);
         Err(ExportError::NotSupported)
+    }
+
+    /// Copies from another disk if that is a step of a map that both have in common, and not a transfer of bytes.
+    ///
+    /// `Ok(false)` says that it is not possible for these two, or for these places, and that nothing was done; a copy of
+    /// what overlaps on one disk may be answered so. Afterwards both are as if the bytes had been read and written.
+    fn copy_from(
+        &self,
+        offset: u64,
+        source: &dyn BlockExport,
+        source_offset: u64,
+        length: u64,
+        durability: Durability,
+    ) -> Result<bool, ExportError> {
+        let _ = (offset, source, source_offset, length, durability);
+        Ok(false)
     }
 
     /// Brings the range into memory if that is cheap to arrange. A hint: it may do nothing.

@@ -3,6 +3,7 @@
 //! Content is kept in blocks of 64 KiB that are made when they are first written. A read hands out references to
 //! the blocks; a write changes a block in place unless a read still holds it, and then changes a copy.
 
+use std::any::Any;
 use std::fmt;
 use std::mem;
 use std::sync::OnceLock;
@@ -196,6 +197,33 @@ impl BlockExport for MemoryDisk {
         Some(self.write(offset, data, Durability::Unstable))
     }
 
+    /// Whole blocks are shared with another disk in RAM; parts of blocks are not.
+    fn copy_from(
+        &self,
+        offset: u64,
+        source: &dyn BlockExport,
+        source_offset: u64,
+        length: u64,
+        _: Durability,
+    ) -> Result<bool, ExportError> {
+        self.check_change(offset, length)?;
+        source.properties().check(source_offset, length)?;
+        let whole = (offset | source_offset | length).is_multiple_of(BLOCK_BYTES);
+        let any: &dyn Any = source;
+        let Some(source) = any.downcast_ref::<Self>().filter(|_| whole) else {
+            return Ok(false);
+        };
+        if std::ptr::eq(self, source) && offset.abs_diff(source_offset) < length {
+            return Ok(false);
+        }
+        for number in 0..length / BLOCK_BYTES {
+            let from = source.block(source_offset / BLOCK_BYTES + number);
+            let block = from.map_or(Block::Hole, |block| block.read().share());
+            *self.block_or_new(offset / BLOCK_BYTES + number).write() = block;
+        }
+        Ok(true)
+    }
+
     /// Power failure leaves nothing at all.
     fn atomic_write_bytes(&self) -> u32 {
         1 << 20
@@ -272,6 +300,15 @@ enum Block {
 }
 
 impl Block {
+    /// The same content, not copied.
+    fn share(&self) -> Self {
+        match self {
+            Self::Hole => Self::Hole,
+            Self::Zero => Self::Zero,
+            Self::Data(bytes) => Self::Data(bytes.clone()),
+        }
+    }
+
     /// Lets `change` work on `length` bytes from `start`, after making the block's bytes its own.
     fn change(
         &mut self,

@@ -13,6 +13,7 @@
 mod attention;
 mod block;
 mod cdb;
+mod copy;
 mod error;
 pub mod fuzz;
 mod lun;

@@ -169,6 +169,17 @@ pub(crate) mod code {
     pub(crate) const RESERVATIONS_RELEASED: (u8, u8) = (0x2a, 0x04);
     pub(crate) const REGISTRATIONS_PREEMPTED: (u8, u8) = (0x2a, 0x05);
     pub(crate) const INSUFFICIENT_REGISTRATION_RESOURCES: (u8, u8) = (0x55, 0x04);
+    pub(crate) const THIRD_PARTY_DEVICE_FAILURE: (u8, u8) = (0x0d, 0x01);
+    pub(crate) const COPY_TARGET_DEVICE_NOT_REACHABLE: (u8, u8) = (0x0d, 0x02);
+    pub(crate) const UNSUPPORTED_TOKEN_TYPE: (u8, u8) = (0x23, 0x01);
+    pub(crate) const TOKEN_UNKNOWN: (u8, u8) = (0x23, 0x04);
+    pub(crate) const TOKEN_REVOKED: (u8, u8) = (0x23, 0x06);
+    pub(crate) const TOO_MANY_TARGET_DESCRIPTORS: (u8, u8) = (0x26, 0x06);
+    pub(crate) const UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE: (u8, u8) = (0x26, 0x07);
+    pub(crate) const TOO_MANY_SEGMENT_DESCRIPTORS: (u8, u8) = (0x26, 0x08);
+    pub(crate) const UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE_CODE: (u8, u8) = (0x26, 0x09);
+    pub(crate) const UNEXPECTED_INEXACT_SEGMENT: (u8, u8) = (0x26, 0x0a);
+    pub(crate) const INLINE_DATA_LENGTH_EXCEEDED: (u8, u8) = (0x26, 0x0b);
     pub(crate) const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
     pub(crate) const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
     pub(crate) const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);

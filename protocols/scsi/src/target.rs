@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use export::BlockExport;
 use parking_lot::Mutex;
 
+use crate::copy::Tokens;
 use crate::error::ScsiError;
 use crate::lun::{LUN_MAX, LunMask};
 use crate::nexus::{Nexus, NexusName, NexusState};
@@ -38,6 +39,7 @@ pub struct Target {
     /// Units and connected initiators, under one lock: who connects sees a unit at once or is told of it.
     members: Mutex<Members>,
     next_nexus: AtomicU64,
+    pub(crate) tokens: Tokens,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,7 @@ impl Target {
             identity,
             members: Mutex::new(Members::default()),
             next_nexus: AtomicU64::new(1),
+            tokens: Tokens::default(),
         })
     }
 

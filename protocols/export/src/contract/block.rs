@@ -12,7 +12,7 @@ use std::thread;
 
 use bytes::Bytes;
 
-use crate::{BlockExport, BlockState, Durability, ExportError, Extent, ZeroMode};
+use crate::{BlockExport, BlockState, Durability, ExportError, Extent, MemoryDisk, ZeroMode};
 
 /// Checks writable exports. `make` gives a new export of the asked size that reads as zeroes everywhere.
 ///
@@ -49,6 +49,7 @@ pub fn check_over(make: impl Fn(&[u8]) -> Arc<dyn BlockExport>) {
         &*make(&Random(3).sparse(MODEL_BYTES)),
         &Random(3).sparse(MODEL_BYTES),
     );
+    check_copies(&make);
     check_threads(&make(&vec![0; MODEL_BYTES]));
 }
 
@@ -77,6 +78,12 @@ pub fn check_read_only(export: &dyn BlockExport, content: &[u8]) {
     if let Some(answer) = export.try_write(0, &data) {
         expect_read_only("a quick write", answer);
     }
+    let other = MemoryDisk::new(64 * 1024);
+    let copy = export.copy_from(0, &other, 0, 64 * 1024, Durability::Unstable);
+    assert!(
+        matches!(copy, Ok(false) | Err(ExportError::ReadOnly)),
+        "a copy to it is refused, not {copy:?}"
+    );
     export.flush().expect("a flush with nothing to do succeeds");
     let seed = RandomState::new().hash_one(0);
     let mut random = Random(seed);
@@ -258,6 +265,63 @@ fn check_pieces(export: &dyn BlockExport) {
         model[256 * 1024..256 * 1024 + data.len()].copy_from_slice(&data);
         check_read(export, &model, 0, size, 11);
     }
+}
+
+/// A copy that is a step of a map is as good as one of bytes, to another disk and within one; what is refused or not
+/// possible changes nothing.
+fn check_copies(make: impl Fn(&[u8]) -> Arc<dyn BlockExport>) {
+    let mut random = Random(29);
+    let (mut one_model, mut two_model) = (random.sparse(MODEL_BYTES), random.sparse(MODEL_BYTES));
+    let (one, two) = (make(&one_model), make(&two_model));
+    let size = one_model.len() as u64;
+    let block = u64::from(one.properties().block_size_bytes);
+    let unit = 64 * 1024;
+    for round in 0..60_u64 {
+        let (from, to, length) = if round % 3 == 0 {
+            let (from, length) = random.range(size / 2, block);
+            (from, size / 2 / block * block, length)
+        } else {
+            let length = (1 + random.below(3)) * unit;
+            (random.below(2) * unit, (3 + random.below(3)) * unit, length)
+        };
+        let length = length.min((size - to) / block * block);
+        let within = round % 2 == 0;
+        let source = if within { &two } else { &one };
+        let done = two
+            .copy_from(to, &**source, from, length, Durability::Unstable)
+            .unwrap();
+        if done {
+            let from = from as usize..(from + length) as usize;
+            let bytes = if within {
+                two_model[from].to_vec()
+            } else {
+                one_model[from].to_vec()
+            };
+            two_model[to as usize..(to + length) as usize].copy_from_slice(&bytes);
+        }
+        check_read(&*two, &two_model, 0, size, 29);
+        // Neither sees what is written to the other afterwards.
+        for (export, model) in [(&one, &mut one_model), (&two, &mut two_model)] {
+            let (offset, length) = random.range(size, block);
+            let data = random.bytes(length as usize);
+            export
+                .write(offset, &[Bytes::from(data.clone())], Durability::Unstable)
+                .unwrap();
+            model[offset as usize..(offset + length) as usize].copy_from_slice(&data);
+        }
+        check_read(&*one, &one_model, 0, size, 29);
+        check_read(&*two, &two_model, 0, size, 29);
+    }
+    for (offset, length) in bad_ranges(size, block) {
+        for (to, from) in [(offset, 0), (0, offset)] {
+            let answer = two.copy_from(to, &*one, from, length, Durability::Unstable);
+            assert!(
+                matches!(answer, Ok(false) | Err(ExportError::OutOfRange { .. })),
+                "a copy of {length} bytes from {from} to {to} is refused, not {answer:?}"
+            );
+        }
+    }
+    check_read(&*two, &two_model, 0, size, 29);
 }
 
 /// The bytes of a read stay as they were when they were read.

@@ -16,7 +16,7 @@ pub(crate) use provisioning::{
     UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, get_lba_status, unmap, write_same,
     write_same_blocks_max,
 };
-pub(crate) use range::data_out_bytes;
+pub(crate) use range::{BlockRange, data_out_bytes};
 pub(crate) use sanitize::{block_erase, exit_failure_mode};
 pub(crate) use transfer::{prefetch, read, synchronize_cache, write};
 pub(crate) use verify::{verify, write_and_verify};

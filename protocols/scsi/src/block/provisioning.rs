@@ -68,6 +68,7 @@ fn deallocate(call: &Call<'_>, range: BlockRange, anchor: bool) -> Result<(), En
     let geometry = &call.unit.geometry;
     let (offset, length) = (geometry.offset(range.lba), geometry.bytes(range.blocks));
     let _shared = call.unit.stripes.share(offset, length, call.patience)?;
+    call.unit.touch(offset, length);
     let durability = call.unit.durability(false);
     let export = &call.unit.export;
     let answer = if anchor {
@@ -108,6 +109,7 @@ pub(crate) fn write_same(call: &Call<'_>) -> Outcome {
     let _shared = call.unit.stripes.share(offset, length, call.patience)?;
     let durability = call.unit.durability(false);
     if zeroes {
+        call.unit.touch(offset, length);
         let mode = ZeroMode::KeepAllocated;
         let answer = call
             .unit

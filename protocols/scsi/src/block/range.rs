@@ -57,6 +57,12 @@ impl BlockRange {
         }
     }
 
+    /// Whether both have a block in common.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.lba < other.lba.saturating_add(other.blocks)
+            && other.lba < self.lba.saturating_add(self.blocks)
+    }
+
     /// Bytes of the range if one command may move them.
     pub(crate) fn transfer_bytes(&self, geometry: &Geometry) -> Result<u32, Ending> {
         match u32::try_from(geometry.bytes(self.blocks)) {

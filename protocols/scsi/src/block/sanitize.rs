@@ -25,6 +25,7 @@ pub(crate) fn block_erase(call: &Call<'_>) -> Outcome {
 
 fn erase(call: &Call<'_>, size: u64) -> Result<(), Ending> {
     let _held = call.unit.stripes.hold(0, size);
+    call.unit.touch(0, size);
     let mut at = 0;
     while at < size {
         let step = (size - at).min(STEP_BYTES);

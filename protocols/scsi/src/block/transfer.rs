@@ -93,6 +93,10 @@ pub(crate) fn write_bytes(
     data: &[Bytes],
     durability: Durability,
 ) -> Result<(), Ending> {
+    call.unit.touch(
+        offset,
+        data.iter().map(|piece| wire::to_u64(piece.len())).sum(),
+    );
     let export = &call.unit.export;
     let answer = match (call.patience, durability) {
         (Patience::Waits, _) => export.write(offset, data, durability),

@@ -9,6 +9,7 @@ use export::Segments;
 
 use crate::block;
 use crate::cdb::Cdb;
+use crate::copy;
 use crate::lun::Lun;
 use crate::primary;
 use crate::reservations;
@@ -259,6 +260,10 @@ impl Call<'_> {
             Operation::WriteAndVerify => block::write_and_verify(self),
             Operation::WriteAtomic => block::write_atomic(self),
             Operation::WriteSame => block::write_same(self),
+            Operation::ExtendedCopy => copy::extended_copy(self),
+            Operation::PopulateToken => copy::populate_token(self),
+            Operation::ReceiveCopy => copy::receive_copy_results(self),
+            Operation::WriteUsingToken => copy::write_using_token(self),
             Operation::ReserveIn => reservations::persistent_reserve_in(self),
             Operation::ReserveOut => reservations::persistent_reserve_out(self),
             Operation::Reserve => reservations::reserve(self),

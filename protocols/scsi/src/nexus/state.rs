@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::attention::{Attention, Attentions};
+use crate::copy::Records;
 use crate::lun::LunMask;
 use crate::reservations::Barred;
 use crate::response::Ending;
@@ -31,6 +32,8 @@ pub(crate) struct NexusState {
     /// By number, in order. Written only when units come and go.
     units: RwLock<Vec<(u16, Arc<ItlNexus>)>>,
     pub(crate) tasks: SharedTasks,
+    /// What became of the copies that it asked for.
+    pub(crate) copies: Mutex<Records>,
 }
 
 /// One nexus at one unit.
@@ -63,6 +66,7 @@ impl NexusState {
             mask,
             units: RwLock::new(Vec::new()),
             tasks: SharedTasks::default(),
+            copies: Mutex::default(),
         }
     }
 

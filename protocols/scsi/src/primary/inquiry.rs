@@ -32,8 +32,8 @@ pub(crate) fn standard(peripheral: u8, options: &UnitOptions) -> Vec<u8> {
     let removable = if options.removable { 0x80 } else { 0 };
     // SPC-4; HISUP and response format 2; 91 more bytes.
     wire::put(&mut answer, 0, &[peripheral, removable, 0x06, 0x12, 91]);
-    // TPGS: implicit; MULTIP; CMDQUE.
-    wire::put(&mut answer, 5, &[0x10, 0x10, 0x02]);
+    // TPGS: implicit; 3PC. MULTIP. CMDQUE.
+    wire::put(&mut answer, 5, &[0x18, 0x10, 0x02]);
     wire::put(&mut answer, 8, &wire::ascii::<8>(&options.vendor));
     wire::put(&mut answer, 16, &wire::ascii::<16>(&options.product));
     wire::put(&mut answer, 32, &wire::ascii::<4>(&options.revision));

@@ -21,6 +21,7 @@ pub(crate) use mode::{mode_select, mode_sense};
 pub(crate) use opcodes::{report_opcodes, report_task_management};
 pub(crate) use ports::report_port_groups;
 pub(crate) use units::{report_luns, request_sense, without_unit};
+pub(crate) use vital::naa;
 
 /// An answer, cut to the allocation length.
 pub(crate) fn cut_to(mut answer: Vec<u8>, allocation_bytes: u32) -> Segments {

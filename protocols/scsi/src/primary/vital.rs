@@ -4,6 +4,7 @@ use crate::block::{
     COMPARE_BLOCKS_MAX, TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX,
     atomic_blocks_max, write_same_blocks_max,
 };
+use crate::copy::third_party_copy_page;
 use crate::nexus::Call;
 use crate::unit::LogicalUnit;
 use crate::wire;
@@ -15,6 +16,7 @@ pub(crate) fn page(call: &Call<'_>, code: u8) -> Option<Vec<u8>> {
         0x80 => serial_number(call.unit).into_bytes(),
         0x83 => identification(call),
         0x86 => extended(),
+        0x8f => third_party_copy_page(call.unit),
         0xb0 => limits(call.unit),
         0xb1 => characteristics(call.unit),
         0xb2 => provisioning(),
@@ -27,7 +29,7 @@ pub(crate) fn page(call: &Call<'_>, code: u8) -> Option<Vec<u8>> {
 }
 
 /// The pages there are.
-const PAGES: [u8; 7] = [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2];
+const PAGES: [u8; 8] = [0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2];
 
 /// The unit's identity in hexadecimal.
 fn serial_number(unit: &LogicalUnit) -> String {

@@ -59,6 +59,16 @@ const ANCHOR: u8 = 0x10;
 const UNMAP: u8 = 0x08;
 const NDOB: u8 = 0x01;
 
+const COPY: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0];
+const TOKEN: [u8; 16] = [
+    0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
+];
+const RESULTS: [u8; 16] = [
+    0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0,
+];
+const WIDE_RESULTS: [u8; 16] = [
+    0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0,
+];
 const RESERVE_IN: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0];
 /// Scope and type are passed over where they mean nothing.
 const RESERVE_OUT: [u8; 10] = [0, 0, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0];
@@ -114,6 +124,15 @@ pub(crate) static DEFINITIONS: &[Definition] = &[
     command!(0x5f / 0x05, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
     command!(0x5f / 0x06, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
     command!(0x5f / 0x07, ReserveOut, Parameters(Bits32(5)), Query, Untouched, RESERVE_OUT),
+    command!(0x83 / 0x00, ExtendedCopy, Parameters(Bits32(10)), Write, Untouched, COPY),
+    command!(0x83 / 0x01, ExtendedCopy, Parameters(Bits32(10)), Write, Untouched, COPY),
+    command!(0x83 / 0x10, PopulateToken, Parameters(Bits32(10)), Read, Needed, TOKEN),
+    command!(0x83 / 0x11, WriteUsingToken, Parameters(Bits32(10)), Write, Written, TOKEN),
+    command!(0x84 / 0x00, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, RESULTS),
+    command!(0x84 / 0x03, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, RESULTS),
+    command!(0x84 / 0x04, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, RESULTS),
+    command!(0x84 / 0x05, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, WIDE_RESULTS),
+    command!(0x84 / 0x07, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, WIDE_RESULTS),
     command!(0x89, CompareAndWrite, TwiceBlocks, Write, Written, [0, DPO_FUA, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0, 0]),
     command!(0x8b, OrWrite, WriteBlocks, Write, Written, lba16(DPO_FUA)),
     command!(0x8e, WriteAndVerify, WriteBlocks, Write, Written, lba16(DPO | BYTCHK)),

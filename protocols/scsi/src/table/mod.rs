@@ -28,15 +28,18 @@ pub(crate) struct Definition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     CompareAndWrite,
+    ExtendedCopy,
     GetLbaStatus,
     Inquiry,
     ModeSelect,
     ModeSense,
     OrWrite,
+    PopulateToken,
     Prefetch,
     PreventAllow,
     Read,
     ReadCapacity,
+    ReceiveCopy,
     ReceiveDiagnostic,
     ReportLuns,
     ReportOpcodes,
@@ -59,6 +62,7 @@ pub(crate) enum Operation {
     WriteAndVerify,
     WriteAtomic,
     WriteSame,
+    WriteUsingToken,
 }
 
 /// How much data a command moves, and which way.

@@ -9,13 +9,15 @@ use export::{BlockExport, Durability};
 use parking_lot::Mutex;
 
 use crate::attention::Attention;
+use crate::block::BlockRange;
+use crate::copy::UnitTokens;
 use crate::error::ScsiError;
 use crate::modes::Modes;
 use crate::nexus::ItlNexus;
 use crate::reservations::{Effects, Kept, ReservationStore, Reservations};
 use crate::table::Operation;
 
-pub(crate) use stripes::{Patience, Stripes};
+pub(crate) use stripes::{PairGuards, Patience, Stripes};
 
 /// What the host decides about a unit.
 #[derive(Clone)]
@@ -47,6 +49,7 @@ pub(crate) struct LogicalUnit {
     pub(crate) modes: Modes,
     pub(crate) identity: [u8; 16],
     pub(crate) reservations: Reservations,
+    pub(crate) tokens: UnitTokens,
     /// What makes commands look closer; zero on the usual way.
     guards: AtomicU32,
     nexuses: Mutex<Vec<Weak<ItlNexus>>>,
@@ -75,6 +78,8 @@ pub(crate) enum Guard {
     MediumAbsent = 2,
     /// A SANITIZE is under way.
     Sanitizing = 4,
+    /// Tokens stand for some of its blocks.
+    Tokens = 8,
 }
 
 impl LogicalUnit {
@@ -114,6 +119,7 @@ impl LogicalUnit {
             modes: Modes::new(),
             identity: properties.identity,
             reservations,
+            tokens: UnitTokens::default(),
             guards: AtomicU32::new(0),
             nexuses: Mutex::new(Vec::new()),
             export,
@@ -145,6 +151,20 @@ impl LogicalUnit {
     /// Whether the unit has the command at all.
     pub(crate) fn offers(&self, operation: Operation) -> bool {
         self.options.sanitize || !operation.is_sanitize()
+    }
+
+    /// Says that a range is about to change; the caller shares or holds it. Tokens for what was there are worth nothing
+    /// from then on.
+    pub(crate) fn touch(&self, offset: u64, length: u64) {
+        if !self.guarded_by(Guard::Tokens) {
+            return;
+        }
+        let block = u64::from(self.geometry.block_bytes);
+        let range = BlockRange {
+            lba: offset / block,
+            blocks: length.div_ceil(block),
+        };
+        self.tokens.touch(range);
     }
 
     /// How safe an ordinary write must be before it is answered, with and without FUA.

@@ -28,6 +28,9 @@ pub(crate) enum Patience {
 /// A range that is shared with others of its kind.
 pub(crate) type Shared<'a> = SmallVec<[RwLockReadGuard<'a, ()>; 2]>;
 
+/// The ranges of two units, shared.
+pub(crate) type PairGuards<'a> = (Shared<'a>, Shared<'a>);
+
 /// A range that is held alone.
 pub(crate) type Exclusive<'a> = SmallVec<[RwLockWriteGuard<'a, ()>; 2]>;
 
@@ -53,6 +56,26 @@ impl Stripes {
             .collect()
     }
 
+    /// Shares several ranges of `(offset, length)` at once; waits.
+    pub(crate) fn share_all(&self, ranges: &[(u64, u64)]) -> Shared<'_> {
+        let mut wanted = 0_u64;
+        for &(offset, length) in ranges {
+            for index in covering(offset, length) {
+                wanted |= 1 << index;
+            }
+        }
+        let indices = (0..STRIPES).filter(|index| wanted & (1 << index) != 0);
+        indices
+            .filter_map(|index| self.locks.get(index))
+            .map(RwLock::read)
+            .collect()
+    }
+
+    /// Guards of nothing.
+    pub(crate) fn nothing<'a>() -> Shared<'a> {
+        SmallVec::new()
+    }
+
     /// Takes `length` bytes from `offset` alone; waits for those who are there.
     pub(crate) fn hold(&self, offset: u64, length: u64) -> Exclusive<'_> {
         self.covering(offset, length)
@@ -62,17 +85,22 @@ impl Stripes {
 
     /// The locks of a range, in ascending order, each once.
     fn covering(&self, offset: u64, length: u64) -> impl Iterator<Item = &RwLock<()>> {
-        let first = offset / STRIPE_BYTES;
-        let last = offset.saturating_add(length.saturating_sub(1)) / STRIPE_BYTES;
-        let count = (last - first).saturating_add(1).min(STRIPES as u64);
-        let start = first % STRIPES as u64;
-        let end = start + count;
-        // The part that goes round the end comes first: its indices are the smaller ones.
-        let wrapped = end.saturating_sub(STRIPES as u64);
-        (0..wrapped)
-            .chain(start..end - wrapped)
-            .filter_map(|index| self.locks.get(usize::try_from(index).ok()?))
+        covering(offset, length).filter_map(|index| self.locks.get(index))
     }
+}
+
+/// The indices of the locks of a range, in ascending order, each once.
+fn covering(offset: u64, length: u64) -> impl Iterator<Item = usize> {
+    let first = offset / STRIPE_BYTES;
+    let last = offset.saturating_add(length.saturating_sub(1)) / STRIPE_BYTES;
+    let count = (last - first).saturating_add(1).min(STRIPES as u64);
+    let start = first % STRIPES as u64;
+    let end = start + count;
+    // The part that goes round the end comes first: its indices are the smaller ones.
+    let wrapped = end.saturating_sub(STRIPES as u64);
+    (0..wrapped)
+        .chain(start..end - wrapped)
+        .filter_map(|index| usize::try_from(index).ok())
 }
 
 const STRIPES: usize = 64;
@@ -104,6 +132,19 @@ mod tests {
                 "{length} at {offset}"
             );
         }
+    }
+
+    #[test]
+    fn ranges_together_take_each_lock_once() {
+        let stripes = Stripes::new();
+        let ranges = [(0, 2 * STRIPE_BYTES), (STRIPE_BYTES, 2 * STRIPE_BYTES)];
+        assert_eq!(stripes.share_all(&ranges).len(), 3);
+        assert_eq!(
+            stripes
+                .share_all(&[(63 * STRIPE_BYTES, STRIPE_BYTES)])
+                .len(),
+            1
+        );
     }
 
     #[test]

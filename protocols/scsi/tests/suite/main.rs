@@ -7,6 +7,7 @@
 )]
 
 mod block;
+mod copy;
 mod hostile;
 mod primary;
 mod provisioning;
