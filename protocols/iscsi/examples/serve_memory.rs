@@ -1,8 +1,9 @@
 //! Serves disks in RAM to everybody: `serve_memory PORTAL[,PORTAL...] [KEY=VALUE...] LUN...`.
 //!
 //! Each PORTAL is `ADDRESS:PORT` and a portal group of its own. Each LUN is a size in MiB, with `,4096` for blocks of
-//! that size, `,removable` or `,read-only`; they are numbered from 1. Keys: `chap=USER:SECRET` and `own=USER:SECRET`
-//! for CHAP, `target=NAME`, and `targets=COUNT` for more targets with the same disks.
+//! that size, `,512n` for physical blocks of 512, `,removable`, `,sanitize` or `,read-only`; they are numbered from 1.
+//! Keys: `chap=USER:SECRET` and `own=USER:SECRET` for CHAP, `target=NAME`, and `targets=COUNT` for more targets with the
+//! same disks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -112,7 +113,9 @@ fn disk(text: &str, number: usize) -> Result<(Arc<dyn BlockExport>, UnitOptions)
     for word in words {
         match word {
             "4096" => options.logical_block_bytes = 4096,
+            "512n" => options.physical_block_bytes = Some(512),
             "removable" => options.removable = true,
+            "sanitize" => options.sanitize = true,
             "read-only" => disk = disk.into_read_only(),
             _ => return Err(USAGE.into()),
         }

@@ -22,7 +22,10 @@ pub(crate) fn compare_and_write(call: &Call<'_>) -> Outcome {
         return Err(Sense::invalid_field_in_cdb(13, None).into());
     }
     let half = wire::to_usize(geometry.bytes(range.blocks));
-    call.expect_exactly(wire::to_u32(2 * half))?;
+    // The length has 8 bits: more data than it can say is told as a wrong length.
+    if call.expect_exactly(wire::to_u32(2 * half)).is_err() {
+        return Err(Sense::invalid_field_in_cdb(13, None).into());
+    }
     if half == 0 {
         return Ok(Segments::new());
     }

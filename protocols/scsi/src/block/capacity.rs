@@ -1,8 +1,9 @@
-//! READ CAPACITY.
+//! READ CAPACITY and READ DEFECT DATA.
 
 use bytes::Bytes;
 use export::Segments;
 
+use crate::cdb::Cdb;
 use crate::nexus::Call;
 use crate::primary::cut_to;
 use crate::response::Outcome;
@@ -26,4 +27,12 @@ pub(crate) fn read_capacity(call: &Call<'_>) -> Outcome {
     // LBPME and LBPRZ: blocks can be given back, and read as zeroes then.
     wire::put(&mut answer, 14, &[0xc0]);
     Ok(cut_to(answer, call.cdb.u32(10)))
+}
+
+/// READ DEFECT DATA of both sizes: lists without entries, in the format asked for.
+pub(crate) fn read_defect_data(cdb: &Cdb) -> Segments {
+    if cdb.opcode() == 0x37 {
+        return cut_to(vec![0, cdb.u8(2) & 0x1f, 0, 0], cdb.u16(7).into());
+    }
+    cut_to(vec![0, cdb.u8(1) & 0x1f, 0, 0, 0, 0, 0, 0], cdb.u32(6))
 }

@@ -11,10 +11,10 @@ mod verify;
 pub(crate) use atomic::{
     COMPARE_BLOCKS_MAX, atomic_blocks_max, compare_and_write, or_write, write_atomic,
 };
-pub(crate) use capacity::read_capacity;
+pub(crate) use capacity::{read_capacity, read_defect_data};
 pub(crate) use provisioning::{
-    UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, get_lba_status, unmap, write_same,
-    write_same_blocks_max,
+    UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BLOCKS_MAX, get_lba_status, unmap,
+    write_same,
 };
 pub(crate) use range::{BlockRange, data_out_bytes};
 pub(crate) use sanitize::{block_erase, exit_failure_mode};

@@ -7,7 +7,7 @@ use crate::nexus::Call;
 use crate::primary::cut_to;
 use crate::response::{Ending, Outcome};
 use crate::sense::{Sense, code};
-use crate::unit::{Geometry, LogicalUnit};
+use crate::unit::Geometry;
 use crate::wire;
 
 use super::range::BlockRange;
@@ -88,7 +88,7 @@ pub(crate) fn write_same(call: &Call<'_>) -> Outcome {
         return Err(Sense::invalid_field_in_cdb(1, Some(4)).into());
     }
     // WSNZ: none is not all.
-    if range.blocks == 0 || range.blocks > write_same_blocks_max(call.unit).into() {
+    if range.blocks == 0 || range.blocks > WRITE_SAME_BLOCKS_MAX.into() {
         let field = if call.cdb.opcode() == 0x41 { 7 } else { 10 };
         return Err(Sense::invalid_field_in_cdb(field, None).into());
     }
@@ -123,11 +123,7 @@ pub(crate) fn write_same(call: &Call<'_>) -> Outcome {
 }
 
 /// MAXIMUM WRITE SAME LENGTH.
-pub(crate) fn write_same_blocks_max(unit: &LogicalUnit) -> u32 {
-    WRITE_SAME_BYTES_MAX / unit.geometry.block_bytes
-}
-
-const WRITE_SAME_BYTES_MAX: u32 = 256 << 20;
+pub(crate) const WRITE_SAME_BLOCKS_MAX: u32 = 65535;
 
 /// Writes `pattern`, which is a divisor of a block or a block, again and again; the caller holds the stripes.
 pub(crate) fn repeat(

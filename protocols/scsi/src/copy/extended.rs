@@ -151,7 +151,8 @@ fn cscd(call: &Call<'_>, descriptor: &[u8], at: u16) -> Result<Option<Arc<ItlNex
         return Err(Sense::illegal(code::UNSUPPORTED_TARGET_DESCRIPTOR_TYPE_CODE).into());
     }
     let flags = wire::u8_at(descriptor, 1);
-    if flags >> 6 != 0 || flags & 0x1f != 0 {
+    // LU ID TYPE means nothing in a descriptor of this type.
+    if flags & 0x1f != 0 {
         return Err(bad(1));
     }
     let length = usize::from(wire::u8_at(descriptor, 7));

@@ -246,6 +246,7 @@ impl Call<'_> {
             Operation::ModeSelect => primary::mode_select(self),
             Operation::ModeSense => primary::mode_sense(self),
             Operation::ReadCapacity => block::read_capacity(self),
+            Operation::ReadDefectData => Ok(block::read_defect_data(self.cdb)),
             Operation::ReportLuns => primary::report_luns(self.nexus, self.cdb),
             Operation::RequestSense => primary::request_sense(self),
             Operation::SynchronizeCache => block::synchronize_cache(self),

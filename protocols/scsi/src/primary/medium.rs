@@ -15,28 +15,26 @@ pub(crate) fn start_stop(call: &Call<'_>) -> Outcome {
     let flags = call.cdb.u8(4);
     let (power, no_flush) = (flags >> 4, flags & 0x04 != 0);
     let (eject, start) = (flags & 0x02 != 0, flags & 0x01 != 0);
-    match power {
-        // START_VALID, ACTIVE, IDLE, STANDBY, LU_CONTROL, FORCE_IDLE_0, FORCE_STANDBY_0
-        0 => {}
-        0x1..=0x3 | 0x7 | 0xa | 0xb => return Ok(Segments::new()),
-        _ => return Err(Sense::invalid_field_in_cdb(4, Some(7)).into()),
+    if power != 0 {
+        return Ok(Segments::new());
     }
     if !start && !no_flush && !call.unit.geometry.read_only {
         call.must_not_wait()?;
         let answer = call.unit.export.flush();
         answer.map_err(|error| Ending::of_export(&error, 0))?;
     }
-    if !call.unit.options.removable {
+    if !eject {
         return Ok(Segments::new());
     }
-    let absent = call.unit.guarded_by(Guard::MediumAbsent);
-    if eject && !start && !absent {
-        if call.unit.removal_is_prevented() {
-            return Err(Sense::illegal(code::MEDIUM_REMOVAL_PREVENTED).into());
-        }
-        call.unit.set_guard(Guard::MediumAbsent, true);
-    } else if start && absent && eject {
-        call.unit.set_guard(Guard::MediumAbsent, false);
+    if !call.unit.options.removable {
+        return Err(Sense::invalid_field_in_cdb(4, Some(1)).into());
+    }
+    if call.unit.removal_is_prevented() {
+        return Err(Sense::illegal(code::MEDIUM_REMOVAL_PREVENTED).into());
+    }
+    let was_absent = call.unit.guarded_by(Guard::MediumAbsent);
+    call.unit.set_guard(Guard::MediumAbsent, !start);
+    if start && was_absent {
         call.unit
             .raise(code::MEDIUM_MAY_HAVE_CHANGED, Some(call.nexus.id));
     }

@@ -2,7 +2,7 @@
 
 use crate::block::{
     COMPARE_BLOCKS_MAX, TRANSFER_BYTES_MAX, UNMAP_BLOCKS_MAX, UNMAP_DESCRIPTORS_MAX,
-    atomic_blocks_max, write_same_blocks_max,
+    WRITE_SAME_BLOCKS_MAX, atomic_blocks_max,
 };
 use crate::copy::third_party_copy_page;
 use crate::nexus::Call;
@@ -127,7 +127,7 @@ fn limits(unit: &LogicalUnit) -> Vec<u8> {
     wire::put(&mut page, 24, &physical.to_be_bytes());
     // UGAVALID, aligned to the first block.
     wire::put(&mut page, 28, &0x8000_0000_u32.to_be_bytes());
-    let same_blocks = u64::from(write_same_blocks_max(unit));
+    let same_blocks = u64::from(WRITE_SAME_BLOCKS_MAX);
     wire::put(&mut page, 32, &same_blocks.to_be_bytes());
     wire::put(&mut page, 40, &atomic_blocks_max(unit).to_be_bytes());
     page

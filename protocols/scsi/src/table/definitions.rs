@@ -34,27 +34,31 @@ const LBA6: [u8; 6] = [0, 0x1f, 0xff, 0xff, 0xff, 0];
 
 /// A CDB of 10 bytes with LBA and length, and the bits of byte 1.
 const fn lba10(flags: u8) -> [u8; 10] {
-    [0, flags, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0]
+    [0, flags, 0xff, 0xff, 0xff, 0xff, GROUP, 0xff, 0xff, 0]
 }
 
 /// A CDB of 12 bytes with LBA and length, and the bits of byte 1.
 const fn lba12(flags: u8) -> [u8; 12] {
     [
-        0, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
+        0, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, GROUP, 0,
     ]
 }
 
 /// A CDB of 16 bytes with LBA and length, and the bits of byte 1.
 const fn lba16(flags: u8) -> [u8; 16] {
     [
-        0, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0,
+        0, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, GROUP, 0,
     ]
 }
 
+/// GROUP NUMBER. Nothing is counted by groups, and a number harms nobody.
+const GROUP: u8 = 0x1f;
 const DPO_FUA: u8 = 0x18;
 const DPO: u8 = 0x10;
 const BYTCHK: u8 = 0x06;
 const IMMED: u8 = 0x02;
+/// SYNC_NV of SBC-3: up to a cache that keeps its content is enough. All that is flushed goes further.
+const SYNC_NV: u8 = 0x04;
 const ANCHOR: u8 = 0x10;
 const UNMAP: u8 = 0x08;
 const NDOB: u8 = 0x01;
@@ -103,9 +107,10 @@ pub(crate) static DEFINITIONS: &[Definition] = &[
     command!(0x2e, WriteAndVerify, WriteBlocks, Write, Written, lba10(DPO | BYTCHK)),
     command!(0x2f, Verify, ByteCheck, Read, Needed, lba10(DPO | BYTCHK)),
     command!(0x34, Prefetch, NoData, Read, Needed, lba10(IMMED)),
-    command!(0x35, SynchronizeCache, NoData, Write, Needed, lba10(IMMED)),
+    command!(0x35, SynchronizeCache, NoData, Write, Needed, lba10(SYNC_NV | IMMED)),
+    command!(0x37, ReadDefectData, Allocation(Bits16(7)), Read, Needed, [0, 0, 0x1f, 0, 0, 0, 0, 0xff, 0xff, 0]),
     command!(0x41, WriteSame, OneBlock, Write, Written, lba10(ANCHOR | UNMAP)),
-    command!(0x42, Unmap, Parameters(Bits16(7)), Write, Written, [0, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, 0]),
+    command!(0x42, Unmap, Parameters(Bits16(7)), Write, Written, [0, 0x01, 0, 0, 0, 0, GROUP, 0xff, 0xff, 0]),
     command!(0x48 / 0x02, SanitizeErase, NoData, Write, Written, [0, 0xa0, 0, 0, 0, 0, 0, 0, 0, 0]),
     command!(0x48 / 0x1f, SanitizeExit, NoData, Write, Written, [0, 0xa0, 0, 0, 0, 0, 0, 0, 0, 0]),
     command!(0x55, ModeSelect, Parameters(Bits16(7)), Write, Untouched, [0, 0x10, 0, 0, 0, 0, 0, 0xff, 0xff, 0]),
@@ -133,16 +138,16 @@ pub(crate) static DEFINITIONS: &[Definition] = &[
     command!(0x84 / 0x04, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, RESULTS),
     command!(0x84 / 0x05, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, WIDE_RESULTS),
     command!(0x84 / 0x07, ReceiveCopy, Allocation(Bits32(10)), Read, Untouched, WIDE_RESULTS),
-    command!(0x89, CompareAndWrite, TwiceBlocks, Write, Written, [0, DPO_FUA, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0, 0]),
+    command!(0x89, CompareAndWrite, TwiceBlocks, Write, Written, [0, DPO_FUA, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, GROUP, 0]),
     command!(0x8b, OrWrite, WriteBlocks, Write, Written, lba16(DPO_FUA)),
     command!(0x8e, WriteAndVerify, WriteBlocks, Write, Written, lba16(DPO | BYTCHK)),
     command!(0x8f, Verify, ByteCheck, Read, Needed, lba16(DPO | BYTCHK)),
     command!(0x90, Prefetch, NoData, Read, Needed, lba16(IMMED)),
-    command!(0x91, SynchronizeCache, NoData, Write, Needed, lba16(IMMED)),
+    command!(0x91, SynchronizeCache, NoData, Write, Needed, lba16(SYNC_NV | IMMED)),
     command!(0x93, WriteSame, OneBlock, Write, Written, lba16(ANCHOR | UNMAP | NDOB)),
-    command!(0x9c, WriteAtomic, WriteBlocks, Write, Written, [0, DPO_FUA, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]),
+    command!(0x9c, WriteAtomic, WriteBlocks, Write, Written, [0, DPO_FUA, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff, GROUP, 0]),
     command!(0x9e / 0x10, ReadCapacity, Allocation(Bits32(10)), Query, Needed, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]),
-    command!(0x9e / 0x12, GetLbaStatus, Allocation(Bits32(10)), Read, Needed, lba16(0)),
+    command!(0x9e / 0x12, GetLbaStatus, Allocation(Bits32(10)), Read, Needed, [0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]),
     command!(0xa0, ReportLuns, Allocation(Bits32(6)), Free, Untouched, [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]),
     command!(0xa3 / 0x0a, ReportPortGroups, Allocation(Bits32(6)), Query, Untouched, [0, 0xe0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0]),
     command!(0xa3 / 0x0c, ReportOpcodes, Allocation(Bits32(6)), Read, Untouched, [0, 0, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]),
@@ -151,4 +156,5 @@ pub(crate) static DEFINITIONS: &[Definition] = &[
     command!(0xaa, Write, WriteBlocks, Write, Written, lba12(DPO_FUA)),
     command!(0xae, WriteAndVerify, WriteBlocks, Write, Written, lba12(DPO | BYTCHK)),
     command!(0xaf, Verify, ByteCheck, Read, Needed, lba12(DPO | BYTCHK)),
+    command!(0xb7, ReadDefectData, Allocation(Bits32(6)), Read, Needed, [0, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]),
 ];

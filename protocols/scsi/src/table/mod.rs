@@ -39,6 +39,7 @@ pub(crate) enum Operation {
     PreventAllow,
     Read,
     ReadCapacity,
+    ReadDefectData,
     ReceiveCopy,
     ReceiveDiagnostic,
     ReportLuns,

@@ -30,6 +30,9 @@ pub struct UnitOptions {
     pub revision: String,
     /// Size of a logical block: 512 or 4096.
     pub logical_block_bytes: u32,
+    /// Size of a physical block to tell, a multiple of a logical one; `None` tells what costs the disk least. Hypervisors
+    /// that take none but 512 want to hear that.
+    pub physical_block_bytes: Option<u32>,
     /// Whether the medium can be taken out (RMB). Hypervisors refuse such disks; some tests ask for one.
     pub removable: bool,
     /// Whether SANITIZE is there. Its promise is that nothing can be brought back: a host that keeps older states of the
@@ -104,7 +107,10 @@ impl LogicalUnit {
         let store = options.reservations.clone();
         let reservations = Reservations::open(store)
             .map_err(|what| ScsiError::Reservations { lun: number, what })?;
-        let per_physical = (properties.preferred_size_bytes / block_bytes).max(1);
+        let physical = options
+            .physical_block_bytes
+            .unwrap_or(properties.preferred_size_bytes);
+        let per_physical = (physical / block_bytes).max(1);
         let geometry = Geometry {
             block_bytes,
             blocks,
@@ -245,7 +251,8 @@ impl LogicalUnit {
                 nexus.abort_tasks();
             }
         }
-        self.raise(attention, Some(by));
+        // The one who asked is told, too: it may not be the only one behind its port.
+        self.raise(attention, None);
     }
 }
 
@@ -268,6 +275,7 @@ impl Default for UnitOptions {
             product: "DISK".into(),
             revision: "1".into(),
             logical_block_bytes: 512,
+            physical_block_bytes: None,
             removable: false,
             sanitize: false,
             reservations: None,
@@ -283,6 +291,7 @@ impl std::fmt::Debug for UnitOptions {
             .field("product", &self.product)
             .field("revision", &self.revision)
             .field("logical_block_bytes", &self.logical_block_bytes)
+            .field("physical_block_bytes", &self.physical_block_bytes)
             .field("removable", &self.removable)
             .field("sanitize", &self.sanitize)
             .finish_non_exhaustive()

@@ -216,12 +216,7 @@ fn compare_and_write_tells_where_it_differs() {
     assert_eq!(sense.encode()[0], 0xf0, "VALID");
     assert_eq!(host.read(8, 2), [7; 1024], "nothing is written");
     for length in [1024, 4096] {
-        host.bad(
-            &cdb,
-            &vec![7; length],
-            SenseKey::IllegalRequest,
-            (0x0e, 0x03),
-        );
+        host.bad_field(&cdb, &vec![7; length], Some(13));
     }
     cdb[13] = 129;
     host.bad_field(&cdb, &vec![0; 129 * 1024], Some(13));

@@ -1,5 +1,6 @@
 //! EXTENDED COPY and copies by token.
 
+use std::slice;
 use std::sync::Arc;
 
 use export::{BlockExport, MemoryDisk};
@@ -167,16 +168,16 @@ fn lists_that_are_wrong_are_refused_before_anything_is_copied() {
         assert_eq!(host.read(100, 1), [1; 512]);
     };
     let illegal = SenseKey::IllegalRequest;
-    let list = narrow(1, &[one.clone()], &[good.clone()]);
+    let list = narrow(1, slice::from_ref(&one), slice::from_ref(&good));
     bad(&list[..60], illegal, PARAMETER_LIST_LENGTH);
     bad(&list[..15], illegal, PARAMETER_LIST_LENGTH);
     bad(
-        &narrow(1, &vec![one.clone(); 9], &[good.clone()]),
+        &narrow(1, &vec![one.clone(); 9], slice::from_ref(&good)),
         illegal,
         (0x26, 0x06),
     );
     bad(
-        &narrow(1, &[one.clone()], &vec![good.clone(); 65]),
+        &narrow(1, slice::from_ref(&one), &vec![good.clone(); 65]),
         illegal,
         (0x26, 0x08),
     );
@@ -192,7 +193,7 @@ fn lists_that_are_wrong_are_refused_before_anything_is_copied() {
     };
     bad(&with(16, 0xe0), illegal, (0x26, 0x07));
     bad(&with(48, 0x03), illegal, (0x26, 0x09));
-    bad(&with(17, 0xc0), illegal, INVALID_FIELD_IN_PARAMETERS);
+    bad(&with(17, 0x01), illegal, INVALID_FIELD_IN_PARAMETERS);
     bad(&with(46, 0x10), illegal, INVALID_FIELD_IN_PARAMETERS);
     bad(&with(1, 0x18), illegal, INVALID_FIELD_IN_PARAMETERS);
     bad(&with(15, 1), illegal, (0x26, 0x0b));

@@ -76,6 +76,13 @@ fn capacity_tells_provisioning_and_physical_blocks() {
     );
     assert_eq!(answer.len(), 32);
     assert_eq!(host.good(&cdb16(0x9e, 0x10, 0, 8), &[]).len(), 8);
+    let options = UnitOptions {
+        physical_block_bytes: Some(512),
+        ..UnitOptions::default()
+    };
+    let plain = target_with(Arc::new(MemoryDisk::new(MIB)), options);
+    let plain = crate::support::host(&plain, "a");
+    assert_eq!(plain.good(&cdb16(0x9e, 0x10, 0, 32), &[])[13], 0);
     let disk = Arc::new(MemoryDisk::new(4 << 40));
     let large = crate::support::host(&target_with(disk, UnitOptions::default()), "a");
     assert_eq!(large.good(&cdb10(0x25, 0, 0, 0), &[])[..4], [0xff; 4]);
@@ -83,6 +90,17 @@ fn capacity_tells_provisioning_and_physical_blocks() {
         large.good(&cdb16(0x9e, 0x10, 0, 32), &[])[..8],
         (8_589_934_591_u64).to_be_bytes()
     );
+}
+
+#[test]
+fn there_are_no_defects() {
+    let host = host(&target_with_disk(), "a");
+    assert_eq!(
+        host.good(&[0x37, 0, 0x1d, 0, 0, 0, 0, 1, 0, 0], &[]),
+        [0, 0x1d, 0, 0]
+    );
+    let long = host.good(&[0xb7, 0x08, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[]);
+    assert_eq!(long, [0, 0x08, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -184,6 +202,7 @@ fn without_a_cache_every_write_is_stable() {
     );
     assert_eq!(host.nexus.execute(&command).status, Status::Good);
     host.nexus.logical_unit_reset([0; 8]);
+    host.settle();
     assert!(
         host.nexus.try_execute(&command).is_some(),
         "a reset brings it back"
@@ -296,7 +315,9 @@ fn a_removable_medium_is_taken_out_and_put_in() {
     two.read(0, 1);
     drop(two);
     let plain = host(&target_with_disk(), "a");
-    plain.good(&eject, &[]);
+    plain.bad_field(&eject, &[], Some(4));
+    plain.good(&[0x1b, 0, 0, 0, 0, 0], &[]);
+    plain.good(&[0x1b, 0, 0, 0, 0x10, 0], &[]);
     plain.good(&[0; 6], &[]);
     plain.bad_field(&[0x1e, 0, 0, 0, 2, 0], &[], Some(4));
 }

@@ -374,6 +374,7 @@ fn reserve_holds_the_unit_for_one_nexus() {
     let two = host(&target, "b");
     one.good(&reserve, &[]);
     two.nexus.logical_unit_reset([0; 8]);
+    two.settle();
     two.good(&[0; 6], &[]);
     assert_eq!(one.settle(), [(0x29, 0x03)]);
 

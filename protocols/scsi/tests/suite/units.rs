@@ -113,7 +113,7 @@ fn attentions_come_first_but_not_before_inquiry() {
     host.bad(&[0xff; 6], &[], SenseKey::UnitAttention, POWER_ON);
     host.bad(&[0xff; 6], &[], SenseKey::IllegalRequest, (0x20, 0x00));
     host.nexus.logical_unit_reset(encode_lun(0));
-    assert!(host.settle().is_empty(), "who resets knows");
+    assert_eq!(host.settle(), [(0x29, 0x03)], "who resets is told, too");
     let other = Host {
         nexus: Arc::new(target.nexus(port_name("b", 1), LunMask::All)),
         lun: 0,
