@@ -61,6 +61,10 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Removes a folder and all in it.
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError>;
 
+    /// Removes what calls of [`publish`](Disk::publish) and [`replace`](Disk::replace) that were cut off have left in a
+    /// folder and below it. Only for whoever holds the lock: the calls of others must not be cut off by this.
+    fn remove_unfinished(&self, _path: &Path) {}
+
     /// Makes the names in a folder durable.
     fn sync_directory(&self, path: &Path) -> Result<(), DiskError>;
 

@@ -141,8 +141,10 @@ impl Disk for SystemDisk {
         let full = self.full(path);
         let _own = self.own(&full);
         let temporary = self.write_temporary(&full, content)?;
-        rustix::fs::renameat(CWD, &temporary, CWD, &full)
-            .map_err(|error| DiskError::new("replace", &full, error))?;
+        if let Err(error) = rustix::fs::renameat(CWD, &temporary, CWD, &full) {
+            drop(fs::remove_file(&temporary));
+            return Err(DiskError::new("replace", &full, error));
+        }
         sync_parent(&full)
     }
 
@@ -193,6 +195,32 @@ impl Disk for SystemDisk {
         let full = self.full(path);
         let _own = self.own(&full);
         fs::remove_file(&full).map_err(|error| DiskError::new("remove", &full, error))
+    }
+
+    fn remove_unfinished(&self, path: &Path) {
+        let Ok(entries) = fs::read_dir(self.full(path)) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let name = entry.file_name();
+            if is_folder {
+                self.remove_unfinished(&path.join(name));
+            } else if name
+                .as_encoded_bytes()
+                .starts_with(TEMPORARY_PREFIX.as_bytes())
+            {
+                match fs::remove_file(entry.path()) {
+                    Ok(()) => {
+                        tracing::info!(path = %entry.path().display(), "removed an unfinished file")
+                    }
+                    // What was published from it may be protected by now, and this with it: one inode.
+                    Err(error) => {
+                        tracing::debug!(path = %entry.path().display(), %error, "an unfinished file stays");
+                    }
+                }
+            }
+        }
     }
 
     fn set_immutable(&self, path: &Path, immutable: bool) -> Result<Protection, DiskError> {
@@ -454,6 +482,27 @@ mod tests {
         assert_eq!(next.read(Path::new("a"), 100).unwrap(), b"first");
         assert_eq!(next.read(Path::new("b"), 100).unwrap(), b"second");
         assert_eq!(next.read(Path::new("c"), 100).unwrap(), b"third");
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_cleared_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(folder.path());
+        disk.create_directory(Path::new("a/b")).unwrap();
+        disk.publish(Path::new("a/b/kept"), b"kept").unwrap();
+        for left in ["a/b/.tmp-77-0", "a/.tmp-77-1"] {
+            fs::hard_link(folder.path().join("a/b/kept"), folder.path().join(left)).unwrap();
+        }
+        fs::write(folder.path().join(".tmp-elsewhere"), b"not below").unwrap();
+        disk.remove_unfinished(Path::new("a"));
+        let names = |path: &str| -> Vec<_> {
+            let entries = fs::read_dir(folder.path().join(path)).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect()
+        };
+        assert_eq!(names("a/b"), ["kept"]);
+        assert_eq!(names("a"), ["b"]);
+        assert_eq!(names("").len(), 2);
+        assert_eq!(disk.read(Path::new("a/b/kept"), 10).unwrap(), b"kept");
     }
 
     #[test]

@@ -175,6 +175,9 @@ impl Repository {
         opened: OpenedIndex,
         options: &OpenOptions,
     ) -> Result<Self, RepoError> {
+        for folder in FOLDERS {
+            ground.disk.remove_unfinished(Path::new(folder));
+        }
         let keys = Arc::new(match &ground.master {
             None => KeyRing::plain(),
             Some(master) => KeyRing::new(master.clone(), ground.superblock.repository),

@@ -113,6 +113,11 @@ impl SimulatedDisk {
         })
     }
 
+    /// From now on failing calls do what `seed` chooses.
+    pub fn reseed(&self, seed: u64) {
+        self.world.lock().chance = Chance::new(seed);
+    }
+
     /// Becomes a disk without direct input and output, as some file systems are.
     #[must_use]
     pub fn without_direct(self) -> Self {
