@@ -312,17 +312,19 @@ impl ChunkStore {
         Ok((place, length.unwrap_or(0)))
     }
 
-    /// Whether the record named `id` is at `place` and is what its name says.
+    /// Whether the record named `id` is at `place` and is what its name says. One that the storage does not give is not.
     pub(crate) fn is_proven_at(&self, id: ChunkId, place: Place) -> Result<bool, RepoError> {
+        let unproven =
+            |error: &RepoError| error.is_corrupt() || matches!(error, RepoError::Disk(_));
         let stored = match self.reader.read_stored(place, id) {
-            Err(error) if error.is_corrupt() => return Ok(false),
+            Err(error) if unproven(&error) => return Ok(false),
             other => other?,
         };
         let Some(record) = stored else {
             return Ok(false);
         };
         let raw = match self.reader.read(place, id, record.header.kind) {
-            Err(error) if error.is_corrupt() => return Ok(false),
+            Err(error) if unproven(&error) => return Ok(false),
             other => other?,
         };
         let Some(raw) = raw else { return Ok(false) };
@@ -341,7 +343,7 @@ impl ChunkStore {
         let mut places = self.index.find(ids)?;
         for (place, id) in places.iter_mut().zip(ids) {
             if let Some(found) = *place
-                && (self.health.is_lost_at(*id, found) || !self.packs.vouches_for(found, *id)?)
+                && (self.health.is_lost_at(*id, found) || !self.packs.vouches_for(found, *id))
             {
                 *place = None;
             }

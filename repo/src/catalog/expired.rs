@@ -17,6 +17,8 @@ pub(crate) struct Expired {
     pub(crate) point: Arc<Point>,
     /// Its space is being given back, so that it cannot be brought back.
     pub(crate) released: bool,
+    /// It was to be brought back and that failed half-way, so it may be back at the next opening: its space stays.
+    pub(crate) in_doubt: bool,
 }
 
 impl Catalog {
@@ -47,6 +49,7 @@ impl Catalog {
         let expired = Expired {
             point,
             released: false,
+            in_doubt: false,
         };
         {
             let mut points = self.points.write();
@@ -77,22 +80,58 @@ impl Catalog {
             Some(found) => Arc::clone(&found.point),
         };
         let folder = self.keys.workload_folder(&name.workload);
-        let tombstone = self.tombstone_path(name);
-        let manifest = self.disk.read(&tombstone, format::MANIFEST_BYTES_MAX)?;
-        let path = folder.join(manifest_name(name, self.epoch));
-        self.disk.publish(&path, &manifest)?;
-        self.disk.remove(&tombstone)?;
-        self.disk.sync_directory(&folder)?;
+        if let Err(error) = self.put_back(name, &folder) {
+            let is_there = self.manifests_in(&folder, name.sequence);
+            if !is_there.is_ok_and(|found| found.is_empty())
+                && let Some(expired) = self.expired.write().get_mut(name)
+            {
+                expired.in_doubt = true;
+            }
+            return Err(error);
+        }
         let mut points = self.points.write();
         self.expired.write().remove(name);
         points.insert(name.clone(), Arc::clone(&point));
         Ok(point)
     }
 
+    /// Makes a tombstone a manifest again. May be done once more after it failed.
+    fn put_back(&self, name: &PointName, folder: &Path) -> Result<(), RepoError> {
+        // One that could not be made may be there all the same, and would tell against the point when it is expired
+        // the next time.
+        self.remove_if_there(&self.release_path(name))?;
+        let tombstone = self.tombstone_path(name);
+        let path = folder.join(manifest_name(name, self.epoch));
+        let manifest = match self.disk.read(&tombstone, format::MANIFEST_BYTES_MAX) {
+            Err(error) if error.is_missing() => {
+                self.disk.read(&path, format::MANIFEST_BYTES_MAX)?
+            }
+            other => other?,
+        };
+        match self.disk.publish(&path, &manifest) {
+            Err(error) if error.is_taken() => self.disk.replace(&path, &manifest)?,
+            other => other?,
+        }
+        self.remove_if_there(&tombstone)?;
+        Ok(self.disk.sync_directory(folder)?)
+    }
+
+    fn remove_if_there(&self, path: &Path) -> Result<(), RepoError> {
+        match self.disk.remove(path) {
+            Err(error) if !error.is_missing() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes that an expired point cannot be brought back, durably: from now on its space is given back.
     pub(crate) fn release(&self, name: &PointName) -> Result<Option<Arc<Point>>, RepoError> {
         let _changing = self.changing.lock();
-        if !self.expired.read().contains_key(name) {
+        if self
+            .expired
+            .read()
+            .get(name)
+            .is_none_or(|expired| expired.in_doubt)
+        {
             return Ok(None);
         }
         match self.disk.publish(&self.release_path(name), b"") {
@@ -110,10 +149,7 @@ impl Catalog {
     pub(crate) fn bury(&self, name: &PointName) -> Result<(), RepoError> {
         let _changing = self.changing.lock();
         self.disk.replace(&self.tombstone_path(name), b"")?;
-        match self.disk.remove(&self.release_path(name)) {
-            Err(error) if !error.is_missing() => return Err(error.into()),
-            _ => {}
-        }
+        self.remove_if_there(&self.release_path(name))?;
         self.expired.write().remove(name);
         Ok(())
     }
@@ -208,7 +244,14 @@ impl Tombstones<'_> {
                     let mark = release_name(sequence);
                     let released = items.iter().any(|item| item.name == mark);
                     let point = Arc::new(point);
-                    expired.insert(point.name.clone(), Expired { point, released });
+                    expired.insert(
+                        point.name.clone(),
+                        Expired {
+                            point,
+                            released,
+                            in_doubt: false,
+                        },
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a tombstone cannot be read: that point cannot be brought back");

@@ -318,7 +318,11 @@ impl Catalog {
         }
     }
 
-    fn manifests_in(&self, folder: &Path, sequence: u64) -> Result<Vec<PathBuf>, RepoError> {
+    pub(super) fn manifests_in(
+        &self,
+        folder: &Path,
+        sequence: u64,
+    ) -> Result<Vec<PathBuf>, RepoError> {
         let mut found = Vec::new();
         for item in self.disk.list(folder)? {
             let is_manifest = super::format::parse_point_file(&item.name)

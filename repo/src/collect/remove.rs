@@ -96,9 +96,18 @@ impl Collection<'_> {
     /// Looks at every record of a condemned pack once more and removes the pack, or pardons it.
     fn remove_pack(&mut self, number: u32) -> Result<(), RepoError> {
         let packs = Arc::clone(self.repository.store().packs());
-        let Some(table) = packs.table(number)? else {
-            self.report.hurt_packs.push(packs.describe(number));
-            return self.pardon(number);
+        let table = match packs.table(number) {
+            Ok(Some(table)) => table,
+            Ok(None) => {
+                self.report.hurt_packs.push(packs.describe(number));
+                return self.pardon(number);
+            }
+            // One that cannot be read, or that somebody took away, must not keep the others from going.
+            Err(error) => {
+                tracing::warn!(pack = packs.describe(number), %error, "a condemned pack is left alone");
+                self.report.hurt_packs.push(packs.describe(number));
+                return Ok(());
+            }
         };
         if self.repository.holds_pack(number) {
             return self.pardon(number);

@@ -63,11 +63,31 @@ impl FoundPack {
             }
             Err(error @ RepoError::Index { .. }) => Err(error),
             Err(error) => {
+                if error.is_full() {
+                    self.list_unsealed(disk, index)?;
+                }
                 tracing::error!(pack = self.describe(), %error, "a pack cannot be used");
                 Ok(PackSummary {
                     sealed: false,
                     ..summary(true, self.length_bytes)
                 })
+            }
+        }
+    }
+
+    /// Tells the index what is in a pack that there was no room to seal: maps may have an older place of it, and what
+    /// they need must be found on a full disk, too. The next opening tries to seal it again.
+    fn list_unsealed(&self, disk: &dyn Disk, index: &dyn IndexStore) -> Result<(), RepoError> {
+        let path = pack_path(self.number, self.epoch);
+        let listed = disk
+            .open(&path, Access::Read, Caching::Direct)
+            .map_err(RepoError::from)
+            .and_then(|file| self.scan_table(file.as_ref(), file.length()?));
+        match listed {
+            Ok(table) => self.list(index, &table),
+            Err(error) => {
+                tracing::warn!(pack = self.describe(), %error, "a pack cannot be scanned");
+                Ok(())
             }
         }
     }
@@ -211,6 +231,17 @@ impl FoundPack {
         table: &PackTable,
         recovered: bool,
     ) -> Result<(), RepoError> {
+        self.list(index, table)?;
+        tracing::info!(
+            pack = self.describe(),
+            records = table.len(),
+            recovered,
+            "indexed a pack"
+        );
+        index.set_coverage(self.number, Coverage { recovered })
+    }
+
+    fn list(&self, index: &dyn IndexStore, table: &PackTable) -> Result<(), RepoError> {
         let place = |slot| Place {
             pack: self.number,
             slot,
@@ -220,13 +251,7 @@ impl FoundPack {
         for batch in entries.chunks(INDEX_BATCH) {
             index.insert(batch)?;
         }
-        tracing::info!(
-            pack = self.describe(),
-            records = entries.len(),
-            recovered,
-            "indexed a pack"
-        );
-        index.set_coverage(self.number, Coverage { recovered })
+        Ok(())
     }
 
     /// Whether the first page is that of this very pack.

@@ -312,17 +312,22 @@ impl PackSet {
             .to_string()
     }
 
-    /// Whether a new backup may rely on the index saying that `id` is at `place`.
-    pub(crate) fn vouches_for(&self, place: Place, id: ChunkId) -> Result<bool, RepoError> {
+    /// Whether a new backup may rely on the index saying that `id` is at `place`. Where a table must be asked and cannot
+    /// be read, it may not, and stores again.
+    pub(crate) fn vouches_for(&self, place: Place, id: ChunkId) -> bool {
         if self.is_condemned(place.pack) {
-            return Ok(false);
+            return false;
         }
         match self.summary(place.pack) {
-            None => Ok(false),
-            Some(summary) if !summary.recovered => Ok(true),
-            Some(_) => Ok(self
-                .table(place.pack)?
-                .is_some_and(|table| table.holds(id, place.slot))),
+            None => false,
+            Some(summary) if !summary.recovered => true,
+            Some(_) => match self.table(place.pack) {
+                Ok(table) => table.is_some_and(|table| table.holds(id, place.slot)),
+                Err(error) => {
+                    tracing::debug!(pack = self.describe(place.pack), %error, "a table cannot be read");
+                    false
+                }
+            },
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use repo::clock::{ManualClock, UnixNanoseconds};
-use repo::disk::{Effect, Fault, Operation, SimulatedDisk};
+use repo::disk::{Disk as _, Effect, Fault, Operation, SimulatedDisk};
 use repo::{
     CollectOptions, CollectReport, CreateOptions, ImageBase, ImageSpec, PointKind, PointName,
     RepoError, Repository, SimulatedIndex,
@@ -220,4 +220,109 @@ fn a_collection_gets_along_without_any_room() {
         let place = format!("with room for {kibibytes} KiB");
         check(&disk.fork().kill(), &index, &prepared.kept, &place);
     }
+}
+
+#[test]
+fn copies_are_found_when_there_is_no_room_to_seal_their_pack() {
+    let prepared = prepare();
+    let (disk, index, repository) = prepared.open();
+    let report = collect(&repository).unwrap();
+    assert!(report.copied_bytes > 0, "{report:?}");
+    // Maps still say where the records were before.
+    let after = disk.kill();
+    drop(repository);
+    after.inject(Fault::FullAfter { bytes: 0 });
+    let repository = open(&after, &index.crash(0)).unwrap();
+    for (name, seeds) in &prepared.kept {
+        let image = repository
+            .image(&repository.point(name).unwrap(), 0)
+            .unwrap();
+        assert!(read_all(&image) == content(seeds), "{name} differs");
+    }
+    drop(repository);
+    after.clear_faults();
+    let repository = open(&after, &index).unwrap();
+    let sealed = repository.statistics().unwrap().packs;
+    assert!(sealed > 0);
+    back_up(&repository, DROPPED[0]).unwrap();
+}
+
+/// A point that may be back at the next opening must not lose its space before.
+#[test]
+fn a_return_that_failed_half_way_keeps_its_space() {
+    let mut seen = [0; 2];
+    for operation in [Operation::Publish, Operation::Remove, Operation::Sync] {
+        for seed in 0..8 {
+            let prepared = prepare();
+            // What a failing call does follows from the disk's seed, which its story moves on.
+            let (disk, index) = (prepared.disk.fork(), prepared.index.crash(0));
+            disk.reseed(seed);
+            let repository = open(&disk, &index).unwrap();
+            let name = repository.expired()[0].name.clone();
+            // The release mark is not there, and its removal is the first.
+            let nth = u64::from(operation == Operation::Remove);
+            disk.inject(Fault::Fail { operation, nth });
+            assert!(repository.unexpire(&name).is_err(), "{operation:?}");
+            disk.clear_faults();
+            collect(&repository).unwrap();
+            drop(repository);
+            let repository = open(&disk.kill(), &index).unwrap();
+            let back = repository.point(&name);
+            seen[usize::from(back.is_ok())] += 1;
+            if let Ok(point) = back {
+                let image = repository.image(&point, 0).unwrap();
+                assert!(read_all(&image) == content(DROPPED[0]), "{operation:?}");
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+#[test]
+fn a_pack_that_somebody_took_away_stops_neither_backups_nor_collections() {
+    let prepared = prepare();
+    let (disk, index, repository) = prepared.open();
+    let with_grace = CollectOptions {
+        reserve_bytes: 0,
+        samples: 8,
+        ..CollectOptions::default()
+    };
+    let report = repository
+        .collect(&with_grace, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert!(report.condemned_packs > 1, "{report:?}");
+    let hurt = back_up(&repository, &[80, 81]).unwrap();
+    drop(repository);
+    // Packs that were open are asked for their tables from now on.
+    let (disk, index) = (disk.kill(), index.crash(u64::MAX));
+    let repository = open(&disk, &index).unwrap();
+    let packs = |of_condemned: bool| -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        for folder in disk.list(Path::new("packs")).unwrap() {
+            let folder = Path::new("packs").join(folder.name);
+            let items = disk.list(&folder).unwrap();
+            let marked = |name: &str| {
+                items
+                    .iter()
+                    .any(|item| item.name == format!("{name}.condemned"))
+            };
+            let packs = items.iter().filter(|item| item.name.len() == 17);
+            let packs = packs.filter(|item| marked(&item.name) == of_condemned);
+            found.extend(packs.map(|item| folder.join(&item.name)));
+        }
+        found
+    };
+    disk.remove(&packs(true)[0]).unwrap();
+    disk.remove(packs(false).last().unwrap()).unwrap();
+    let again = back_up(&repository, &[80, 81, 82]).unwrap();
+    let image = repository
+        .image(&repository.point(&again).unwrap(), 0)
+        .unwrap();
+    assert!(read_all(&image) == content(&[80, 81, 82]));
+    // Nobody knows what it needs, so nothing is freed while it is there.
+    assert!(collect(&repository).is_err());
+    repository.expire(&hurt).unwrap();
+    let report = collect(&repository).unwrap();
+    assert!(report.removed_packs > 0, "{report:?}");
+    assert!(!report.hurt_packs.is_empty(), "{report:?}");
 }
