@@ -206,41 +206,13 @@ impl Run {
         Ok(())
     }
 
-    pub(crate) fn expire(&mut self, chance: &mut Chance) -> Result<(), Wrong> {
-        let Some(name) = self.some_point(chance) else {
-            return Ok(());
-        };
-        let before = self.faults();
-        let in_use = self.model.in_use(&name);
-        match self.repository().expire(&name) {
-            Err(RepoError::PointInUse { .. }) if self.model.may_be_in_use(&name) => return Ok(()),
-            Err(RepoError::NoSuchPoint(_)) if self.degraded => return Ok(()),
-            Ok(()) if in_use => {
-                return Err(format!("{name} was expired under an overlay"));
-            }
-            other => {
-                if self
-                    .judge(&format!("expiring {name}"), before, other)?
-                    .is_none()
-                {
-                    self.model.leaving.insert(name);
-                    return Ok(());
-                }
-            }
-        }
-        self.say(format!("{name} is expired"));
-        self.model.leaving.remove(&name);
-        self.model.points.remove(&name);
-        Ok(())
-    }
-
     pub(crate) fn read_some_point(&mut self, chance: &mut Chance) -> Result<(), Wrong> {
         let Some(name) = self.some_point(chance) else {
             return Ok(());
         };
         let point = match self.repository().point(&name) {
             Ok(point) => point,
-            Err(_) if self.degraded => return Ok(()),
+            Err(_) if self.degraded || self.model.leaving.contains(&name) => return Ok(()),
             Err(error) => return Err(error.to_string()),
         };
         let model = Arc::clone(&self.model.points[&name]);

@@ -9,13 +9,17 @@ use repo::{Image, Overlay, Point, PointName, RepoError, VerifyScope};
 use uuid::Uuid;
 
 use crate::content::{CHUNK, Disk, SECTOR, expand};
-use crate::model::{OverlayModel, PointModel};
+use crate::model::{ExpiredModel, OverlayModel, PointModel};
 use crate::run::{Run, Wrong, chain};
 
 impl Run {
     /// After an opening: what was acknowledged is there, and nothing in part.
     pub(crate) fn check_all(&mut self, power_failed: bool) -> Result<(), Wrong> {
         self.check_points()?;
+        if !self.degraded {
+            self.check_expired()?;
+            self.check_marks()?;
+        }
         self.check_overlays(power_failed)?;
         if self.degraded {
             return Ok(());
@@ -31,10 +35,17 @@ impl Run {
         let Some(report) = self.judge("verify", before, report)? else {
             return Ok(());
         };
-        if report.is_sound() || self.degraded || self.is_excused(before) {
+        if self.degraded || self.is_excused(before) {
             return Ok(());
         }
-        Err(format!("verify finds damage: {:?}", report.damaged))
+        self.judge_rot(&report)?;
+        if report.damaged.is_empty() && (report.mendable.is_empty() || self.is_rotten()) {
+            return Ok(());
+        }
+        Err(format!(
+            "verify finds damage: {:?} {:?}",
+            report.damaged, report.mendable
+        ))
     }
 
     fn check_points(&mut self) -> Result<(), Wrong> {
@@ -57,9 +68,54 @@ impl Run {
                 return Err(format!("{name} was acknowledged and is gone"));
             }
         }
-        self.model.points.retain(|name, _| names.contains(name));
+        // Those that were leaving have left: whole, so that they can be brought back.
+        let left: Vec<PointName> = self.model.points.keys().cloned().collect();
+        for name in left.into_iter().filter(|name| !names.contains(name)) {
+            if let Some(content) = self.model.points.remove(&name) {
+                let expired = ExpiredModel {
+                    content,
+                    may_be_gone: self.model.met_leaving.contains(&name),
+                };
+                self.model.expired.insert(name, expired);
+            }
+        }
         self.model.leaving.clear();
+        self.model.met_leaving.clear();
         self.model.maybe.clear();
+        Ok(())
+    }
+
+    /// Expired points can be brought back, but for those that a collection may have met.
+    fn check_expired(&mut self) -> Result<(), Wrong> {
+        let shown = self.repository().expired();
+        for point in &shown {
+            let is_going = self.model.gone.contains(&point.name) && !point.can_be_brought_back;
+            if !self.model.expired.contains_key(&point.name) && !is_going {
+                return Err(format!("{} is shown as expired, and is not", point.name));
+            }
+        }
+        let can_return: BTreeSet<&PointName> = shown
+            .iter()
+            .filter(|point| point.can_be_brought_back)
+            .map(|point| &point.name)
+            .collect();
+        let (mut back, mut lost) = (Vec::new(), Vec::new());
+        for (name, expired) in &self.model.expired {
+            match can_return.contains(name) {
+                true => back.push(name.clone()),
+                false if expired.may_be_gone => lost.push(name.clone()),
+                false => return Err(format!("{name} was expired and cannot be brought back")),
+            }
+        }
+        for name in back {
+            if let Some(expired) = self.model.expired.get_mut(&name) {
+                expired.may_be_gone = false;
+            }
+        }
+        for name in lost {
+            self.model.expired.remove(&name);
+            self.model.gone.insert(name);
+        }
         Ok(())
     }
 
@@ -122,7 +178,7 @@ impl Run {
             match compared {
                 Ok(None) => {}
                 Ok(Some(at)) => return Ok(Some(format!("{name} differs in chunk {at}"))),
-                Err(_) if self.reads_are_excused(before) => return Ok(None),
+                Err(_) if self.degraded || self.reads_are_excused(before) => return Ok(None),
                 Err(error) => return Ok(Some(format!("{name} cannot be read: {}", chain(&error)))),
             }
         }
@@ -138,7 +194,7 @@ impl Run {
             match read_stream(&repository, point, name) {
                 Ok(found) if found == **content => {}
                 Ok(_) => return Ok(Some(format!("stream {name} differs"))),
-                Err(_) if self.reads_are_excused(before) => return Ok(None),
+                Err(_) if self.degraded || self.reads_are_excused(before) => return Ok(None),
                 Err(error) => {
                     return Ok(Some(format!(
                         "stream {name} cannot be read: {}",
@@ -205,9 +261,18 @@ impl Run {
         };
         self.model.ending.remove(&id);
         let model = self.model.overlays.get_mut(&id).expect("it was just there");
-        let found = compare_overlay(&overlay, model, power_failed)
-            .map_err(|difference| format!("overlay {id}: {difference}"))?;
-        model.settle(found);
+        match compare_overlay(&overlay, model, power_failed) {
+            Ok(Ok(found)) => model.settle(found),
+            Ok(Err(difference)) => return Err(format!("overlay {id}: {difference}")),
+            // It is looked at again when more of the repository is known.
+            Err(_) if self.degraded => {
+                model.doubt_everything();
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(format!("overlay {id} cannot be read: {}", chain(&error)));
+            }
+        }
         self.overlays.insert(id, overlay);
         Ok(())
     }
@@ -216,26 +281,31 @@ impl Run {
 /// Gives the first chunk in which an image is not like the model.
 pub(crate) fn compare_image(image: &Image, model: &Disk) -> Result<Option<u64>, RepoError> {
     for index in model.interesting_chunks() {
-        let expected = model.chunk(index);
-        let mut found = Vec::new();
-        image.read(index * CHUNK, expected.len() as u32, &mut found)?;
-        if concat(&found) != expected {
+        if read_chunk(image, index, model)? != model.chunk(index) {
             return Ok(Some(index));
         }
     }
     Ok(None)
 }
 
-/// Compares an overlay with what it may hold; gives what the doubtful sectors hold.
+/// The bytes of a chunk as far as the disk goes.
+pub(crate) fn read_chunk(image: &Image, index: u64, model: &Disk) -> Result<Vec<u8>, RepoError> {
+    let length = CHUNK.min(model.size_bytes() - index * CHUNK);
+    let mut found = Vec::new();
+    image.read(index * CHUNK, length as u32, &mut found)?;
+    Ok(concat(&found))
+}
+
+/// Compares an overlay with what it may hold; gives what the doubtful sectors hold, or how it differs.
 fn compare_overlay(
     overlay: &Overlay,
     model: &OverlayModel,
     power_failed: bool,
-) -> Result<Vec<(u64, u64)>, Wrong> {
+) -> Result<Result<Vec<(u64, u64)>, Wrong>, RepoError> {
     let mut now = model.now.clone();
     let mut settled = Vec::new();
     for sector in model.doubtful() {
-        let bytes = read_overlay(overlay, sector * SECTOR, SECTOR).map_err(unreadable)?;
+        let bytes = read_overlay(overlay, sector * SECTOR, SECTOR)?;
         let known = model
             .unflushed
             .get(&sector)
@@ -246,19 +316,19 @@ fn compare_overlay(
             .chain([model.now.get(sector)]);
         let fits = |tag: &u64| model.allows(sector, *tag, power_failed) && expand(&[*tag]) == bytes;
         let Some(tag) = known.into_iter().find(fits) else {
-            return Err(format!(
+            return Ok(Err(format!(
                 "sector {sector} starts with {:02x?}, not with {:x} or what may have come in its place",
                 &bytes[..8],
                 model.now.get(sector)
-            ));
+            )));
         };
         now.set(sector, tag);
         settled.push((sector, tag));
     }
-    match differs(overlay, &now).map_err(unreadable)? {
+    Ok(match differs(overlay, &now)? {
         None => Ok(settled),
         Some(index) => Err(format!("chunk {index} is not what was acknowledged")),
-    }
+    })
 }
 
 /// The first chunk in which an overlay is not like the model.
@@ -278,7 +348,7 @@ fn read_overlay(overlay: &Overlay, offset: u64, length: u64) -> Result<Vec<u8>, 
     Ok(concat(&found))
 }
 
-fn read_stream(
+pub(crate) fn read_stream(
     repository: &repo::Repository,
     point: &Point,
     name: &str,
@@ -289,10 +359,6 @@ fn read_stream(
         found.extend_from_slice(&piece);
     }
     Ok(found)
-}
-
-fn unreadable(error: RepoError) -> Wrong {
-    format!("it cannot be read: {}", chain(&error))
 }
 
 fn concat(pieces: &[Bytes]) -> Vec<u8> {

@@ -1,12 +1,15 @@
-//! Disks that lie, to see that the laboratory finds what follows.
+//! Disks that lie, and stand-ins for a repository that does, to see that the laboratory finds what follows.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use repo::clock::{Clock, ManualClock, UnixNanoseconds, Uptime};
 use repo::disk::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, SimulatedDisk, Space};
 
-/// What a disk does not do although it says so.
+use crate::rot::packs_on;
+
+/// What is not done although somebody says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lie {
     /// It does everything.
@@ -31,6 +34,24 @@ pub(crate) enum Lie {
     Removal,
     /// Reads of packs give zeroes in place of some pages.
     Zeroes,
+    /// Removed packs stay.
+    PackRemoval,
+    /// With a pack goes another one.
+    RemovesTooMuch,
+    /// Tombstones are empty.
+    EmptyTombstone,
+    /// Stars and locks are not kept.
+    MarkPublication,
+    /// What is written back into packs is not.
+    Mending,
+    /// Whoever goes by this clock goes by what it is set to.
+    UptimeThatIsSet,
+    /// More bits flip than parity makes good.
+    RotBeyondParity,
+    /// What is lost shows as zeroes.
+    ZeroesForLoss,
+    /// A verification does not say what is lost.
+    UnnamedLoss,
 }
 
 impl Lie {
@@ -45,6 +66,15 @@ impl Lie {
         Self::FailedPublication,
         Self::Removal,
         Self::Zeroes,
+        Self::PackRemoval,
+        Self::RemovesTooMuch,
+        Self::EmptyTombstone,
+        Self::MarkPublication,
+        Self::Mending,
+        Self::UptimeThatIsSet,
+        Self::RotBeyondParity,
+        Self::ZeroesForLoss,
+        Self::UnnamedLoss,
     ];
 
     /// The disk, telling this lie.
@@ -55,6 +85,15 @@ impl Lie {
                 disk: disk.clone(),
                 lie,
             }),
+        }
+    }
+
+    /// The clock, telling this lie.
+    pub(crate) fn told_by_clock(self, clock: &Arc<ManualClock>) -> Arc<dyn Clock> {
+        let clock = Arc::clone(clock);
+        match self {
+            Self::UptimeThatIsSet => Arc::new(LyingClock(clock)),
+            _ => clock,
         }
     }
 }
@@ -79,6 +118,14 @@ impl LyingDisk {
             path: path.to_owned(),
             lie: self.lie,
         })
+    }
+
+    fn remove_another(&self, path: &Path) -> Result<(), DiskError> {
+        let packs = packs_on(&self.disk);
+        match packs.iter().find(|pack| pack.path != path) {
+            Some(other) => self.disk.remove(&other.path),
+            None => Ok(()),
+        }
     }
 
     fn put_unsynced(&self, path: &Path, content: &[u8]) -> Result<(), DiskError> {
@@ -112,6 +159,8 @@ impl Disk for LyingDisk {
             Lie::PublishBeforeSync if path.starts_with("points") => {
                 self.put_unsynced(path, content)
             }
+            Lie::EmptyTombstone if named(path, ".expired") => self.disk.publish(path, b""),
+            Lie::MarkPublication if named(path, ".star") || named(path, ".lock.") => Ok(()),
             Lie::FailedPublication => match self.disk.publish(path, content) {
                 Err(error) if !error.is_taken() => Ok(()),
                 other => other,
@@ -139,8 +188,11 @@ impl Disk for LyingDisk {
     }
 
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        if self.lie == Lie::Removal && path.starts_with("points") {
-            return Ok(());
+        match self.lie {
+            Lie::Removal if path.starts_with("points") => return Ok(()),
+            Lie::PackRemoval if is_pack(path) => return Ok(()),
+            Lie::RemovesTooMuch if is_pack(path) => self.remove_another(path)?,
+            _ => {}
         }
         self.disk.remove(path)
     }
@@ -169,6 +221,32 @@ impl Disk for LyingDisk {
     }
 }
 
+/// A clock whose time since the start is what it was set to.
+#[derive(Debug)]
+struct LyingClock(Arc<ManualClock>);
+
+impl Clock for LyingClock {
+    fn now(&self) -> UnixNanoseconds {
+        self.0.now()
+    }
+
+    fn uptime(&self) -> Uptime {
+        Uptime {
+            nanoseconds: self.0.now().0,
+            ..self.0.uptime()
+        }
+    }
+}
+
+fn is_pack(path: &Path) -> bool {
+    path.starts_with("packs") && path.file_name().is_some_and(|name| name.len() == 17)
+}
+
+fn named(path: &Path, part: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.contains(part) && !name.contains(".released")
+}
+
 impl DiskFile for LyingFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
         let count = self.file.read_at(offset, buffer)?;
@@ -182,6 +260,13 @@ impl DiskFile for LyingFile {
     }
 
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> Result<(), DiskError> {
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.lie == Lie::Mending
+            && is_pack(&self.path)
+            && offset + length as u64 <= self.file.length()?
+        {
+            return Ok(());
+        }
         match self.file.write_at(offset, slices) {
             Err(_) if self.lie == Lie::FailedWrite => Ok(()),
             other => other,

@@ -18,11 +18,16 @@ mod chance;
 mod check;
 mod content;
 mod lies;
+mod loss;
+mod marks;
 mod model;
 mod overlays;
 mod report;
+mod rot;
 mod run;
+mod space;
 mod story;
+mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -170,6 +175,6 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().expect("the laboratory's settings are numbers"))
 }
 
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_500;
 const LYING_SEEDS: u64 = 600;
 const THREADS: usize = 2;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use repo::{PointName, WorkloadName};
+use repo::{Lock, PointMarks, PointName, WorkloadName};
 use uuid::Uuid;
 
 use crate::content::{Disk, Tag};
@@ -14,8 +14,15 @@ pub(crate) struct Model {
     pub(crate) points: BTreeMap<PointName, Arc<PointModel>>,
     /// Commits that were not answered with success: each may turn out to be there, whole.
     pub(crate) maybe: Vec<(WorkloadName, Arc<PointModel>)>,
-    /// Points whose expiry was not answered.
+    /// Points whose expiry, or return from it, was not answered.
     pub(crate) leaving: BTreeSet<PointName>,
+    /// Those among them that a collection has met.
+    pub(crate) met_leaving: BTreeSet<PointName>,
+    /// Expired points that may be brought back.
+    pub(crate) expired: BTreeMap<PointName, ExpiredModel>,
+    /// Points whose space was given back.
+    pub(crate) gone: BTreeSet<PointName>,
+    pub(crate) marks: BTreeMap<PointName, MarksModel>,
     /// Every name that a point has or had.
     pub(crate) given: BTreeSet<PointName>,
     pub(crate) overlays: BTreeMap<Uuid, OverlayModel>,
@@ -30,6 +37,35 @@ pub(crate) struct Model {
 pub(crate) struct PointModel {
     pub(crate) disks: Vec<(String, Disk)>,
     pub(crate) streams: Vec<(String, Arc<Vec<u8>>)>,
+}
+
+/// An expired point.
+#[derive(Debug, Clone)]
+pub(crate) struct ExpiredModel {
+    pub(crate) content: Arc<PointModel>,
+    /// A collection that did not come to its end may have given its space back.
+    pub(crate) may_be_gone: bool,
+}
+
+/// What keeps a point from being expired.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MarksModel {
+    pub(crate) starred: bool,
+    /// A change of the star was not answered.
+    pub(crate) star_in_doubt: bool,
+    pub(crate) locks: Vec<LockModel>,
+}
+
+/// A lock.
+#[derive(Debug, Clone)]
+pub(crate) struct LockModel {
+    pub(crate) lock: Lock,
+    /// When it was placed, by the time that the machine is up.
+    pub(crate) placed: u64,
+    /// For how long.
+    pub(crate) nanoseconds: u64,
+    /// Its making or lifting was not answered, or its point has gone meanwhile.
+    pub(crate) in_doubt: bool,
 }
 
 /// An overlay.
@@ -65,6 +101,70 @@ impl Model {
     }
 }
 
+impl MarksModel {
+    /// Whether the point must not go, however the clock was set: a trusted hour is at least eight ninths of one.
+    pub(crate) fn keeps(&self, uptime: u64) -> bool {
+        let holds = |lock: &&LockModel| !lock.in_doubt && lock.holds_at(uptime);
+        (self.starred && !self.star_in_doubt) || self.locks.iter().any(|lock| holds(&lock))
+    }
+
+    /// Whether the point may be kept. Where the trusted time may have been lost, a lock may last longer.
+    pub(crate) fn may_keep(&self, uptime: u64, time_was_lost: bool) -> bool {
+        let over = |lock: &LockModel| !time_was_lost && lock.is_over_at(uptime);
+        self.starred || self.star_in_doubt || self.locks.iter().any(|lock| !over(lock))
+    }
+
+    /// What was found after an end, if that can be.
+    pub(crate) fn settle(&mut self, found: &PointMarks, uptime: u64) -> Result<(), String> {
+        if let Some(damage) = &found.damaged {
+            return Err(format!("a mark of it is damaged: {damage}"));
+        }
+        if found.starred != self.starred && !self.star_in_doubt {
+            return Err(format!(
+                "it is starred: {}, it was: {}",
+                found.starred, self.starred
+            ));
+        }
+        (self.starred, self.star_in_doubt) = (found.starred, false);
+        for lock in self
+            .locks
+            .iter()
+            .filter(|lock| !lock.in_doubt && lock.holds_at(uptime))
+        {
+            let as_strong =
+                |there: &Lock| there.mode >= lock.lock.mode && there.until >= lock.lock.until;
+            if !found.locks.iter().any(as_strong) {
+                return Err(format!("its lock {:?} is not there any more", lock.lock));
+            }
+        }
+        for there in &found.locks {
+            match self.locks.iter_mut().find(|lock| lock.lock == *there) {
+                Some(lock) => lock.in_doubt = false,
+                None => return Err(format!("nobody made its lock {there:?}")),
+            }
+        }
+        // One that a stronger lock hides may still be there.
+        self.locks.retain(|lock| {
+            let hidden =
+                |there: &Lock| there.mode == lock.lock.mode && there.until >= lock.lock.until;
+            !lock.in_doubt || found.locks.iter().any(hidden)
+        });
+        Ok(())
+    }
+}
+
+impl LockModel {
+    fn holds_at(&self, uptime: u64) -> bool {
+        let passed = uptime - self.placed;
+        passed + passed / 8 + 1 < self.nanoseconds
+    }
+
+    fn is_over_at(&self, uptime: u64) -> bool {
+        let passed = uptime - self.placed;
+        passed - passed / 8 > self.nanoseconds + 1
+    }
+}
+
 impl OverlayModel {
     pub(crate) fn new(point: PointName, disk: usize, content: Disk) -> Self {
         Self {
@@ -97,6 +197,13 @@ impl OverlayModel {
 
     pub(crate) fn flushed(&mut self) {
         self.unflushed.clear();
+    }
+
+    /// Nothing could be seen after an end, so whatever it may have left may be there after the next, too.
+    pub(crate) fn doubt_everything(&mut self) {
+        for (sector, tags) in std::mem::take(&mut self.unflushed) {
+            self.unanswered.entry(sector).or_default().extend(tags);
+        }
     }
 
     /// Whether a sector may hold `tag` after an end.

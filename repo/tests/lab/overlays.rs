@@ -20,10 +20,7 @@ impl Run {
         let Ok(point) = self.repository().point(&name) else {
             return Ok(());
         };
-        if self.is_encrypted()
-            || self.model.overlays.len() >= 3
-            || self.model.leaving.contains(&name)
-        {
+        if self.model.overlays.len() >= 3 || self.model.leaving.contains(&name) {
             return Ok(());
         }
         let disk = chance.below(point.images.len() as u64) as usize;

@@ -43,6 +43,10 @@ impl Report {
         self.counts.points += outcome.counts.points;
         self.counts.restores += outcome.counts.restores;
         self.counts.calls += outcome.counts.calls;
+        self.counts.collections += outcome.counts.collections;
+        self.counts.removed_packs += outcome.counts.removed_packs;
+        self.counts.mended_pages += outcome.counts.mended_pages;
+        self.counts.losses += outcome.counts.losses;
         for (what, count) in &outcome.injected {
             *self.injected.entry(what).or_default() += count;
         }
@@ -65,16 +69,24 @@ impl fmt::Display for Report {
             points,
             restores,
             calls,
+            collections,
+            removed_packs,
+            mended_pages,
+            losses,
         } = self.counts;
         write!(
             formatter,
-            "laboratory: {} seeds, {} steps, {} changing calls to the disk, {} points made, {} openings, {} points compared; {}; {} failures{}, {} s",
+            "laboratory: {} seeds, {} steps, {} changing calls to the disk, {} points made, {} openings, {} points compared, {} collections, {} packs removed, {} pages mended, {} losses looked at; {}; {} failures{}, {} s",
             grouped(self.seeds),
             grouped(steps),
             grouped(calls),
             grouped(points),
             grouped(openings),
             grouped(restores),
+            grouped(collections),
+            grouped(removed_packs),
+            grouped(mended_pages),
+            grouped(losses),
             faults(&self.injected),
             self.failed.len(),
             match self.failed.as_slice() {

@@ -6,11 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use repo::clock::{Clock as _, ManualClock};
-use repo::disk::{Disk as _, Effect, Fault, Operation, SimulatedDisk};
-use repo::overlay::{BlockCache, OverlaySettings};
+use repo::disk::{Disk as _, Effect, Fault, SimulatedDisk};
 use repo::{
-    CreateOptions, KdfSettings, NewKeySlot, OpenOptions, Overlay, RepoError, Repository, Secret,
-    SimulatedIndex, UnixNanoseconds,
+    CreateOptions, OpenOptions, Overlay, RepoError, Repository, SimulatedIndex, UnixNanoseconds,
 };
 use uuid::Uuid;
 
@@ -18,7 +16,9 @@ use crate::backups::OpenBackup;
 use crate::chance::Chance;
 use crate::lies::Lie;
 use crate::model::Model;
+use crate::rot::RottenPage;
 use crate::story::{Act, Step};
+use crate::trouble::{effect, key_slot, opening_fault, options, some_fault};
 
 /// How what the repository did differs from what it should have done.
 pub(crate) type Wrong = String;
@@ -26,10 +26,10 @@ pub(crate) type Wrong = String;
 /// A repository on a simulated disk, and all that is known of it.
 pub(crate) struct Run {
     pub(crate) disk: SimulatedDisk,
-    lie: Lie,
-    index: SimulatedIndex,
-    clock: Arc<ManualClock>,
-    options: OpenOptions,
+    pub(crate) lie: Lie,
+    pub(crate) index: SimulatedIndex,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) options: OpenOptions,
     repository: Option<Repository>,
     pub(crate) model: Model,
     pub(crate) backups: Vec<OpenBackup>,
@@ -38,6 +38,8 @@ pub(crate) struct Run {
     faults_at_opening: u64,
     /// Some hit while it was opened, so it may know less than is there.
     pub(crate) degraded: bool,
+    /// Where bits have flipped.
+    pub(crate) rot: Vec<RottenPage>,
     /// How the world ends when it stops in the middle of a call: by power failure, or a kill.
     stop_is_power_failure: bool,
     pub(crate) counts: Counts,
@@ -53,6 +55,11 @@ pub(crate) struct Counts {
     pub(crate) points: u64,
     pub(crate) restores: u64,
     pub(crate) calls: u64,
+    pub(crate) collections: u64,
+    pub(crate) removed_packs: u64,
+    pub(crate) mended_pages: u64,
+    /// Losses beyond parity that were looked at.
+    pub(crate) losses: u64,
 }
 
 impl Run {
@@ -73,6 +80,7 @@ impl Run {
             overlays: BTreeMap::new(),
             faults_at_opening: 0,
             degraded: false,
+            rot: Vec::new(),
             stop_is_power_failure: false,
             counts: Counts::default(),
             log: Vec::new(),
@@ -119,6 +127,13 @@ impl Run {
                 Ok(())
             }
             Act::Expire => self.expire(chance),
+            Act::Unexpire => self.unexpire(chance),
+            Act::Retain => self.retain(chance),
+            Act::Collect => self.collect(60, chance),
+            Act::Compact => self.collect(100, chance),
+            Act::Star => self.star(chance),
+            Act::Lock => self.lock(chance),
+            Act::LiftLock => self.lift_lock(chance),
             Act::Read => self.read_some_point(chance),
             Act::Overlay => self.make_overlay(chance),
             Act::Write => self.write_overlay(chance),
@@ -144,6 +159,12 @@ impl Run {
                 Ok(())
             }
             Act::Verify => self.verify(),
+            Act::Repair => self.repair(),
+            Act::Rot => {
+                self.rot(chance);
+                Ok(())
+            }
+            Act::Lose => self.lose(chance),
             Act::LoseIndex => {
                 self.index = SimulatedIndex::new();
                 self.end(chance.one_in(2), chance)
@@ -216,6 +237,15 @@ impl Run {
         }
     }
 
+    /// Whether no call has failed since the repository was opened, but for lack of space.
+    pub(crate) fn nothing_failed(&self) -> bool {
+        !self.degraded && self.hard_faults() == self.faults_at_opening && !self.disk_is_dead()
+    }
+
+    pub(crate) fn has_threads(&self) -> bool {
+        self.options.workers > 0
+    }
+
     fn hard_faults(&self) -> u64 {
         let injected = self.disk.injected();
         let hard = injected
@@ -259,12 +289,16 @@ impl Run {
     }
 
     fn set_clock(&mut self, chance: &mut Chance) {
+        let passes = chance.below(1 << 43);
+        self.clock.advance(passes);
         let now = self.clock.now().0;
         let to = match chance.one_in(3) {
             true => now.saturating_sub(chance.below(1 << 40)),
             false => now + chance.below(1 << 44),
         };
-        self.say(format!("the clock is set from {now} to {to}"));
+        self.say(format!(
+            "{passes} ns pass, and the clock is set from {now} to {to}"
+        ));
         self.clock.set(UnixNanoseconds(to));
     }
 
@@ -335,10 +369,6 @@ impl Run {
         self.check_all(lossy)
     }
 
-    pub(crate) fn is_encrypted(&self) -> bool {
-        self.options.secret.is_some()
-    }
-
     /// Everything that was in memory is gone.
     fn fall(&mut self, power_failed: bool, chance: &mut Chance) {
         self.counts.calls += self.disk.operations();
@@ -367,7 +397,7 @@ impl Run {
     fn try_open(&mut self) -> Result<Option<Repository>, RepoError> {
         self.counts.openings += 1;
         let disk = self.lie.told_by(&self.disk);
-        let clock = Arc::clone(&self.clock) as Arc<_>;
+        let clock = self.lie.told_by_clock(&self.clock);
         Repository::open_with(disk, root(), clock, &self.index, &self.options).map(Some)
     }
 
@@ -402,86 +432,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         below = cause.source();
     }
     text
-}
-
-/// A slot that costs little to open.
-fn key_slot(secret: Secret) -> NewKeySlot {
-    NewKeySlot {
-        name: "laboratory".to_owned(),
-        secret,
-        kdf: KdfSettings {
-            memory_kibibytes: 8,
-            passes: 1,
-            lanes: 1,
-        },
-    }
-}
-
-/// Small caches, segments and limits, so that everything happens early.
-fn options(chance: &mut Chance) -> OpenOptions {
-    OpenOptions {
-        chunk_cache_bytes: chance.of(&[0, 200_000, 2_000_000]),
-        node_cache_bytes: 100_000,
-        index_cache_bytes: 1 << 20,
-        // Without threads a story goes the same way each time; some have them all the same.
-        workers: usize::from(chance.one_in(16)),
-        overlay: OverlaySettings {
-            segment_bytes: chance.of(&[8_000, 60_000, 1 << 20]),
-            unsynced_bytes_max: chance.of(&[20_000, 1 << 20]),
-            map_cache_bytes: chance.of(&[2_000, 1 << 20]),
-            checkpoint_bytes: chance.of(&[10_000, 100_000]),
-            blocks: Arc::new(BlockCache::new(chance.of(&[0, 50_000]))),
-            direct_bytes_min: chance.of(&[4_096, 100_000]),
-        },
-        secret: chance
-            .one_in(4)
-            .then(|| Secret::passphrase("correct horse battery staple").unwrap()),
-        ..OpenOptions::default()
-    }
-}
-
-fn effect(chance: &mut Chance) -> Effect {
-    chance.of(&[Effect::Nothing, Effect::Half, Effect::Whole])
-}
-
-fn some_fault(chance: &mut Chance) -> Fault {
-    let operation = chance.of(&[
-        Operation::Write,
-        Operation::Write,
-        Operation::Sync,
-        Operation::Sync,
-        Operation::Create,
-        Operation::Publish,
-        Operation::Publish,
-        Operation::Remove,
-        Operation::Read,
-        Operation::Read,
-        Operation::List,
-    ]);
-    let reads = matches!(operation, Operation::Read | Operation::List);
-    let nth = chance.below(if reads { 12 } else { 4 });
-    match !reads && chance.one_in(3) {
-        true => Fault::NoSpace { operation, nth },
-        false => Fault::Fail { operation, nth },
-    }
-}
-
-fn opening_fault(chance: &mut Chance) -> Fault {
-    if chance.one_in(3) {
-        return Fault::FullAfter {
-            bytes: chance.of(&[0, 4_000, 10_000]),
-        };
-    }
-    let operation = chance.of(&[
-        Operation::Write,
-        Operation::Sync,
-        Operation::Read,
-        Operation::Read,
-        Operation::List,
-        Operation::Remove,
-    ]);
-    let nth = chance.below(10);
-    Fault::Fail { operation, nth }
 }
 
 /// Only named in errors.

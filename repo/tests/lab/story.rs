@@ -24,6 +24,18 @@ pub(crate) enum Act {
     Abandon,
     /// Expires a point.
     Expire,
+    /// Brings an expired point back.
+    Unexpire,
+    /// Applies rules of retention.
+    Retain,
+    /// Gives space back.
+    Collect,
+    /// The same, copying what is needed out of every pack.
+    Compact,
+    /// Stars a point, or takes its star off.
+    Star,
+    Lock,
+    LiftLock,
     /// Reads a point.
     Read,
     /// Makes an overlay over a point.
@@ -54,6 +66,12 @@ pub(crate) enum Act {
     /// The clock is set, also backwards.
     Clock,
     Verify,
+    /// Verifies and repairs, which also gives parity to packs that have none.
+    Repair,
+    /// Bits of a pack flip, no more than its parity makes good.
+    Rot,
+    /// In a copy of the world, more of a pack is hurt than can be made good.
+    Lose,
     /// The index is lost at the next opening.
     LoseIndex,
     /// Some of the calls that the next opening makes fail.
@@ -82,7 +100,13 @@ pub(crate) fn story(seed: u64) -> Vec<Step> {
         add(act, &mut chance);
     }
     add(chance.clone().of(&[Act::Kill, Act::PowerLoss]), &mut chance);
-    for act in [Act::Backup, Act::Close, Act::Verify, Act::PowerLoss] {
+    for act in [
+        Act::Backup,
+        Act::Collect,
+        Act::Close,
+        Act::Verify,
+        Act::PowerLoss,
+    ] {
         add(act, &mut chance);
     }
     steps
@@ -99,6 +123,15 @@ const DAILY_LIFE: &[Act] = &[
     Act::Commit,
     Act::Abandon,
     Act::Expire,
+    Act::Expire,
+    Act::Unexpire,
+    Act::Retain,
+    Act::Collect,
+    Act::Collect,
+    Act::Compact,
+    Act::Star,
+    Act::Lock,
+    Act::LiftLock,
     Act::Read,
     Act::Read,
     Act::Overlay,
@@ -134,6 +167,14 @@ const TROUBLES: &[&[Act]] = &[
         Act::ForgetCache,
     ],
     &[Act::FailOften, Act::FailAtOpening, Act::Close, Act::Kill],
+    &[
+        Act::Repair,
+        Act::Rot,
+        Act::Rot,
+        Act::Lose,
+        Act::LoseIndex,
+        Act::PowerLoss,
+    ],
     EVERYTHING,
     EVERYTHING,
     EVERYTHING,
@@ -154,5 +195,9 @@ const EVERYTHING: &[Act] = &[
     Act::Room,
     Act::LoseIndex,
     Act::Verify,
+    Act::Repair,
+    Act::Rot,
+    Act::Rot,
+    Act::Lose,
     Act::ForgetCache,
 ];
