@@ -8,6 +8,7 @@
 
 mod collect_kill;
 mod guest;
+mod kill_rounds;
 mod nfs_guest;
 mod reader;
 mod recovery_guest;

@@ -101,18 +101,7 @@ impl Daemon {
 
     /// A `holdfast` command that finds this daemon.
     pub fn command(&self) -> Command {
-        let binary = profile_folder().join("holdfast");
-        assert!(
-            binary.is_file(),
-            "there is no {}: build it first, as tests/run does",
-            binary.display()
-        );
-        let mut command = Command::new(binary);
-        command
-            .env("HOLDFAST_STATE", self.state())
-            .env_remove("HOLDFAST_SERVER")
-            .env_remove("HOLDFAST_TOKEN");
-        command
+        client(&self.state())
     }
 
     /// Runs a verb of the command line that must succeed, with `--json`, and gives what it prints.
@@ -249,6 +238,22 @@ impl Drop for Daemon {
             );
         }
     }
+}
+
+/// A `holdfast` command that finds the daemon whose state lies in that folder.
+pub fn client(state: &Path) -> Command {
+    let binary = profile_folder().join("holdfast");
+    assert!(
+        binary.is_file(),
+        "there is no {}: build it first, as tests/run does",
+        binary.display()
+    );
+    let mut command = Command::new(binary);
+    command
+        .env("HOLDFAST_STATE", state)
+        .env_remove("HOLDFAST_SERVER")
+        .env_remove("HOLDFAST_TOKEN");
+    command
 }
 
 /// Waits for `READY=1`, or for the end of the daemon.

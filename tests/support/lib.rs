@@ -14,7 +14,7 @@ mod net;
 mod process;
 mod transcript;
 
-pub use daemon::Daemon;
+pub use daemon::{Daemon, client};
 pub use disk::{Noise, assert_same_bytes, sparse_disk};
 pub use guest::{Drive, Guest, GuestFiles, Machine, Output};
 pub use need::{need, need_reader_python, need_root, scratch, workspace};
