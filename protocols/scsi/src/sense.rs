@@ -182,6 +182,7 @@ pub(crate) mod code {
     pub(crate) const INLINE_DATA_LENGTH_EXCEEDED: (u8, u8) = (0x26, 0x0b);
     pub(crate) const MODE_PARAMETERS_CHANGED: (u8, u8) = (0x2a, 0x01);
     pub(crate) const COMMANDS_CLEARED_BY_ANOTHER_INITIATOR: (u8, u8) = (0x2f, 0x00);
+    pub(crate) const THIN_PROVISIONING_SOFT_THRESHOLD_REACHED: (u8, u8) = (0x38, 0x07);
     pub(crate) const SAVING_PARAMETERS_NOT_SUPPORTED: (u8, u8) = (0x39, 0x00);
     pub(crate) const REPORTED_LUNS_DATA_HAS_CHANGED: (u8, u8) = (0x3f, 0x0e);
     pub(crate) const INTERNAL_TARGET_FAILURE: (u8, u8) = (0x44, 0x00);

@@ -100,6 +100,15 @@ impl Target {
         Ok(())
     }
 
+    /// Tells who sees logical unit `lun` that its storage is filling up (THIN PROVISIONING SOFT THRESHOLD REACHED).
+    pub fn thin_threshold_reached(&self, lun: u16) -> Result<(), ScsiError> {
+        let members = self.members.lock();
+        let unit = members.units.get(&lun);
+        let unit = unit.ok_or(ScsiError::NoSuchLun { lun })?;
+        unit.raise(code::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED, None);
+        Ok(())
+    }
+
     /// The numbers of the units that are there.
     pub fn luns(&self) -> Vec<u16> {
         self.members.lock().units.keys().copied().collect()

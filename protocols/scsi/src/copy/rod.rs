@@ -16,7 +16,7 @@ use super::records::{Kind, Record};
 use super::tokens::{CHANGE_VULNERABLE, RANGES_MAX, TOKEN_BYTES, Token, ZEROES};
 
 /// MAXIMUM TOKEN TRANSFER SIZE: what one token stands for, and what one command writes.
-pub(crate) const TRANSFER_BYTES_MAX: u64 = 4 << 30;
+pub(crate) const TRANSFER_BYTES_MAX: u64 = 256 << 20;
 
 /// POPULATE TOKEN: names what is in the ranges now.
 pub(crate) fn populate_token(call: &Call<'_>) -> Outcome {

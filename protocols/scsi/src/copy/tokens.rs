@@ -115,8 +115,8 @@ impl UnitTokens {
         watched.push(Arc::downgrade(token));
     }
 
-    /// Revokes the tokens that stand for a block of `range`.
-    pub(crate) fn touch(&self, range: BlockRange) {
+    /// Revokes the tokens that stand for a block of `range`. Says whether any are left to watch over.
+    pub(crate) fn touch(&self, range: BlockRange) -> bool {
         let mut watched = self.watched.lock();
         watched.retain(|token| {
             let Some(token) = token.upgrade() else {
@@ -127,6 +127,7 @@ impl UnitTokens {
             }
             !token.is_revoked()
         });
+        !watched.is_empty()
     }
 }
 

@@ -170,7 +170,10 @@ impl LogicalUnit {
             lba: offset / block,
             blocks: length.div_ceil(block),
         };
-        self.tokens.touch(range);
+        if !self.tokens.touch(range) {
+            // No token is made now: who makes one holds all of the unit.
+            self.set_guard(Guard::Tokens, false);
+        }
     }
 
     /// How safe an ordinary write must be before it is answered, with and without FUA.

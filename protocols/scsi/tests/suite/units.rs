@@ -34,7 +34,10 @@ fn units_that_come_and_go_are_told() {
     assert_eq!(luns(&host), [encode_lun(0), encode_lun(700)]);
     assert_eq!(host.at(700).settle(), [POWER_ON]);
     assert_eq!(host.at(700).read(0, 1), [0; 512]);
+    target.thin_threshold_reached(700).unwrap();
+    assert_eq!(host.at(700).settle(), [(0x38, 0x07)]);
     target.detach(700).unwrap();
+    assert!(target.thin_threshold_reached(700).is_err());
     assert_eq!(luns(&host), [encode_lun(0)]);
     assert!(host.settle().is_empty(), "REPORT LUNS has told it");
     host.at(700)
