@@ -1,7 +1,7 @@
 //! The Holdfast daemon and its command line.
 //!
 //! [`Gateway::start`] composes what the other crates offer: it opens the repository, serves recovery sessions over
-//! NBD and NFS, and everything else over HTTP. `docs/operations/daemon.md` is the operator's view.
+//! NBD, NFS and iSCSI, and everything else over HTTP. `docs/operations/daemon.md` is the operator's view.
 
 #![forbid(unsafe_code)]
 
@@ -49,6 +49,8 @@ pub struct Gateway {
     core: Arc<Core>,
     nbd: nbd::Server,
     nfs: nfs::Server,
+    /// None if it has no portal.
+    iscsi: Option<iscsi::Server>,
     api: ApiServer,
     proving: Proving,
     watch: Option<Watch>,
@@ -112,14 +114,18 @@ impl Gateway {
         let mut state = StateFolder::open(&config.state_path())?;
         state.claim(repository.uuid())?;
         let state = Arc::new(state);
-        let exports = Exports::new(&config.recovery.allow_root);
+        let exports = Exports::new(
+            &config.recovery.allow_root,
+            start::iscsi_authentication(&config.iscsi)?,
+        );
         let sessions = Sessions::open(
             repository.clone(),
             Arc::clone(&exports),
             Arc::clone(&state),
             config.recovery.clone(),
+            config.iscsi.clone(),
         )?;
-        let (mut metrics, nbd_metrics) = Metrics::new(&exports);
+        let (mut metrics, nbd_metrics, iscsi_metrics) = Metrics::new(&exports);
         let pool = Arc::new(start::pool(
             config.workers.export_threads,
             config.workers.export_queue,
@@ -133,6 +139,12 @@ impl Gateway {
             Arc::clone(&pool),
             nbd_metrics,
         )?;
+        let iscsi = start::iscsi(
+            &config.iscsi,
+            Arc::clone(&exports),
+            Arc::clone(&pool),
+            iscsi_metrics,
+        )?;
         let nfs = start::nfs(&config, &state, exports, pool).await?;
         start::collect(&mut metrics, &repository, &nfs);
         let collections = start::collections(&config, &repository, &mut metrics)?;
@@ -141,7 +153,7 @@ impl Gateway {
         let watch = alerts::watch(&config, &repository, &alerts, &metrics);
         let listeners = api::Listeners::bind(&config, &state, &identity).await?;
         let core = Arc::new(Core {
-            addresses: start::addresses(&config, &state, &nbd, &nfs, &listeners)?,
+            addresses: start::addresses(&config, &state, &nbd, &nfs, iscsi.as_ref(), &listeners)?,
             backups: Backups::new(
                 repository.clone(),
                 config.backup.clone(),
@@ -169,6 +181,7 @@ impl Gateway {
             core,
             nbd,
             nfs,
+            iscsi,
             api,
             proving,
             watch,
@@ -185,6 +198,11 @@ impl Gateway {
         self.core.collections.stop();
         self.core.backups.abort_all();
         self.nfs.stop().await;
+        if let Some(iscsi) = self.iscsi
+            && !iscsi.shutdown(GRACE).await
+        {
+            tracing::warn!("some iSCSI connections were cut with commands under way");
+        }
         let nbd_done = self.nbd.shutdown(GRACE).await;
         self.core.sessions.leave();
         drop(self.watch);

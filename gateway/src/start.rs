@@ -1,15 +1,17 @@
 //! The parts of a start, one function each.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use export::BlockingPool;
+use iscsi::{Authentication, ChapAccount, ChapAlgorithm, ChapPolicy};
 use repo::{CollectOptions, KeySlotCounters, OpenOptions, RepoError, Repository, Secret};
 
 use crate::Core;
 use crate::api;
-use crate::config::{Config, ConfigError, NbdConfig, NbdTls, Portmapper};
+use crate::config::{Config, ConfigError, IscsiConfig, NbdConfig, NbdTls, Portmapper};
 use crate::exports::Exports;
 use crate::jobs::{Collections, Proving};
 use crate::recovery::RecoveryError;
@@ -149,6 +151,75 @@ pub(crate) fn nbd(
             service: "NBD",
             reason: error.to_string(),
         },
+    })
+}
+
+pub(crate) fn iscsi(
+    config: &IscsiConfig,
+    exports: Arc<Exports>,
+    pool: Arc<BlockingPool>,
+    metrics: iscsi::Metrics,
+) -> Result<Option<iscsi::Server>, StartError> {
+    if config.listen.is_empty() {
+        return Ok(None);
+    }
+    let server = iscsi::ServerConfig {
+        limits: iscsi::Limits {
+            connections: config.connections,
+            ..iscsi::Limits::default()
+        },
+        ..iscsi::ServerConfig::default()
+    };
+    // A group each: an initiator then has a session, and so a path, through every one of them.
+    let portals = (1..)
+        .zip(&config.listen)
+        .map(|(group, address)| iscsi::Portal::new(*address, group));
+    iscsi::Server::start(server, portals.collect(), exports, pool, metrics)
+        .map(Some)
+        .map_err(|iscsi::StartError::Listen { address, source }| {
+            StartError::listen("iSCSI", address, &source)
+        })
+}
+
+/// How iSCSI initiators prove who they are.
+pub(crate) fn iscsi_authentication(config: &IscsiConfig) -> Result<Authentication, StartError> {
+    let account = |user: &Option<String>, file: &Option<PathBuf>| match (user, file) {
+        (Some(name), Some(file)) => chap_account(name, file).map(Some),
+        _ => Ok(None),
+    };
+    let own = account(&config.target_user, &config.target_secret_file)?;
+    let Some(initiators) = account(&config.chap_user, &config.chap_secret_file)? else {
+        return Ok(Authentication::None);
+    };
+    if own
+        .as_ref()
+        .is_some_and(|own| own.secret == initiators.secret)
+    {
+        let reason =
+            "target_secret_file has the secret of chap_secret_file; the two must differ".to_owned();
+        return Err(StartError::Server {
+            service: "iSCSI",
+            reason,
+        });
+    }
+    Ok(Authentication::Chap(Arc::new(ChapPolicy {
+        accounts: vec![initiators],
+        own,
+        algorithms: ChapAlgorithm::ALL.to_vec(),
+    })))
+}
+
+fn chap_account(name: &str, file: &Path) -> Result<ChapAccount, StartError> {
+    let failed = |reason: String| StartError::Server {
+        service: "iSCSI",
+        reason: format!("{}: {reason}", file.display()),
+    };
+    let text = std::fs::read(file).map_err(|error| failed(error.to_string()))?;
+    let secret = text.trim_ascii_end();
+    let secret = iscsi::Secret::new(secret).map_err(|error| failed(error.to_string()))?;
+    Ok(ChapAccount {
+        name: name.to_owned(),
+        secret,
     })
 }
 
@@ -352,6 +423,7 @@ pub(crate) fn addresses(
     state: &StateFolder,
     nbd: &nbd::Server,
     nfs: &nfs::Server,
+    iscsi: Option<&iscsi::Server>,
     api: &api::Listeners,
 ) -> Result<Addresses, StartError> {
     let tcp = nbd.addresses().iter().find_map(|address| match address {
@@ -365,6 +437,8 @@ pub(crate) fn addresses(
         nbd_socket: state.nbd_socket(),
         nfs: nfs.nfs_address(),
         portmapper: nfs.portmap_address(),
+        iscsi: iscsi.map_or_else(Vec::new, |iscsi| iscsi.addresses().to_vec()),
+        iscsi_name: config.iscsi.name.clone(),
         control_socket: state.control_socket(),
         fingerprint: api.fingerprint().to_string(),
         process: std::process::id(),

@@ -55,10 +55,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry with everything in it that the gateway counts itself, and the NBD server's counters.
-    pub fn new(exports: &Arc<Exports>) -> (Self, nbd::Metrics) {
+    /// A registry with everything in it that the gateway counts itself, and the counters of the NBD and iSCSI servers.
+    pub fn new(exports: &Arc<Exports>) -> (Self, nbd::Metrics, iscsi::Metrics) {
         let mut registry = Registry::default();
         let nbd = nbd::Metrics::register(&mut registry);
+        let iscsi = iscsi::Metrics::register(&mut registry);
         let mut metrics = Self {
             registry: Registry::default(),
             api_answered: Counter::default(),
@@ -110,7 +111,7 @@ impl Metrics {
         );
         registry.register_collector(Box::new(SessionCount(Arc::clone(exports))));
         metrics.registry = registry;
-        (metrics, nbd)
+        (metrics, nbd, iscsi)
     }
 
     /// Adds numbers that somebody else counts, asked for at each scrape. Names that end in `_total` only grow.
@@ -187,8 +188,8 @@ mod tests {
 
     #[test]
     fn all_areas_show_under_their_names() {
-        let exports = Exports::new(&Peers::loopback());
-        let (mut metrics, _) = Metrics::new(&exports);
+        let exports = Exports::new(&Peers::loopback(), iscsi::Authentication::None);
+        let (mut metrics, _, _) = Metrics::new(&exports);
         metrics.api_answered.inc();
         metrics.collect(|| {
             vec![
@@ -203,6 +204,7 @@ mod tests {
             "holdfast_nfs_connections 2",
             "holdfast_recovery_sessions 0",
             "holdfast_nbd_connections 0",
+            "holdfast_iscsi_sessions 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

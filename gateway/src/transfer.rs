@@ -73,6 +73,9 @@ pub struct SessionEntry {
     /// Who may come.
     #[schema(value_type = Vec<String>)]
     pub allow: Peers,
+    /// Initiators that may come over iSCSI; none: as configured.
+    #[serde(default)]
+    pub initiators: Vec<String>,
     /// Whether it is served now.
     pub served: bool,
 }
@@ -254,6 +257,7 @@ impl SessionEntry {
             disks: record.disks.iter().map(|disk| disk.number).collect(),
             protocols: record.protocols.clone(),
             allow: record.allow.clone(),
+            initiators: record.initiators.clone(),
             served,
         })
     }
@@ -294,6 +298,7 @@ impl SessionEntry {
             read_only: self.mode == SessionMode::ReadOnly,
             protocols: self.protocols.clone(),
             allow: Some(self.allow.clone()),
+            initiators: self.initiators.clone(),
         };
         core.sessions.start(&request)?;
         if !self.served {

@@ -59,6 +59,8 @@ listen = "127.0.0.1:0"
 [nfs]
 listen = "127.0.0.1:0"
 portmapper = "off"
+[iscsi]
+listen = ["127.0.0.1:0"]
 [log]
 filter = "warn"
 """)

@@ -91,6 +91,8 @@ listen = "127.0.0.1:0"
 [nfs]
 listen = "{OURS}:2049"
 portmapper = "{OURS}:111"
+[iscsi]
+listen = ["127.0.0.1:0"]
 [log]
 filter = "warn"
 """)

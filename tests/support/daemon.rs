@@ -35,6 +35,7 @@ struct Listen {
     api: u16,
     nbd: u16,
     nfs: u16,
+    iscsi: u16,
     portmapper: u16,
 }
 
@@ -73,6 +74,7 @@ impl Daemon {
         daemon.listen.api = daemon.port("api");
         daemon.listen.nbd = daemon.port("nbd");
         daemon.listen.nfs = daemon.port("nfs");
+        daemon.listen.iscsi = daemon.port("iscsi");
         daemon
     }
 
@@ -156,14 +158,14 @@ impl Daemon {
         self.folder.join("state")
     }
 
-    /// The port of `api`, `nbd` or `nfs`.
+    /// The port of `api`, `nbd`, `nfs`, or the first of `iscsi`.
     pub fn port(&self, service: &str) -> u16 {
         let text = fs::read_to_string(self.state().join("addresses.json"))
             .expect("the daemon has started");
         let addresses: Value = serde_json::from_str(&text).expect("addresses.json is JSON");
         let address = addresses
             .get(service)
-            .and_then(Value::as_str)
+            .and_then(|address| address.get(0).unwrap_or(address).as_str())
             .expect("the service has an address");
         address
             .parse::<SocketAddr>()
@@ -182,6 +184,7 @@ impl Daemon {
             api,
             nbd,
             nfs,
+            iscsi,
             portmapper,
         } = self.listen;
         let at = |port: u16| SocketAddr::new(IpAddr::V4(self.address), port);
@@ -192,12 +195,14 @@ impl Daemon {
         };
         format!(
             "[repository]\npath = \"{}\"\n[state]\npath = \"{}\"\n[api]\nlisten = \"{}\"\n\
-             [nbd]\nlisten = \"{}\"\n[nfs]\nlisten = \"{}\"\nportmapper = \"{portmapper}\"\n",
+             [nbd]\nlisten = \"{}\"\n[nfs]\nlisten = \"{}\"\nportmapper = \"{portmapper}\"\n\
+             [iscsi]\nlisten = [\"{}\"]\n",
             self.repository().display(),
             self.state().display(),
             at(api),
             at(nbd),
             at(nfs),
+            at(iscsi),
         )
     }
 

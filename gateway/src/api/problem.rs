@@ -125,7 +125,10 @@ impl From<RecoveryError> for Problem {
         let detail = chain(&error);
         match error {
             RecoveryError::Repository(error) => error.into(),
-            RecoveryError::State(_) | RecoveryError::Folder { .. } => Self::internal(&error),
+            RecoveryError::State(_)
+            | RecoveryError::Folder { .. }
+            | RecoveryError::Target { .. } => Self::internal(&error),
+            RecoveryError::NotServed(_) => Self::conflict("not-served", detail),
             RecoveryError::NoSuchSession(_)
             | RecoveryError::NoPoint(_)
             | RecoveryError::NoSuchDisk { .. } => Self::not_found(detail),

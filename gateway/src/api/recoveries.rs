@@ -32,6 +32,8 @@ pub struct RecoveryBody {
     pub protocols: Vec<Protocol>,
     /// Addresses and networks of peers; none: as configured, which is loopback only unless changed.
     pub allow: Option<Vec<String>>,
+    /// Names of iSCSI initiators, with `*` and `?` for any characters; empty: as configured.
+    pub initiators: Vec<String>,
 }
 
 /// What sealing made.
@@ -70,6 +72,7 @@ pub(super) async fn start(
         read_only: body.read_only,
         protocols: body.protocols,
         allow: allow.map_err(|error| Problem::bad_request(error.to_string()))?,
+        initiators: body.initiators,
     };
     let record = core.run(move |core| core.sessions.start(&request)).await?;
     Ok((StatusCode::CREATED, Reply(view(&core, &record))))

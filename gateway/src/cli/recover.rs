@@ -32,6 +32,9 @@ pub(super) enum RecoverVerb {
         /// A peer or network that may come; more than once for several [default: this machine]
         #[arg(long, value_name = "ADDRESS|NETWORK")]
         allow: Vec<String>,
+        /// An iSCSI initiator that may log in, * for any characters; more than once for several [default: as configured]
+        #[arg(long = "initiator", value_name = "NAME")]
+        initiators: Vec<String>,
     },
     /// List recovery sessions
     List,
@@ -66,6 +69,7 @@ pub(super) fn run(verb: &RecoverVerb, client: &Client, output: &Output) -> Resul
             protocols,
             read_only,
             allow,
+            initiators,
         } => {
             let body = RecoveryBody {
                 point: point.clone(),
@@ -74,6 +78,7 @@ pub(super) fn run(verb: &RecoverVerb, client: &Client, output: &Output) -> Resul
                 read_only: *read_only,
                 protocols: protocols.clone(),
                 allow: (!allow.is_empty()).then(|| allow.clone()),
+                initiators: initiators.clone(),
             };
             let session: SessionView = client.post("/v1/recoveries", &body)?;
             output.result(&session, describe)
@@ -162,10 +167,8 @@ fn describe(session: &SessionView) -> String {
             size(disk.size_bytes)
         ));
         let urls = &disk.urls;
-        for url in [&urls.nbd, &urls.nbds, &urls.nbd_unix, &urls.nfs]
-            .into_iter()
-            .flatten()
-        {
+        let single = [&urls.nbd, &urls.nbds, &urls.nbd_unix, &urls.nfs];
+        for url in single.into_iter().flatten().chain(&urls.iscsi) {
             text.push_str(&format!("  {url}\n"));
         }
     }

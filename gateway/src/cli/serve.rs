@@ -37,11 +37,14 @@ pub(super) struct ServeArgs {
     /// Where NFS and MOUNT listen [default: 127.0.0.1:2049]
     #[arg(long, value_name = "ADDRESS:PORT")]
     nfs: Option<SocketAddr>,
+    /// A portal where iSCSI listens; more than once for several [default: 127.0.0.1:3260]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    iscsi: Vec<SocketAddr>,
     /// off, register (at rpcbind), or ADDRESS:PORT [default: off]
     #[arg(long, value_name = "HOW")]
     portmapper: Option<Portmapper>,
     /// Take any free ports; the real ones are in addresses.json of the state folder
-    #[arg(long, conflicts_with_all = ["api", "nbd", "nfs"])]
+    #[arg(long, conflicts_with_all = ["api", "nbd", "nfs", "iscsi"])]
     any_ports: bool,
     /// What is logged, such as info or info,nfs=debug
     #[arg(long, env = "HOLDFAST_LOG", value_name = "FILTER")]
@@ -93,6 +96,9 @@ impl ServeArgs {
         config.api.listen = self.api.unwrap_or(config.api.listen);
         config.nbd.listen = self.nbd.unwrap_or(config.nbd.listen);
         config.nfs.listen = self.nfs.unwrap_or(config.nfs.listen);
+        if !self.iscsi.is_empty() {
+            config.iscsi.listen.clone_from(&self.iscsi);
+        }
         config.nfs.portmapper = self.portmapper.unwrap_or(config.nfs.portmapper);
         if let Some(filter) = &self.log {
             config.log.filter.clone_from(filter);
@@ -159,9 +165,14 @@ fn raise_descriptor_limit() {
 }
 
 fn greet(addresses: &Addresses, state: &Path) {
-    tracing::info!(api = %addresses.api, nbd = %addresses.nbd, nfs = %addresses.nfs, "serving");
+    let iscsi: Vec<String> = addresses.iscsi.iter().map(ToString::to_string).collect();
+    let iscsi = match iscsi.as_slice() {
+        [] => "off".to_owned(),
+        portals => portals.join(" and "),
+    };
+    tracing::info!(api = %addresses.api, nbd = %addresses.nbd, nfs = %addresses.nfs, iscsi, "serving");
     tell(&format!(
-        "holdfast serves: HTTPS {}, NBD {}, NFS {}\ncertificate: sha256:{}\ntoken: in {}\nOn this machine the command line finds all this by itself.",
+        "holdfast serves: HTTPS {}, NBD {}, NFS {}, iSCSI {iscsi}\ncertificate: sha256:{}\ntoken: in {}\nOn this machine the command line finds all this by itself.",
         addresses.api,
         addresses.nbd,
         addresses.nfs,

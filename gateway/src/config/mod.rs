@@ -2,6 +2,7 @@
 //!
 //! `deploy/holdfast.toml` shows every key; a test keeps the two equal.
 
+mod iscsi;
 mod peers;
 mod units;
 mod verify;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use iscsi::IscsiConfig;
 pub use peers::{BadPeers, Peers};
 pub use units::{ByteSize, Span, UnitError};
 pub use verify::{Share, VerifyConfig};
@@ -30,6 +32,8 @@ pub struct Config {
     pub nbd: NbdConfig,
     /// The NFS server.
     pub nfs: NfsConfig,
+    /// The iSCSI target.
+    pub iscsi: IscsiConfig,
     /// Backups sent through the API.
     pub backup: BackupConfig,
     /// Recovery sessions.
@@ -303,6 +307,9 @@ impl Config {
         self.api.listen.set_port(0);
         self.nbd.listen.set_port(0);
         self.nfs.listen.set_port(0);
+        for portal in &mut self.iscsi.listen {
+            portal.set_port(0);
+        }
         self
     }
 
@@ -327,7 +334,8 @@ impl Config {
         if self.repository.path.as_os_str().is_empty() {
             return Err(ConfigError::NoRepository);
         }
-        self.nbd.check()
+        self.nbd.check()?;
+        self.iscsi.check()
     }
 }
 
@@ -514,6 +522,10 @@ mod tests {
             "certificate",
             "key",
             "client_authority",
+            "chap_user",
+            "chap_secret_file",
+            "target_user",
+            "target_secret_file",
             "parity",
             "period",
         ] {
@@ -534,6 +546,22 @@ mod tests {
             ),
         ] {
             let text = format!("[repository]\npath = \"/r\"\n[nbd]\n{text}");
+            let error = Config::parse(&text).unwrap().check().unwrap_err();
+            assert!(error.to_string().contains(word), "{text}: {error}");
+        }
+        for (text, word) in [
+            ("name = \"backup\"", "iqn."),
+            ("name = \"iqn.2026-01.A\"", "lower-case"),
+            ("block_bytes = 1024", "512 or 4096"),
+            ("chap_user = \"a\"", "chap_secret_file"),
+            ("target_secret_file = \"/s\"", "target_user"),
+            (
+                "target_user = \"a\"\ntarget_secret_file = \"/s\"",
+                "chap_user",
+            ),
+            ("initiators = []", "nobody"),
+        ] {
+            let text = format!("[repository]\npath = \"/r\"\n[iscsi]\n{text}");
             let error = Config::parse(&text).unwrap().check().unwrap_err();
             assert!(error.to_string().contains(word), "{text}: {error}");
         }

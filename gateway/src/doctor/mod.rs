@@ -77,6 +77,9 @@ pub fn examine_running(core: &Core) -> Vec<Finding> {
     let mut findings = machine(&core.config);
     findings.push(connects("NBD port", core.addresses.nbd));
     findings.push(connects("NFS port", core.addresses.nfs));
+    for portal in &core.addresses.iscsi {
+        findings.push(connects("iSCSI port", *portal));
+    }
     findings.push(rpcbind(&core.config, core.addresses.nfs));
     let damaged = core.repository.damaged_manifests();
     findings.push(if damaged.is_empty() {
@@ -141,6 +144,9 @@ pub fn examine_stopped(config: &Config) -> Vec<Finding> {
     findings.push(free_port("HTTP port", config.api.listen));
     findings.push(free_port("NBD port", config.nbd.listen));
     findings.push(free_port("NFS port", config.nfs.listen));
+    for portal in &config.iscsi.listen {
+        findings.push(free_port("iSCSI port", *portal));
+    }
     findings.push(rpcbind(config, config.nfs.listen));
     findings
 }
@@ -303,8 +309,11 @@ fn descriptors(config: &Config) -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);
-    let wanted =
-        (config.nbd.connections + config.nfs.connections + config.api.connections) as u64 + 1024;
+    let wanted = (config.nbd.connections
+        + config.nfs.connections
+        + config.iscsi.connections
+        + config.api.connections) as u64
+        + 1024;
     let text = format!("{limit} are allowed, up to {wanted} may be needed");
     if limit >= wanted {
         return Finding::good(check, text);

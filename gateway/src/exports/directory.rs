@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use export::BlockExport;
+use iscsi::{Authentication, Initiator, InitiatorPattern, OpenError, OpenedTarget};
 use nfs::{Export, ExportOptions, Refusal, Squash};
 use parking_lot::RwLock;
 use repo::clock::{Clock as _, SystemClock, UnixNanoseconds};
+use scsi::LunMask;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Peers;
@@ -22,6 +24,8 @@ pub struct Exports {
     by_number: RwLock<BTreeMap<u64, Arc<ServedSession>>>,
     changed_nanoseconds: AtomicU64,
     root: Arc<Export>,
+    /// How iSCSI initiators prove who they are.
+    authentication: Authentication,
 }
 
 /// A session that is being served.
@@ -38,11 +42,30 @@ pub struct ServedSession {
     pub nbd: bool,
     /// Its disks with their numbers.
     pub disks: Vec<(usize, Arc<dyn BlockExport>)>,
+    /// Its target, if iSCSI shows it.
+    pub target: Option<ServedTarget>,
     /// Its folder, if NFS shows it.
     pub folder: Option<Arc<SessionFolder>>,
-    /// Tells NBD connections to finish.
+    /// Tells NBD connections and iSCSI sessions to finish.
     pub withdrawn: CancellationToken,
     export: Option<Arc<Export>>,
+}
+
+/// A session's disks as units of an iSCSI target.
+#[derive(Debug, Clone)]
+pub struct ServedTarget {
+    /// The device.
+    pub target: Arc<scsi::Target>,
+    /// Who may log in.
+    pub initiators: Vec<InitiatorPattern>,
+}
+
+impl ServedTarget {
+    fn admits(&self, initiator: &Initiator) -> bool {
+        self.initiators
+            .iter()
+            .any(|pattern| pattern.matches(&initiator.name))
+    }
 }
 
 impl ServedSession {
@@ -55,6 +78,7 @@ impl ServedSession {
             peers,
             nbd: false,
             disks: Vec::new(),
+            target: None,
             folder: None,
             withdrawn: CancellationToken::new(),
             export: None,
@@ -63,12 +87,14 @@ impl ServedSession {
 }
 
 impl Exports {
-    /// Nothing is served yet. `root_peers` may see the folder of all sessions.
-    pub fn new(root_peers: &Peers) -> Arc<Self> {
+    /// Nothing is served yet. `root_peers` may see the folder of all sessions; `authentication` is asked of all iSCSI
+    /// initiators.
+    pub fn new(root_peers: &Peers, authentication: Authentication) -> Arc<Self> {
         Arc::new_cyclic(|exports| {
             let tree = SessionsTree::new(exports.clone());
             let options = options(root_peers, false);
             Self {
+                authentication,
                 served: RwLock::default(),
                 by_number: RwLock::default(),
                 changed_nanoseconds: AtomicU64::new(SystemClock.now().0),
@@ -184,6 +210,46 @@ impl nbd::ExportDirectory for Exports {
             description: session.description.clone(),
             withdrawn: session.withdrawn.clone(),
         })
+    }
+}
+
+impl iscsi::TargetDirectory for Exports {
+    fn list(&self, initiator: &Initiator) -> Vec<String> {
+        let sessions = self.sessions();
+        let may_see = |session: &&Arc<ServedSession>| {
+            session.peers.admit(initiator.address.ip().to_canonical())
+        };
+        let visible = sessions.iter().filter(may_see);
+        visible
+            .filter_map(|session| session.target.as_ref())
+            .filter(|served| served.admits(initiator))
+            .map(|served| served.target.identity().name.clone())
+            .collect()
+    }
+
+    fn open(&self, name: &str, initiator: &Initiator) -> Result<OpenedTarget, OpenError> {
+        let sessions = self.sessions();
+        let named = sessions.iter().find_map(|session| {
+            let served = session.target.as_ref()?;
+            (served.target.identity().name == name).then_some((session, served))
+        });
+        let (session, served) = named.ok_or(OpenError::Unknown)?;
+        let may_come =
+            session.peers.admit(initiator.address.ip().to_canonical()) && served.admits(initiator);
+        if !may_come {
+            return Err(OpenError::Forbidden);
+        }
+        Ok(OpenedTarget {
+            target: Arc::clone(&served.target),
+            alias: session.description.clone(),
+            luns: LunMask::All,
+            authentication: self.authentication.clone(),
+            withdrawn: session.withdrawn.clone(),
+        })
+    }
+
+    fn discovery(&self, _: &Initiator) -> Authentication {
+        self.authentication.clone()
     }
 }
 

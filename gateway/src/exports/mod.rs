@@ -15,7 +15,7 @@ mod status;
 mod tests;
 
 pub(crate) use directory::ROOT_ID;
-pub use directory::{Exports, ServedSession};
+pub use directory::{Exports, ServedSession, ServedTarget};
 pub use earlier_points::EarlierPoints;
 pub use overlay_disk::OverlayDisk;
 pub use point_disk::PointDisk;

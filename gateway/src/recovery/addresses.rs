@@ -10,6 +10,7 @@ use crate::config::NbdTls;
 use crate::state::Addresses;
 
 use super::record::{Protocol, SessionMode, SessionRecord, SessionState};
+use super::targets::target_name;
 
 /// A session as clients see it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -32,6 +33,9 @@ pub struct SessionView {
     pub disks: Vec<DiskView>,
     /// The folder of all its disks over NFS.
     pub folder_url: Option<String>,
+    /// The name of its iSCSI target.
+    #[serde(default)]
+    pub target: Option<String>,
     /// How to attach it.
     pub attach: Vec<AttachCommand>,
 }
@@ -64,12 +68,15 @@ pub struct Urls {
     /// NFS version 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nfs: Option<String>,
+    /// iSCSI, through each portal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iscsi: Vec<String>,
 }
 
 /// A command for one kind of machine.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AttachCommand {
-    /// Which machine: `linux`, `libvirt` or `esxi`.
+    /// Which machine: `linux`, `libvirt`, `esxi` or `windows`.
     pub system: String,
     /// What it does.
     pub what: String,
@@ -83,6 +90,9 @@ impl SessionView {
         let served = record.state == SessionState::Active;
         let nbd = served && record.protocols.contains(&Protocol::Nbd);
         let nfs = served && record.protocols.contains(&Protocol::Nfs);
+        let target = (served && record.protocols.contains(&Protocol::Iscsi))
+            .then(|| target_name(&addresses.iscsi_name, record))
+            .filter(|_| !addresses.iscsi.is_empty());
         let nfs_address = reachable(addresses.nfs);
         let disks: Vec<DiskView> = record
             .disks
@@ -95,6 +105,9 @@ impl SessionView {
                 if nfs {
                     let folder = nfs_url(nfs_address, &record.name);
                     urls.nfs = Some(format!("{folder}/disk-{}.raw", disk.number));
+                }
+                if let Some(target) = &target {
+                    urls.iscsi = iscsi_urls(target, disk.number, &addresses.iscsi);
                 }
                 DiskView {
                     disk: disk.number,
@@ -111,6 +124,9 @@ impl SessionView {
         if nfs {
             attach.extend(nfs_commands(record, nfs_address));
         }
+        if let Some(target) = &target {
+            attach.extend(iscsi_commands(target, record, &disks, &addresses.iscsi));
+        }
         Self {
             session: record.name.clone(),
             point: record.point.clone(),
@@ -120,6 +136,7 @@ impl SessionView {
             protocols: record.protocols.clone(),
             allow: record.allow.texts(),
             disks,
+            target,
             folder_url: nfs.then(|| nfs_url(nfs_address, &record.name)),
             attach,
         }
@@ -182,6 +199,75 @@ fn nbd_commands(
             ),
         },
     ]
+}
+
+fn iscsi_urls(target: &str, disk: usize, portals: &[SocketAddr]) -> Vec<String> {
+    portals
+        .iter()
+        .map(|portal| format!("iscsi://{}/{target}/{disk}", reachable(*portal)))
+        .collect()
+}
+
+fn iscsi_commands(
+    target: &str,
+    record: &SessionRecord,
+    disks: &[DiskView],
+    portals: &[SocketAddr],
+) -> Vec<AttachCommand> {
+    let Some(first) = portals.first() else {
+        return Vec::new();
+    };
+    let portal = reachable(*first);
+    let (host, port) = (portal.ip(), portal.port());
+    let command = |system: &str, what: String, command: String| AttachCommand {
+        system: system.to_owned(),
+        what,
+        command,
+    };
+    let mut commands = vec![
+        command(
+            "linux",
+            "all disks as SCSI disks over iSCSI".to_owned(),
+            format!(
+                "iscsiadm -m discovery -t sendtargets -p {portal} && iscsiadm -m node -T {target} --login"
+            ),
+        ),
+        command(
+            "windows",
+            "all disks over iSCSI, in PowerShell".to_owned(),
+            format!(
+                "New-IscsiTargetPortal -TargetPortalAddress {host} -TargetPortalPortNumber {port}; \
+                 Connect-IscsiTarget -NodeAddress {target} -TargetPortalAddress {host} -TargetPortalPortNumber {port}"
+            ),
+        ),
+        command(
+            "esxi",
+            "all disks over iSCSI; HBA is the software adapter, see esxcli iscsi adapter list"
+                .to_owned(),
+            format!(
+                "esxcli iscsi adapter discovery sendtarget add --adapter=HBA --address={portal} && \
+                 esxcli storage core adapter rescan --adapter=HBA"
+            ),
+        ),
+    ];
+    let read_only = match record.mode {
+        SessionMode::ReadOnly => "<readonly/>",
+        SessionMode::ReadWrite => "",
+    };
+    commands.extend(disks.iter().map(|disk| {
+        command(
+            "libvirt",
+            format!("disk {} in the domain's devices, over iSCSI", disk.disk),
+            format!(
+                "<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='iscsi' \
+                 name='{target}/{}'><host name='{host}' port='{port}'/></source><target dev='sd{}' bus='scsi'/>\
+                 {read_only}</disk>",
+                disk.disk,
+                letter(disk.disk)
+            ),
+        )
+    }));
+    commands
 }
 
 fn nfs_commands(record: &SessionRecord, address: SocketAddr) -> Vec<AttachCommand> {
@@ -247,30 +333,11 @@ fn letter(disk: usize) -> char {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::DiskRecord;
     use super::*;
-    use crate::config::Peers;
 
     #[test]
     fn an_active_session_has_urls_and_a_stopped_one_has_none() {
-        let mut record = SessionRecord {
-            version: 1,
-            name: "web01-3".to_owned(),
-            number: 2,
-            point: "web01@3".to_owned(),
-            mode: SessionMode::ReadWrite,
-            disks: vec![DiskRecord {
-                number: 0,
-                name: "root".to_owned(),
-                size_bytes: 4096,
-                overlay: None,
-            }],
-            protocols: Protocol::ALL.to_vec(),
-            allow: Peers::loopback(),
-            created: 0,
-            state: SessionState::Active,
-            seal: None,
-        };
+        let mut record = super::super::record::tests::record();
         let mut addresses = Addresses {
             api: "127.0.0.1:8700".parse().unwrap(),
             nbd: "0.0.0.0:10809".parse().unwrap(),
@@ -278,6 +345,11 @@ mod tests {
             nbd_socket: "/run/a b/nbd.sock".into(),
             nfs: "127.0.0.1:2049".parse().unwrap(),
             portmapper: None,
+            iscsi: vec![
+                "0.0.0.0:3260".parse().unwrap(),
+                "[::1]:3261".parse().unwrap(),
+            ],
+            iscsi_name: "iqn.2026-01.holdfast".to_owned(),
             control_socket: "/run/control.sock".into(),
             fingerprint: String::new(),
             process: 1,
@@ -291,6 +363,13 @@ mod tests {
         assert_eq!(
             urls.nfs.as_deref(),
             Some("nfs://127.0.0.1/web01-3/disk-0.raw")
+        );
+        assert_eq!(
+            urls.iscsi,
+            [
+                "iscsi://127.0.0.1:3260/iqn.2026-01.holdfast:web01-3/0",
+                "iscsi://[::1]:3261/iqn.2026-01.holdfast:web01-3/0",
+            ]
         );
         let unix = urls.nbd_unix.as_deref().unwrap();
         assert!(

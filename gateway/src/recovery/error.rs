@@ -25,6 +25,18 @@ pub enum RecoveryError {
         #[source]
         source: std::io::Error,
     },
+    /// The disks could not be made units of a target.
+    #[error("cannot show session {session} over iSCSI")]
+    Target {
+        /// The session.
+        session: String,
+        /// How it failed.
+        #[source]
+        source: scsi::ScsiError,
+    },
+    /// A protocol that this daemon does not serve.
+    #[error("this daemon does not serve {0}; set `listen` under [{0}] and start it again")]
+    NotServed(&'static str),
     /// A point that is not well named.
     #[error(
         "`{0}` names no restore point; write WORKLOAD@SEQUENCE or WORKLOAD@latest, as `holdfast point list` shows them"

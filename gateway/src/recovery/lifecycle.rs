@@ -13,6 +13,7 @@ use crate::exports::{
 };
 
 use super::record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState, VERSION};
+use super::targets::make_target;
 use super::{Records, RecoveryError, Sessions, StartRequest};
 
 impl Sessions {
@@ -30,6 +31,9 @@ impl Sessions {
                 Err(RecoveryError::NoSuchSession(_)) => {}
                 Err(error) => return Err(error),
             }
+        }
+        if request.protocols.contains(&Protocol::Iscsi) && !self.serves(Protocol::Iscsi) {
+            return Err(RecoveryError::NotServed("iscsi"));
         }
         let disks = chosen_disks(&point, &request.disks)?;
         let mut record = self.claim(&point, disks, request)?;
@@ -177,9 +181,18 @@ impl Sessions {
         if record.protocols.contains(&Protocol::Nfs) {
             served.folder = Some(Arc::new(self.open_folder(record, &disks)?));
         }
+        if record.protocols.contains(&Protocol::Iscsi) && self.serves(Protocol::Iscsi) {
+            let target = make_target(record, &disks, &self.iscsi, &self.state)?;
+            served.target = Some(target);
+        }
         served.disks = disks;
         self.exports.show(served);
         Ok(())
+    }
+
+    /// Whether the daemon has a server for it.
+    fn serves(&self, protocol: Protocol) -> bool {
+        protocol != Protocol::Iscsi || !self.iscsi.listen.is_empty()
     }
 
     fn open_folder(
@@ -242,6 +255,9 @@ impl Sessions {
         {
             return Err(taken("list of addresses"));
         }
+        if !request.initiators.is_empty() && request.initiators != record.initiators {
+            return Err(taken("list of initiators"));
+        }
         let _turn = self.turn(&record.name)?;
         let mut record = self.find(&record.name)?;
         if record.state == SessionState::Stopped {
@@ -273,6 +289,7 @@ impl Sessions {
         let mut protocols = request.protocols.clone();
         if protocols.is_empty() {
             protocols = Protocol::ALL.to_vec();
+            protocols.retain(|protocol| self.serves(*protocol));
         }
         let record = SessionRecord {
             version: VERSION,
@@ -292,6 +309,7 @@ impl Sessions {
                 .unwrap_or_else(|| self.config.allow.clone()),
             created: SystemClock.now().0,
             state: SessionState::Starting,
+            initiators: request.initiators.clone(),
             seal: None,
         };
         records.by_name.insert(record.name.clone(), record.clone());

@@ -9,6 +9,7 @@ mod error;
 mod lifecycle;
 mod record;
 mod seal;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use repo::Repository;
 
-use crate::config::{Peers, RecoveryConfig};
+use crate::config::{IscsiConfig, Peers, RecoveryConfig};
 use crate::exports::Exports;
 use crate::state::StateFolder;
 
@@ -33,6 +34,7 @@ pub struct Sessions {
     exports: Arc<Exports>,
     state: Arc<StateFolder>,
     config: RecoveryConfig,
+    iscsi: IscsiConfig,
     records: Mutex<Records>,
 }
 
@@ -51,6 +53,8 @@ pub struct StartRequest {
     pub protocols: Vec<Protocol>,
     /// Who may come; none: as configured.
     pub allow: Option<Peers>,
+    /// Initiators that may come over iSCSI; none: as configured.
+    pub initiators: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -74,12 +78,14 @@ impl Sessions {
         exports: Arc<Exports>,
         state: Arc<StateFolder>,
         config: RecoveryConfig,
+        iscsi: IscsiConfig,
     ) -> Result<Self, RecoveryError> {
         let sessions = Self {
             repository,
             exports,
             state,
             config,
+            iscsi,
             records: Mutex::default(),
         };
         sessions.restore()?;

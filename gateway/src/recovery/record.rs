@@ -33,6 +33,9 @@ pub struct SessionRecord {
     pub created: u64,
     /// What is going on.
     pub state: SessionState,
+    /// Initiators that may come over iSCSI; none: as configured.
+    #[serde(default)]
+    pub initiators: Vec<String>,
     /// Marks the point that the latest seal makes, so that a restart knows it again.
     #[serde(default)]
     pub seal: Option<Uuid>,
@@ -98,11 +101,13 @@ pub enum Protocol {
     Nbd,
     /// Network file system, version 3.
     Nfs,
+    /// SCSI over TCP.
+    Iscsi,
 }
 
 impl Protocol {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::Nbd, Self::Nfs];
+    pub const ALL: [Self; 3] = [Self::Nbd, Self::Nfs, Self::Iscsi];
 }
 
 impl SessionRecord {
@@ -143,3 +148,31 @@ impl SessionRecord {
 const FILE: &str = "session.json";
 const RECORD_BYTES_MAX: u64 = 1 << 20;
 pub(super) const VERSION: u32 = 1;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A session with one disk that is served in every way.
+    pub(crate) fn record() -> SessionRecord {
+        SessionRecord {
+            version: 1,
+            name: "web01-3".to_owned(),
+            number: 2,
+            point: "web01@3".to_owned(),
+            mode: SessionMode::ReadWrite,
+            disks: vec![DiskRecord {
+                number: 0,
+                name: "root".to_owned(),
+                size_bytes: 4096,
+                overlay: None,
+            }],
+            protocols: Protocol::ALL.to_vec(),
+            allow: Peers::loopback(),
+            created: 0,
+            state: SessionState::Active,
+            initiators: Vec::new(),
+            seal: None,
+        }
+    }
+}

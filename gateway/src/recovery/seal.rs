@@ -165,7 +165,7 @@ mod tests {
 
     use super::super::StartRequest;
     use super::*;
-    use crate::config::{Peers, RecoveryConfig};
+    use crate::config::{IscsiConfig, Peers, RecoveryConfig};
     use crate::exports::Exports;
     use crate::state::StateFolder;
 
@@ -185,12 +185,13 @@ mod tests {
         backup.finish_image(writer).unwrap();
         backup.commit().unwrap();
         let state = StateFolder::open(&folder.join("state")).unwrap();
-        let exports = Exports::new(&Peers::loopback());
+        let exports = Exports::new(&Peers::loopback(), iscsi::Authentication::None);
         Sessions::open(
             repository,
             exports,
             Arc::new(state),
             RecoveryConfig::default(),
+            IscsiConfig::default(),
         )
         .unwrap()
     }

@@ -31,6 +31,13 @@ pub struct Addresses {
     /// Our own portmapper, where there is one.
     #[schema(value_type = Option<String>)]
     pub portmapper: Option<SocketAddr>,
+    /// Portals of the iSCSI target.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub iscsi: Vec<SocketAddr>,
+    /// What the names of its targets begin with.
+    #[serde(default)]
+    pub iscsi_name: String,
     /// HTTP for the daemon's user and root.
     #[schema(value_type = String)]
     pub control_socket: PathBuf,

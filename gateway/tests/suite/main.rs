@@ -11,6 +11,7 @@ mod backups;
 mod cli;
 mod config;
 mod hostile;
+mod iscsi;
 mod keys;
 mod locks;
 mod nbd_tls;

@@ -46,6 +46,7 @@ impl Comparison {
         let mut remote = match protocol {
             Protocol::Nbd => Remote::Nbd(connect(session)?),
             Protocol::Nfs => mount(session, addresses)?,
+            Protocol::Iscsi => bail!("there is no iSCSI client in here; boot from it instead"),
         };
         let mut first_byte = None;
         let mut theirs = vec![0; STEP_BYTES];
