@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use repo::clock::{Clock as _, SystemClock};
-use repo::{Point, PointName, Rescue, RescueReport};
+use repo::{OverlayRecord, Point, PointName, Rescue, RescueProgress, RescueReport, RescueTarget};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::output::{Output, Table, size, tell, time};
 use super::point_name;
@@ -27,7 +28,7 @@ pub(super) struct RescueArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum RescueVerb {
-    /// List restore points, and what is hurt
+    /// List restore points, overlays of recovery sessions, and what is hurt
     List,
     /// Show disks and streams of a restore point
     Show {
@@ -65,6 +66,17 @@ enum RescueVerb {
         #[arg(long)]
         overwrite: bool,
     },
+    /// Copy all that is left of a recovery session's disk to a file or block device
+    RestoreOverlay {
+        /// The overlay, as `list` names it
+        overlay: Uuid,
+        /// A new file, or a block device whose content is replaced
+        #[arg(long, value_name = "FILE|DEVICE")]
+        to: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        overwrite: bool,
+    },
     /// Read everything, and name what is missing
     Verify {
         /// WORKLOAD@SEQUENCE or WORKLOAD@latest [default: every point]
@@ -81,6 +93,7 @@ struct ListView {
     packs: u64,
     pack_bytes: u64,
     points: Vec<PointLine>,
+    overlays: Vec<OverlayLine>,
     /// What is hurt.
     complaints: Vec<String>,
 }
@@ -93,6 +106,16 @@ struct PointLine {
     locked: bool,
     disks: Vec<PartLine>,
     streams: Vec<PartLine>,
+}
+
+/// The disk of a recovery session that was neither sealed nor discarded.
+#[derive(Debug, Serialize)]
+struct OverlayLine {
+    overlay: Uuid,
+    point: String,
+    disk: usize,
+    created: String,
+    size_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -159,6 +182,16 @@ pub(super) fn run(arguments: &RescueArgs, output: &Output) -> Result<ExitCode> {
             output.result(&view, describe_part)?;
             Ok(exit(view.whole))
         }
+        RescueVerb::RestoreOverlay {
+            overlay,
+            to,
+            overwrite,
+        } => {
+            let overlay = find_overlay(&rescue, *overlay)?;
+            let view = restore_overlay(&rescue, overlay, to, *overwrite)?;
+            output.result(&view, describe_part)?;
+            Ok(exit(view.whole))
+        }
         RescueVerb::Verify { point } => {
             let view = verify(&rescue, point.as_deref())?;
             output.result(&view, describe_verify)?;
@@ -187,6 +220,13 @@ fn find<'a>(rescue: &'a Rescue, text: &str) -> Result<&'a Point> {
     Ok(newest)
 }
 
+fn find_overlay(rescue: &Rescue, id: Uuid) -> Result<&OverlayRecord> {
+    let mut overlays = rescue.overlays().iter();
+    overlays
+        .find(|overlay| overlay.id == id)
+        .with_context(|| format!("there is no overlay {id} that can be read"))
+}
+
 fn list(rescue: &Rescue) -> ListView {
     let (packs, pack_bytes) = rescue.packs();
     ListView {
@@ -198,6 +238,17 @@ fn list(rescue: &Rescue) -> ListView {
             .points()
             .iter()
             .map(|point| line(rescue, point))
+            .collect(),
+        overlays: rescue
+            .overlays()
+            .iter()
+            .map(|overlay| OverlayLine {
+                overlay: overlay.id,
+                point: overlay.point.to_string(),
+                disk: overlay.disk,
+                created: overlay.created.to_string(),
+                size_bytes: overlay.size_bytes,
+            })
             .collect(),
         complaints: rescue.complaints(),
     }
@@ -236,12 +287,26 @@ fn describe_list(view: &ListView) -> String {
             size(bytes),
         ]);
     }
+    let mut sessions = String::new();
+    if !view.overlays.is_empty() {
+        let mut table = Table::new(&["OVERLAY", "OVER", ">DISK", "MADE (UTC)", ">SIZE"]);
+        for overlay in &view.overlays {
+            table.row([
+                overlay.overlay.to_string(),
+                overlay.point.clone(),
+                overlay.disk.to_string(),
+                time(&overlay.created),
+                size(overlay.size_bytes),
+            ]);
+        }
+        sessions = format!("\nDisks of recovery sessions:\n{table}");
+    }
     let hurt = match view.complaints.len() {
         0 => String::new(),
         count => format!("; {count} things are hurt, see above"),
     };
     format!(
-        "Repository {}: {} packs, {}{hurt}\n{table}",
+        "Repository {}: {} packs, {}{hurt}\n{table}{sessions}",
         view.repository,
         view.packs,
         size(view.pack_bytes)
@@ -277,27 +342,58 @@ fn restore(
             point.images.len()
         )
     })?;
+    let report = copy_disk(to, overwrite, record.size_bytes, |target, progress| {
+        rescue.restore_disk(point, disk, target, progress)
+    })?;
+    Ok(part(&point.name, &record.name, Some(to.to_owned()), report))
+}
+
+fn restore_overlay(
+    rescue: &Rescue,
+    overlay: &OverlayRecord,
+    to: &Path,
+    overwrite: bool,
+) -> Result<PartView> {
+    let report = copy_disk(to, overwrite, overlay.size_bytes, |target, progress| {
+        rescue.restore_overlay(overlay.id, target, progress)
+    })?;
+    let name = overlay_name(overlay);
+    Ok(part(&overlay.point, &name, Some(to.to_owned()), report))
+}
+
+fn overlay_name(overlay: &OverlayRecord) -> String {
+    format!("overlay {} over disk {}", overlay.id, overlay.disk)
+}
+
+/// Copies what `restore` gives; zeroes stand wherever it gives nothing.
+fn copy_disk(
+    to: &Path,
+    overwrite: bool,
+    size_bytes: u64,
+    restore: impl FnOnce(
+        &mut RescueTarget<'_>,
+        &mut RescueProgress<'_>,
+    ) -> Result<RescueReport, repo::RepoError>,
+) -> Result<RescueReport> {
     let target = Target::open(to, overwrite)?;
-    target.set_length(record.size_bytes)?;
-    let mut progress = Progress::start("rescue", record.size_bytes);
+    target.set_length(size_bytes)?;
+    let mut progress = Progress::start("rescue", size_bytes);
     let mut at = 0;
-    let report = rescue.restore_disk(
-        point,
-        disk,
+    let report = restore(
         &mut |offset, bytes| {
             target.zero(at, offset.saturating_sub(at))?;
             at = offset + bytes.len() as u64;
             target.write(offset, bytes)
         },
         &mut |done| {
-            progress.at(done, record.size_bytes);
+            progress.at(done, size_bytes);
             ControlFlow::Continue(())
         },
     )?;
-    target.zero(at, record.size_bytes.saturating_sub(at))?;
+    target.zero(at, size_bytes.saturating_sub(at))?;
     target.sync()?;
     progress.finish();
-    Ok(part(point, &record.name, Some(to.to_owned()), report))
+    Ok(report)
 }
 
 fn restore_stream(
@@ -324,7 +420,7 @@ fn restore_stream(
     )?;
     target.sync()?;
     progress.finish();
-    Ok(part(point, name, Some(to.to_owned()), report))
+    Ok(part(&point.name, name, Some(to.to_owned()), report))
 }
 
 fn verify(rescue: &Rescue, point: Option<&str>) -> Result<VerifyView> {
@@ -337,6 +433,12 @@ fn verify(rescue: &Rescue, point: Option<&str>) -> Result<VerifyView> {
         let streams = point.streams.iter().map(|stream| stream.size_bytes);
         disks.chain(streams).fold(0_u64, u64::saturating_add)
     });
+    // Without a point to look at, everything is.
+    let overlays = match point {
+        Some(_) => &[],
+        None => rescue.overlays(),
+    };
+    let sizes = sizes.chain(overlays.iter().map(|overlay| overlay.size_bytes));
     let total = sizes.fold(0_u64, u64::saturating_add);
     let mut progress = Progress::start("rescue verify", total);
     let mut before = 0_u64;
@@ -349,7 +451,7 @@ fn verify(rescue: &Rescue, point: Option<&str>) -> Result<VerifyView> {
             };
             let report = rescue.restore_disk(point, number, &mut |_, _| Ok(()), &mut step)?;
             before = before.saturating_add(image.size_bytes);
-            parts.push(part(point, &image.name, None, report));
+            parts.push(part(&point.name, &image.name, None, report));
         }
         for stream in &point.streams {
             let mut step = |done: u64| {
@@ -359,11 +461,24 @@ fn verify(rescue: &Rescue, point: Option<&str>) -> Result<VerifyView> {
             let report =
                 rescue.restore_stream(point, &stream.name, &mut |_, _| Ok(()), &mut step)?;
             before = before.saturating_add(stream.size_bytes);
-            parts.push(part(point, &stream.name, None, report));
+            parts.push(part(&point.name, &stream.name, None, report));
         }
     }
+    let mut broken = Vec::new();
+    for overlay in overlays {
+        let mut step = |done: u64| {
+            progress.at(before.saturating_add(done), total);
+            ControlFlow::Continue(())
+        };
+        match rescue.restore_overlay(overlay.id, &mut |_, _| Ok(()), &mut step) {
+            Ok(report) => parts.push(part(&overlay.point, &overlay_name(overlay), None, report)),
+            Err(error) => broken.push(format!("{}: {error}", overlay_name(overlay))),
+        }
+        before = before.saturating_add(overlay.size_bytes);
+    }
     progress.finish();
-    let complaints = rescue.complaints();
+    let mut complaints = rescue.complaints();
+    complaints.extend(broken);
     Ok(VerifyView {
         sound: complaints.is_empty() && parts.iter().all(|part| part.whole),
         parts,
@@ -371,9 +486,9 @@ fn verify(rescue: &Rescue, point: Option<&str>) -> Result<VerifyView> {
     })
 }
 
-fn part(point: &Point, name: &str, to: Option<PathBuf>, report: RescueReport) -> PartView {
+fn part(point: &PointName, name: &str, to: Option<PathBuf>, report: RescueReport) -> PartView {
     PartView {
-        point: point.name.to_string(),
+        point: point.to_string(),
         part: name.to_owned(),
         to,
         whole: report.is_whole(),

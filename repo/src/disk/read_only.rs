@@ -1,7 +1,7 @@
 //! A disk that nobody can write to, whatever is below it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Access, Caching, DirectoryItem, Disk, DiskError, DiskFile, Space};
@@ -17,6 +17,47 @@ impl ReadOnlyDisk {
     pub fn new(below: Arc<dyn Disk>) -> Self {
         Self { below }
     }
+}
+
+/// A file that is only read; it leaves the page cache alone, too.
+#[derive(Debug)]
+struct ReadOnlyFile {
+    below: Arc<dyn DiskFile>,
+    path: PathBuf,
+}
+
+impl DiskFile for ReadOnlyFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        self.below.read_at(offset, buffer)
+    }
+
+    fn read_vectored_at(
+        &self,
+        offset: u64,
+        buffers: &mut [io::IoSliceMut<'_>],
+    ) -> Result<usize, DiskError> {
+        self.below.read_vectored_at(offset, buffers)
+    }
+
+    fn write_at(&self, _: u64, _: &[io::IoSlice<'_>]) -> Result<(), DiskError> {
+        refuse("write", &self.path)
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    fn start_writeback(&self, _: u64, _: u64) {}
+
+    fn length(&self) -> Result<u64, DiskError> {
+        self.below.length()
+    }
+
+    fn set_length(&self, _: u64) -> Result<(), DiskError> {
+        refuse("set the length of", &self.path)
+    }
+
+    fn punch(&self, _: u64, _: u64) {}
 }
 
 fn refuse<T>(action: &'static str, path: &Path) -> Result<T, DiskError> {
@@ -43,7 +84,10 @@ impl Disk for ReadOnlyDisk {
         caching: Caching,
     ) -> Result<Arc<dyn DiskFile>, DiskError> {
         match access {
-            Access::Read => self.below.open(path, access, caching),
+            Access::Read => Ok(Arc::new(ReadOnlyFile {
+                below: self.below.open(path, access, caching)?,
+                path: path.to_owned(),
+            })),
             Access::ReadWrite => refuse("open for writing", path),
         }
     }
@@ -72,8 +116,9 @@ impl Disk for ReadOnlyDisk {
         refuse("remove the folder", path)
     }
 
-    fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
-        refuse("sync the folder", path)
+    /// Nothing was changed that could be made durable.
+    fn sync_directory(&self, _: &Path) -> Result<(), DiskError> {
+        Ok(())
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Send + Sync>, DiskError> {

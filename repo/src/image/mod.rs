@@ -15,7 +15,7 @@ mod writer;
 
 use bytes::Bytes;
 
-pub(crate) use node::{ImageNode, Pointer, depth_for};
+pub(crate) use node::{ImageNode, Pointer, depth_for, slot_of};
 pub use reader::{Image, ImageExtent};
 pub(crate) use writer::Base;
 pub use writer::{ImageTotals, ImageWriter};

@@ -43,7 +43,7 @@ pub use self::keys::OverlayKeys;
 use self::map::Map;
 pub use self::pages::{MemoryPages, PageKey, PageStore};
 use self::queue::CallQueue;
-pub use self::record::{OverlayRecord, discard, find, finish_discards, overlays};
+pub use self::record::{OverlayRecord, discard, find, finish_discards, overlays, readable};
 use self::recovery::{Change, Replay};
 use self::segments::Segments;
 pub use self::touched::{TouchedChunks, TouchedRange};

@@ -56,6 +56,27 @@ pub fn overlays(disk: &dyn Disk, keys: &OverlayKeys) -> Result<Vec<OverlayRecord
     Ok(records)
 }
 
+/// The overlays that can be read, without those whose discard was begun; `unreadable` is told of the others.
+pub fn readable(
+    disk: &dyn Disk,
+    keys: &OverlayKeys,
+    unreadable: &mut dyn FnMut(RepoError),
+) -> Vec<OverlayRecord> {
+    let ids = folders(disk).unwrap_or_else(|error| {
+        unreadable(error);
+        Vec::new()
+    });
+    let mut records = Vec::new();
+    for id in ids {
+        match load(disk, keys, id) {
+            Ok((record, false)) => records.push(record),
+            Ok((_, true)) | Err(RepoError::NoSuchOverlay(_)) => {}
+            Err(error) => unreadable(error),
+        }
+    }
+    records
+}
+
 /// The overlay of that name.
 pub fn find(disk: &dyn Disk, keys: &OverlayKeys, id: Uuid) -> Result<OverlayRecord, RepoError> {
     match load(disk, keys, id)? {

@@ -106,7 +106,7 @@ impl Ground {
         found.map(|marks| marks.view(now)).unwrap_or_default()
     }
 
-    fn complain(&mut self, error: &RepoError) {
+    pub(super) fn complain(&mut self, error: &RepoError) {
         self.complaints.push(sentence(error));
     }
 }

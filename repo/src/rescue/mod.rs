@@ -5,6 +5,7 @@
 //! missing is named. `docs/operations/rescue.md` is the operator's view.
 
 mod ground;
+mod overlays;
 mod places;
 mod records;
 mod walk;
@@ -26,11 +27,13 @@ use crate::clock::UnixNanoseconds;
 use crate::disk::{Disk, ReadOnlyDisk, SystemDisk};
 use crate::error::RepoError;
 use crate::keys::Secret;
+use crate::overlay::OverlayRecord;
 
 /// A repository that is only read, as far as it can be.
 pub struct Rescue {
     ground: Ground,
-    records: Records,
+    records: Arc<Records>,
+    overlays: Vec<OverlayRecord>,
 }
 
 /// What was read of a disk or stream, and what could not be.
@@ -86,9 +89,18 @@ impl Rescue {
         secret: Option<&Secret>,
     ) -> Result<Self, RepoError> {
         let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(disk));
-        let ground = Ground::open(disk, root, secret)?;
-        let records = Records::open(&ground);
-        Ok(Self { ground, records })
+        let mut ground = Ground::open(disk, root, secret)?;
+        let records = Arc::new(Records::open(&ground));
+        let mut unreadable = Vec::new();
+        let overlays = overlays::list(&ground, &mut |error| unreadable.push(error));
+        for error in &unreadable {
+            ground.complain(error);
+        }
+        Ok(Self {
+            ground,
+            records,
+            overlays,
+        })
     }
 
     /// The repository's name.
@@ -154,6 +166,29 @@ impl Rescue {
             })?;
         let mut walk = Walk::new(&self.records, record.size_bytes, target, progress);
         walk.disk(record.root)?;
+        Ok(walk.finish())
+    }
+
+    /// Disks of recovery sessions that were neither sealed nor discarded.
+    pub fn overlays(&self) -> &[OverlayRecord] {
+        &self.overlays
+    }
+
+    /// Gives all of the disk of an overlay that can be proven to `target`: what was written to it, and the point below.
+    /// What was being written when its process ended may be left out, as it was never flushed.
+    ///
+    /// # Errors
+    /// If there is no such overlay, the heads of its journal are hurt, `target` fails, or `progress` stops it. What
+    /// else cannot be read is no error: it stands in the report.
+    pub fn restore_overlay(
+        &self,
+        id: Uuid,
+        target: &mut RescueTarget<'_>,
+        progress: &mut RescueProgress<'_>,
+    ) -> Result<RescueReport, RepoError> {
+        let (record, overlay) = overlays::open(&self.ground, &self.records, id)?;
+        let mut walk = Walk::new(&self.records, record.size_bytes, target, progress);
+        walk.overlay(&overlay)?;
         Ok(walk.finish())
     }
 

@@ -8,6 +8,7 @@ use super::{RescueProgress, RescueReport, RescueTarget};
 use crate::chunk::{CHUNK_BYTES, RAW_LENGTH_MAX};
 use crate::error::RepoError;
 use crate::image::{Pointer, depth_for};
+use crate::overlay::{Overlay, OverlayState};
 
 /// A walk over one disk or stream.
 pub(super) struct Walk<'a, 'b> {
@@ -146,6 +147,54 @@ impl<'a, 'b> Walk<'a, 'b> {
         }
     }
 
+    pub(super) fn overlay(&mut self, overlay: &Overlay) -> Result<(), RepoError> {
+        let end = overlay.size_bytes();
+        let mut at = 0;
+        while at < end {
+            for extent in overlay.extents(at, end - at, EXTENTS_AT_ONCE)? {
+                if extent.state == OverlayState::Data {
+                    self.overlay_data(overlay, at, at + extent.length)?;
+                }
+                at += extent.length;
+                self.step(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a stretch of an overlay chunk by chunk, and sector by sector where a chunk cannot be read whole.
+    fn overlay_data(&mut self, overlay: &Overlay, start: u64, end: u64) -> Result<(), RepoError> {
+        let chunk = CHUNK_BYTES as u64;
+        let mut at = start;
+        while at < end {
+            let part_end = end.min((at / chunk + 1) * chunk);
+            if self.overlay_part(overlay, at, part_end).is_err() {
+                for sector in (at..part_end).step_by(SECTOR_BYTES) {
+                    let sector_end = part_end.min(sector + SECTOR_BYTES as u64);
+                    match self.overlay_part(overlay, sector, sector_end) {
+                        Err(error @ RepoError::Transfer { .. }) => return Err(error),
+                        Err(error) => self.miss(sector, sector_end - sector, &error),
+                        Ok(()) => {}
+                    }
+                }
+            }
+            at = part_end;
+        }
+        Ok(())
+    }
+
+    fn overlay_part(&mut self, overlay: &Overlay, start: u64, end: u64) -> Result<(), RepoError> {
+        let length = u32::try_from(end - start).expect("a part lies within a chunk");
+        let mut pieces = Vec::new();
+        overlay.read(start, length, &mut pieces)?;
+        let mut at = start;
+        for piece in pieces {
+            self.give(at, &piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
     fn give(&mut self, offset: u64, bytes: &[u8]) -> Result<(), RepoError> {
         let room = self.report.size_bytes.saturating_sub(offset);
         let length = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
@@ -170,6 +219,10 @@ impl<'a, 'b> Walk<'a, 'b> {
         }
     }
 }
+
+/// Extents of an overlay that are looked up together.
+const EXTENTS_AT_ONCE: usize = 1024;
+const SECTOR_BYTES: usize = 512;
 
 /// Chunks that are read together.
 const BATCH_CHUNKS: usize = 16;
