@@ -243,6 +243,7 @@ mod tests {
             block_bytes: 4096,
             blocks: 100,
             physical_exponent: 0,
+            preferred_blocks: 1,
             read_only: false,
         };
         let check = |pieces: &[(u64, BlockState)], wanted: &[(u64, BlockState)]| {

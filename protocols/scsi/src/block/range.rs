@@ -100,6 +100,7 @@ mod tests {
         block_bytes: 512,
         blocks: 1000,
         physical_exponent: 3,
+        preferred_blocks: 1,
         read_only: false,
     };
 

@@ -118,7 +118,7 @@ fn limits(unit: &LogicalUnit) -> Vec<u8> {
     let mut page = vec![0; 60];
     // WSNZ: WRITE SAME of no blocks is refused, not done to the end.
     wire::put(&mut page, 0, &[0x01, COMPARE_BLOCKS_MAX]);
-    let granularity = u16::try_from(physical).unwrap_or(u16::MAX);
+    let granularity = u16::try_from(unit.geometry.preferred_blocks).unwrap_or(u16::MAX);
     wire::put(&mut page, 2, &granularity.to_be_bytes());
     wire::put(&mut page, 4, &(TRANSFER_BYTES_MAX / block).to_be_bytes());
     wire::put(&mut page, 8, &(OPTIMAL_BYTES / block).to_be_bytes());

@@ -30,8 +30,8 @@ pub struct UnitOptions {
     pub revision: String,
     /// Size of a logical block: 512 or 4096.
     pub logical_block_bytes: u32,
-    /// Size of a physical block to tell, a multiple of a logical one; `None` tells what costs the disk least. Hypervisors
-    /// that take none but 512 want to hear that.
+    /// Size of a physical block to tell, a multiple of a logical one; `None` tells what costs the disk least, up to 4096.
+    /// Hypervisors that take none but 512 want to hear that.
     pub physical_block_bytes: Option<u32>,
     /// Whether the medium can be taken out (RMB). Hypervisors refuse such disks; some tests ask for one.
     pub removable: bool,
@@ -67,6 +67,8 @@ pub(crate) struct Geometry {
     pub(crate) blocks: u64,
     /// Logical blocks in a physical one, as a power of two.
     pub(crate) physical_exponent: u8,
+    /// Logical blocks of a transfer that costs least.
+    pub(crate) preferred_blocks: u32,
     /// Whether writes are refused for good.
     pub(crate) read_only: bool,
 }
@@ -107,14 +109,16 @@ impl LogicalUnit {
         let store = options.reservations.clone();
         let reservations = Reservations::open(store)
             .map_err(|what| ScsiError::Reservations { lun: number, what })?;
+        let preferred = properties.preferred_size_bytes;
         let physical = options
             .physical_block_bytes
-            .unwrap_or(properties.preferred_size_bytes);
+            .unwrap_or(preferred.min(PHYSICAL_BYTES_MAX));
         let per_physical = (physical / block_bytes).max(1);
         let geometry = Geometry {
             block_bytes,
             blocks,
             physical_exponent: u8::try_from(per_physical.ilog2().min(15)).unwrap_or(0),
+            preferred_blocks: (preferred / block_bytes).max(1),
             read_only: properties.read_only,
         };
         Ok(Self {
@@ -258,6 +262,9 @@ impl LogicalUnit {
         self.raise(attention, None);
     }
 }
+
+/// Hypervisors know disks of 512 and of 4096, and refuse others.
+const PHYSICAL_BYTES_MAX: u32 = 4096;
 
 impl Geometry {
     /// Where block `lba` begins.

@@ -336,7 +336,10 @@ struct Failing {
 
 impl BlockExport for Failing {
     fn properties(&self) -> BlockProperties {
-        self.disk.properties()
+        BlockProperties {
+            preferred_size_bytes: 65536,
+            ..self.disk.properties()
+        }
     }
     fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
         let bad = self.bad_block * 512;
@@ -383,6 +386,10 @@ fn faults_of_the_storage_are_told_for_what_they_are() {
     );
     assert_eq!(sense.information, Some(77), "the block that is bad");
     damaged.read(78, 100);
+    let capacity = damaged.good(&cdb16(0x9e, 0x10, 0, 32), &[]);
+    assert_eq!(capacity[13], 3, "no physical blocks above 4096");
+    let limits = damaged.good(&crate::support::vpd(0xb0), &[]);
+    assert_eq!(limits[6..8], [0, 128], "and yet what costs least is told");
     let full = failing(|| ExportError::NoSpace {
         detail: "disk".into(),
     });
