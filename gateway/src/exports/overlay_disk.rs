@@ -23,6 +23,9 @@ pub struct OverlayDisk {
 /// The change map of what was written since the session began.
 const WRITTEN: &str = "written";
 
+/// More than any database writes at once; the journal would keep longer ones whole, too.
+const ATOMIC_WRITE_BYTES: u32 = 1 << 20;
+
 impl OverlayDisk {
     /// Serves `overlay`; `earlier` are the points before the one below it.
     pub fn new(overlay: Arc<Overlay>, earlier: EarlierPoints) -> Self {
@@ -84,6 +87,11 @@ impl BlockExport for OverlayDisk {
                 .try_write(offset, data)?
                 .map_err(|error| status(&error)),
         )
+    }
+
+    /// A write is one call in the journal, which is there in whole or not at all.
+    fn atomic_write_bytes(&self) -> u32 {
+        ATOMIC_WRITE_BYTES
     }
 
     fn write_zeroes(

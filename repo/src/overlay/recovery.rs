@@ -111,15 +111,22 @@ fn find_end(
             ),
         ));
     }
+    // Where the call begins of which more records must come: it is there in whole or not at all.
+    let mut call: Option<Position> = None;
     for position in unsure {
         let Some(record) = scan.record(&position)? else {
-            return Ok(position.end);
+            return Ok(call.unwrap_or(position).end);
         };
         if !scan.payload_is_whole(&position, &record)? {
-            return Ok(position.end);
+            return Ok(call.unwrap_or(position).end);
+        }
+        // Padding may lie between the records of a call.
+        if record.kind != RecordKind::Padding {
+            let begun = *call.get_or_insert(position);
+            call = record.more.then_some(begun);
         }
     }
-    Ok(position.end)
+    Ok(call.unwrap_or(position).end)
 }
 
 /// What a record does to the disk.

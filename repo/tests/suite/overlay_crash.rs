@@ -182,6 +182,34 @@ fn whatever_call_is_the_last_nothing_answered_is_lost_where_all_is_encrypted() {
     stop_at_every_call(&|| Rig::new(SIZE_BYTES, tight()).encrypted(), 2);
 }
 
+/// A write that crosses chunks is several records, and still there in whole or not at all.
+#[test]
+fn power_failure_leaves_a_write_whole_or_out() {
+    let (offset, length) = (65536 - 2048, 65536 + 8192);
+    let (old, new) = (tagged(1, length / 512), tagged(2, length / 512));
+    let mut seen = BTreeSet::new();
+    for (number, rig) in Rig::both(SIZE_BYTES, &small_settings()).iter().enumerate() {
+        let overlay = rig.create().unwrap();
+        overlay.write(offset, &pieces(&old), true).unwrap();
+        overlay.write(offset, &pieces(&new), false).unwrap();
+        drop(overlay);
+        for seed in 0..60 {
+            let forked = Rig {
+                disk: rig.disk.fork(),
+                ..rig.clone()
+            };
+            let overlay = forked.crash(seed).open().unwrap();
+            let found = read(&overlay, offset, length).unwrap();
+            assert!(
+                found == old || found == new,
+                "seed {seed}: a part of the write is there"
+            );
+            seen.insert((number, found == new));
+        }
+    }
+    assert_eq!(seen.len(), 4, "both ends are met in both kinds of journals");
+}
+
 fn stop_at_every_call(fresh: &dyn Fn() -> Rig, seeds: u64) {
     let whole = fresh();
     scenario(&whole, &mut Expected::new(&whole)).unwrap();
