@@ -1,9 +1,10 @@
 //! What it costs to give the space of one point back, as the number of points grows.
 //!
-//! `cargo bench -p repo --bench space [-- POINTS CHUNKS]`: a disk of CHUNKS chunks and that many points over it, each
-//! with some changed chunks, so that the store has POINTS times CHUNKS references. Chunks are small once compressed;
-//! maps and counts are what they would be. At each power of ten, and at the end, points from the middle are asked for
-//! what they hold, expired and collected.
+//! `cargo bench -p repo --bench space [-- POINTS CHUNKS [FOLDER]]`: a disk of CHUNKS chunks and that many points over
+//! it, each with some changed chunks, so that the store has POINTS times CHUNKS references. Chunks are small once
+//! compressed; maps and counts are what they would be. At 100, 300, 1000 points and so on, and at the end, points from
+//! the middle are asked for what they hold, expired and collected. The repository is made in FOLDER, or where the
+//! system keeps temporary files, and removed at the end.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -28,34 +29,63 @@ const CHANGED: u64 = 32;
 /// Points that are expired one by one at each step.
 const SAMPLES: usize = 5;
 
+/// References that an audit follows in minutes.
+const AUDITED_MAX: u64 = 30_000_000;
+
 fn main() {
-    let numbers: Vec<u64> = std::env::args()
-        .filter_map(|argument| argument.parse().ok())
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
         .collect();
-    let points = numbers.first().copied().unwrap_or(10_000);
-    let chunks = numbers.get(1).copied().unwrap_or(3_000);
-    let folder = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
+    let number = |at: usize, default: u64| {
+        let argument = arguments.get(at);
+        argument.map_or(default, |text| text.parse().unwrap())
+    };
+    let (points, chunks) = (number(0, 10_000), number(1, 3_000));
+    let folder = match arguments.get(2) {
+        Some(folder) => tempfile::tempdir_in(folder).unwrap(),
+        None => tempfile::tempdir().unwrap(),
+    };
     let path = folder.path().join("repository");
     Repository::create(&path, &CreateOptions::default()).unwrap();
     let repository = Repository::open(&path, &OpenOptions::default()).unwrap();
     println!("{chunks} chunks in the disk, {CHANGED} changed by each point");
     println!(
-        "{:>7} {:>12} {:>11} {:>13} {:>13} {:>13} {:>10}",
-        "points", "references", "stored MiB", "ask for 1", "ask for 100", "collect 1", "RSS MiB"
+        "{:>7} {:>13} {:>10} {:>10} {:>11} {:>11} {:>11} {:>11} {:>8} {:>7}",
+        "points",
+        "references",
+        "stored MiB",
+        "statistics",
+        "ask for 1",
+        "ask for 100",
+        "collect 1",
+        "back up 1",
+        "RSS MiB",
+        "after s"
     );
     let started = Instant::now();
-    let mut made = 0;
-    let mut next_step = 10;
-    while made < points {
-        back_up(&repository, made, chunks);
-        made += 1;
-        if made == next_step || made == points {
-            next_step *= 10;
-            measure(&repository, made, chunks);
+    for made in 1..=points {
+        let took = time(|| back_up(&repository, made - 1, chunks));
+        if is_step(made) || made == points {
+            measure(&repository, made, chunks, took, started);
         }
     }
-    println!("made in {:.0} s", started.elapsed().as_secs_f64());
-    let again = Instant::now();
+    if points * chunks <= AUDITED_MAX {
+        audit(&repository);
+    }
+}
+
+/// 100, 300, 1000, 3000 and so on.
+fn is_step(points: u64) -> bool {
+    let mut size = 100;
+    while size * 10 <= points {
+        size *= 10;
+    }
+    points == size || points == 3 * size
+}
+
+fn audit(repository: &Repository) {
+    let started = Instant::now();
     let audit = repository
         .audit(&mut |_| ControlFlow::Continue(()))
         .unwrap();
@@ -63,7 +93,7 @@ fn main() {
     println!(
         "an audit followed {} references in {:.1} s",
         audit.references,
-        again.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64()
     );
 }
 
@@ -107,8 +137,18 @@ fn content(number: u64, chunk: u64) -> Bytes {
     Bytes::from(bytes)
 }
 
-fn measure(repository: &Repository, points: u64, chunks: u64) {
+fn measure(
+    repository: &Repository,
+    points: u64,
+    chunks: u64,
+    back_up: Duration,
+    started: Instant,
+) {
     repository.settle_account(&mut || true).unwrap();
+    let statistics = time(|| {
+        repository.statistics().unwrap();
+        repository.space_statistics().unwrap();
+    });
     let names: Vec<PointName> = repository
         .points(None)
         .iter()
@@ -144,14 +184,21 @@ fn measure(repository: &Repository, points: u64, chunks: u64) {
         }));
     }
     println!(
-        "{points:>7} {:>12} {:>11} {:>10.2} ms {:>10.1} ms {:>10.1} ms {:>10}",
+        "{points:>7} {:>13} {:>10} {:>7.2} ms {:>8.2} ms {:>8.1} ms {:>8.1} ms {:>8.1} ms {:>8} {:>7.0}",
         points * chunks,
         repository.statistics().unwrap().stored_bytes >> 20,
-        median(ask).as_secs_f64() * 1000.0,
-        ask_many.as_secs_f64() * 1000.0,
-        median(collect).as_secs_f64() * 1000.0,
+        milliseconds(statistics),
+        milliseconds(median(ask)),
+        milliseconds(ask_many),
+        milliseconds(median(collect)),
+        milliseconds(back_up),
         resident_mebibytes(),
+        started.elapsed().as_secs_f64(),
     );
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 fn time(work: impl FnOnce()) -> Duration {

@@ -25,7 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use estimate::SpaceEstimate;
 pub(crate) use store::{AccountStore, Changes, Entry, MemoryAccount};
 
-use crate::catalog::{Point, PointName};
+use crate::catalog::{Catalog, Point, PointName};
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
 use crate::image::Pointer;
@@ -108,8 +108,22 @@ impl OpenAccount<'_> {
             .unwrap_or_default()
     }
 
+    /// Bytes alive in all packs.
+    pub(crate) fn alive_bytes(&self) -> u64 {
+        let state = self.state.as_ref();
+        state.map_or(0, |state| state.alive.values().sum())
+    }
+
+    /// Points of the catalog that are still to be accounted for, in the order of their names.
+    pub(crate) fn unaccounted(&self, catalog: &Catalog) -> Vec<Arc<Point>> {
+        match self.state.as_ref() {
+            Some(state) => catalog.unaccounted(&state.points),
+            None => catalog.unaccounted(&BTreeMap::new()),
+        }
+    }
+
     /// Whether a point is accounted for.
-    pub(crate) fn has(&self, name: &PointName) -> bool {
+    fn has(&self, name: &PointName) -> bool {
         self.state
             .as_ref()
             .is_some_and(|state| state.points.contains_key(name))

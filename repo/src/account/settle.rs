@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::deltas::Direction;
 use super::operation::Operation;
 use super::{Freed, OpenAccount, State};
-use crate::catalog::{Catalog, Point, PointName};
+use crate::catalog::{Catalog, Point};
 use crate::error::RepoError;
 
 impl OpenAccount<'_> {
@@ -50,14 +50,12 @@ impl OpenAccount<'_> {
         go_on: &mut dyn FnMut() -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {
         self.try_open(catalog, go_on)?;
-        let known = catalog.accountable();
         // In the order of their numbers, so that each is the newest of its workload when it comes in.
-        for (name, (point, wanted)) in &known {
-            if *wanted && !self.has(name) {
-                go_on()?;
-                self.carry_out(Operation::new(name.clone(), Direction::Add), point, go_on)
-                    .inspect_err(|_| self.forget())?;
-            }
+        for point in self.unaccounted(catalog) {
+            go_on()?;
+            let operation = Operation::new(point.name.clone(), Direction::Add);
+            self.carry_out(operation, &point, go_on)
+                .inspect_err(|_| self.forget())?;
         }
         Ok(())
     }
@@ -70,7 +68,7 @@ impl OpenAccount<'_> {
         if self.state.is_some() {
             return Ok(());
         }
-        self.load(catalog, &catalog.accountable())?;
+        self.load(catalog)?;
         self.resume(catalog, go_on)
     }
 
@@ -93,16 +91,12 @@ impl OpenAccount<'_> {
         *self.state = None;
     }
 
-    fn load(
-        &mut self,
-        catalog: &Catalog,
-        known: &BTreeMap<PointName, (Arc<Point>, bool)>,
-    ) -> Result<(), RepoError> {
+    fn load(&mut self, catalog: &Catalog) -> Result<(), RepoError> {
         let store = &self.account.store;
         let mut points = BTreeMap::new();
         for name in store.points()? {
-            match known.get(&name) {
-                Some((point, _)) => drop(points.insert(name, Arc::clone(point))),
+            match catalog.accountable(&name) {
+                Some(point) => drop(points.insert(name, point)),
                 None if catalog.was_expired(&name)? => {
                     return Err(RepoError::Inexact {
                         detail: format!("it counts {name}, which is gone"),
@@ -136,12 +130,11 @@ impl OpenAccount<'_> {
             return Ok(());
         };
         let operation = Operation::decode(&bytes)?;
-        let known = catalog.accountable();
-        let Some((point, _)) = known.get(&operation.point) else {
+        let Some(point) = catalog.accountable(&operation.point) else {
             return Err(RepoError::Inexact {
                 detail: format!("{} was half in or out and is gone", operation.point),
             });
         };
-        self.carry_out(operation, point, go_on).map(drop)
+        self.carry_out(operation, &point, go_on).map(drop)
     }
 }

@@ -29,21 +29,18 @@ impl Catalog {
         let point = self.point(name)?;
         self.check_unmarked(name)?;
         let folder = self.keys.workload_folder(&name.workload);
-        let items = self.disk.list(&folder)?;
-        let manifests = || items.iter().filter(|item| is_manifest_of(&item.name, name));
-        let Some(manifest) = manifests().next() else {
+        let manifests = self.manifests_in(&folder, name.sequence)?;
+        let Some(manifest) = manifests.first() else {
             return Err(RepoError::Vanished(name.clone()));
         };
-        let manifest = self
-            .disk
-            .read(&folder.join(&manifest.name), format::MANIFEST_BYTES_MAX)?;
+        let manifest = self.disk.read(manifest, format::MANIFEST_BYTES_MAX)?;
         let tombstone = self.tombstone_path(name);
         match self.disk.publish(&tombstone, &manifest) {
             Err(error) if error.is_taken() => self.disk.replace(&tombstone, &manifest)?,
             other => other?,
         }
-        for item in manifests() {
-            self.remove_protected(&folder.join(&item.name))?;
+        for manifest in &manifests {
+            self.remove_protected(manifest)?;
         }
         self.disk.sync_directory(&folder)?;
         let expired = Expired {
@@ -164,29 +161,38 @@ impl Catalog {
         self.points.read().contains_key(name)
     }
 
-    /// All points that take up space, and whether they must be accounted for: released ones are on their way out.
-    pub(crate) fn accountable(&self) -> BTreeMap<PointName, (Arc<Point>, bool)> {
+    /// A point that takes up space: one that is there, or was expired and is not buried yet.
+    pub(crate) fn accountable(&self, name: &PointName) -> Option<Arc<Point>> {
+        let points = self.points.read();
+        points.get(name).cloned().or_else(|| {
+            let expired = self.expired.read();
+            expired.get(name).map(|found| Arc::clone(&found.point))
+        })
+    }
+
+    /// The points that must be accounted for and are not in `accounted`, in the order of their names. Those that were
+    /// released are on their way out and need not be.
+    pub(crate) fn unaccounted(
+        &self,
+        accounted: &BTreeMap<PointName, Arc<Point>>,
+    ) -> Vec<Arc<Point>> {
         let points = self.points.read();
         let expired = self.expired.read();
-        let live = points
-            .iter()
-            .map(|(name, point)| (name.clone(), (Arc::clone(point), true)));
-        let dropped = expired.iter().map(|(name, expired)| {
-            let point = Arc::clone(&expired.point);
-            (name.clone(), (point, !expired.released))
-        });
-        live.chain(dropped).collect()
+        let dropped = expired.values().filter(|expired| !expired.released);
+        let mut missing = not_in(points.values(), accounted);
+        missing.extend(not_in(dropped.map(|expired| &expired.point), accounted));
+        missing.sort_by(|left, right| left.name.cmp(&right.name));
+        missing
     }
 
     /// Whether a tombstone says that a point was dropped.
     pub(crate) fn was_expired(&self, name: &PointName) -> Result<bool, RepoError> {
         let folder = self.keys.workload_folder(&name.workload);
         let wanted = tombstone_name(name);
-        let items = match self.disk.list(&folder) {
-            Err(error) if error.is_missing() => return Ok(false),
-            other => other?,
-        };
-        Ok(items.iter().any(|item| item.name == wanted))
+        match self.disk.names(&folder) {
+            Err(error) if error.is_missing() => Ok(false),
+            names => Ok(names?.contains(&wanted)),
+        }
     }
 
     fn tombstone_path(&self, name: &PointName) -> PathBuf {
@@ -281,8 +287,19 @@ impl Tombstones<'_> {
     }
 }
 
-fn is_manifest_of(file: &str, name: &PointName) -> bool {
-    format::parse_point_file(file).is_some_and(|(sequence, _)| sequence == name.sequence)
+/// Those of `points`, which are in the order of their names, that are not in `known`.
+fn not_in<'a>(
+    points: impl Iterator<Item = &'a Arc<Point>>,
+    known: &BTreeMap<PointName, Arc<Point>>,
+) -> Vec<Arc<Point>> {
+    let mut known = known.keys().peekable();
+    points
+        .filter(|point| {
+            while known.next_if(|name| **name < point.name).is_some() {}
+            known.peek() != Some(&&point.name)
+        })
+        .cloned()
+        .collect()
 }
 
 fn manifest_name(name: &PointName, epoch: u32) -> String {

@@ -323,15 +323,14 @@ impl Catalog {
         folder: &Path,
         sequence: u64,
     ) -> Result<Vec<PathBuf>, RepoError> {
-        let mut found = Vec::new();
-        for item in self.disk.list(folder)? {
-            let is_manifest = super::format::parse_point_file(&item.name)
-                .is_some_and(|(number, _)| number == sequence);
-            if is_manifest {
-                found.push(folder.join(&item.name));
-            }
-        }
-        Ok(found)
+        let is_manifest = |name: &String| {
+            super::format::parse_point_file(name).is_some_and(|(number, _)| number == sequence)
+        };
+        let names = self.disk.names(folder)?.into_iter();
+        Ok(names
+            .filter(is_manifest)
+            .map(|name| folder.join(name))
+            .collect())
     }
 }
 

@@ -181,8 +181,12 @@ impl Catalog {
 
     pub(crate) fn workloads(&self) -> Vec<WorkloadName> {
         let points = self.points.read();
-        let mut names: Vec<_> = points.keys().map(|name| name.workload.clone()).collect();
-        names.dedup();
+        let mut names: Vec<WorkloadName> = Vec::new();
+        for name in points.keys() {
+            if names.last() != Some(&name.workload) {
+                names.push(name.workload.clone());
+            }
+        }
         names
     }
 
@@ -245,10 +249,10 @@ impl Catalog {
 
     /// One above every number that was ever given: those of damaged and of expired points are not given again.
     fn next_sequence(&self, workload: &WorkloadName) -> Result<u64, RepoError> {
-        let items = self.disk.list(&self.keys.workload_folder(workload))?;
-        let highest = items
+        let names = self.disk.names(&self.keys.workload_folder(workload))?;
+        let highest = names
             .iter()
-            .filter_map(|item| format::sequence_of(&item.name))
+            .filter_map(|name| format::sequence_of(name))
             .max()
             .unwrap_or(0);
         highest

@@ -89,24 +89,20 @@ impl Repository {
             .account()
             .try_lock(PATIENCE)
             .ok_or(RepoError::AccountBusy)?;
-        let alive_bytes = account.alive().values().sum();
+        let alive_bytes = account.alive_bytes();
         let condemned = packs.all_condemned();
         let condemned_bytes = condemned
             .iter()
             .filter_map(|(number, _)| packs.summary(*number))
             .map(|summary| summary.length_bytes)
             .sum();
-        let known = self.catalog().accountable();
-        let unaccounted = known
-            .iter()
-            .filter(|(name, (_, wanted))| *wanted && !account.has(name));
         Ok(SpaceStatistics {
             alive_bytes,
             dead_bytes: packs.stored_bytes().saturating_sub(alive_bytes),
             condemned_packs: condemned.len() as u64,
             condemned_bytes,
             expired_points: self.catalog().expired().len() as u64,
-            unaccounted_points: unaccounted.count() as u64,
+            unaccounted_points: account.unaccounted(self.catalog()).len() as u64,
         })
     }
 

@@ -50,6 +50,13 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// What a folder holds, sorted by name. Unfinished files of [`publish`](Disk::publish) are left out.
     fn list(&self, path: &Path) -> Result<Vec<DirectoryItem>, DiskError>;
 
+    /// The names in a folder, as [`list`](Disk::list) has them: for folders with many files, whose lengths nobody asks
+    /// for.
+    fn names(&self, path: &Path) -> Result<Vec<String>, DiskError> {
+        let items = self.list(path)?;
+        Ok(items.into_iter().map(|item| item.name).collect())
+    }
+
     /// Removes a file; durable after [`sync_directory`](Disk::sync_directory).
     fn remove(&self, path: &Path) -> Result<(), DiskError>;
 

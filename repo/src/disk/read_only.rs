@@ -108,6 +108,10 @@ impl Disk for ReadOnlyDisk {
         self.below.list(path)
     }
 
+    fn names(&self, path: &Path) -> Result<Vec<String>, DiskError> {
+        self.below.names(path)
+    }
+
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
         refuse("remove", path)
     }

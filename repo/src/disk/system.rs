@@ -191,6 +191,19 @@ impl Disk for SystemDisk {
         Ok(items)
     }
 
+    fn names(&self, path: &Path) -> Result<Vec<String>, DiskError> {
+        let full = self.full(path);
+        let error = |error| DiskError::new("list", &full, error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&full).map_err(error)? {
+            let name = entry.map_err(error)?.file_name();
+            names.push(name.to_string_lossy().into_owned());
+        }
+        names.retain(|name| !name.starts_with(TEMPORARY_PREFIX));
+        names.sort();
+        Ok(names)
+    }
+
     fn remove(&self, path: &Path) -> Result<(), DiskError> {
         let full = self.full(path);
         let _own = self.own(&full);

@@ -206,6 +206,7 @@ fn base_options() -> Options {
     options.set_use_direct_io_for_flush_and_compaction(true);
     options.set_max_background_jobs(2);
     options.set_max_open_files(512);
+    options.set_db_write_buffer_size(UNWRITTEN_BYTES_MAX);
     options.set_keep_log_file_num(2);
     options
 }
@@ -225,6 +226,9 @@ fn table_options(cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::None);
     options
 }
+
+/// What all families together hold in memory before it is written to a file.
+const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
 
 /// Half of a chunk's name: two chunks that share it by accident will not be met, and readers check the whole.
 fn key(id: &ChunkId) -> [u8; 16] {
