@@ -29,8 +29,8 @@ const CHANGED: u64 = 32;
 /// Points that are expired one by one at each step.
 const SAMPLES: usize = 5;
 
-/// References that an audit follows in minutes.
-const AUDITED_MAX: u64 = 30_000_000;
+/// References that an audit follows in seconds.
+const AUDITED_MAX: u64 = 3_000_000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args()
@@ -137,13 +137,7 @@ fn content(number: u64, chunk: u64) -> Bytes {
     Bytes::from(bytes)
 }
 
-fn measure(
-    repository: &Repository,
-    points: u64,
-    chunks: u64,
-    back_up: Duration,
-    started: Instant,
-) {
+fn measure(repository: &Repository, points: u64, chunks: u64, back_up: Duration, started: Instant) {
     repository.settle_account(&mut || true).unwrap();
     let statistics = time(|| {
         repository.statistics().unwrap();

@@ -253,6 +253,9 @@ pub(crate) const PAGE_BYTES: usize = 4096;
 /// A pack is sealed before its records pass this.
 pub(crate) const PACK_BYTES_MAX: u64 = 256 << 20;
 
+/// A pack is sealed at so many records: tables are held in memory, and records may be small.
+pub(crate) const PACK_RECORDS_MAX: usize = 1 << 17;
+
 /// Lines that a table may have: records are at least [`RECORD_ALIGNMENT`] long.
 pub(crate) const TABLE_LINES_MAX: u32 = 1 << 22;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
@@ -74,7 +75,7 @@ pub(crate) struct PackSet {
     repository: Uuid,
     epoch: u32,
     state: Mutex<SetState>,
-    tables: Cache<u32, Arc<PackTable>>,
+    tables: Cache<u32, Arc<PackTable>, TableWeight>,
     /// Packs that are about to be removed.
     pub(super) condemned: RwLock<BTreeMap<u32, Condemned>>,
     /// Records that were read from condemned packs.
@@ -131,7 +132,7 @@ impl PackSet {
             repository,
             epoch,
             state: Mutex::default(),
-            tables: Cache::new(TABLES_MAX),
+            tables: Cache::with_weighter(TABLES_EXPECTED, TABLES_BYTES_MAX, TableWeight),
             condemned: RwLock::default(),
             needed: Mutex::default(),
             poisoned: AtomicBool::new(false),
@@ -215,7 +216,7 @@ impl PackSet {
                 packs: packs.collect(),
                 ..SetState::default()
             }),
-            tables: Cache::new(TABLES_MAX),
+            tables: Cache::with_weighter(TABLES_EXPECTED, TABLES_BYTES_MAX, TableWeight),
             condemned: RwLock::default(),
             needed: Mutex::default(),
             poisoned: AtomicBool::new(true),
@@ -657,5 +658,15 @@ impl fmt::Debug for PackSet {
     }
 }
 
-/// Tables kept in memory; each has up to some hundred kilobytes.
-const TABLES_MAX: usize = 64;
+#[derive(Clone)]
+struct TableWeight;
+
+impl Weighter<u32, Arc<PackTable>> for TableWeight {
+    fn weight(&self, _: &u32, table: &Arc<PackTable>) -> u64 {
+        table.memory_bytes() as u64
+    }
+}
+
+/// Memory for tables. Most have some hundred kilobytes.
+const TABLES_BYTES_MAX: u64 = 32 << 20;
+const TABLES_EXPECTED: usize = 64;

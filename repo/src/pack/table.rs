@@ -35,6 +35,11 @@ impl PackTable {
         self.lines.len()
     }
 
+    /// Memory that it takes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.lines.capacity() * size_of::<TableLine>()
+    }
+
     /// Names and slots in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ChunkId, u32)> + '_ {
         self.lines

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::adopt::write_page_aligned;
-use super::format::{PACK_BYTES_MAX, PAGE_BYTES, Place};
+use super::format::{PACK_BYTES_MAX, PACK_RECORDS_MAX, PAGE_BYTES, Place};
 use super::record::Record;
 use super::set::{PackClass, PackSet};
 use super::table::{PackTable, TableOrigin};
@@ -169,7 +169,9 @@ impl OpenPack {
 
     fn has_room(&self, record_length: usize) -> bool {
         let state = self.state.lock();
-        !state.failed && state.end() + record_length as u64 <= PACK_BYTES_MAX
+        !state.failed
+            && state.table.len() < PACK_RECORDS_MAX
+            && state.end() + record_length as u64 <= PACK_BYTES_MAX
     }
 
     fn append(&self, record: &Record, index: &dyn IndexStore) -> Result<Place, RepoError> {
