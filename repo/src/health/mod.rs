@@ -28,6 +28,8 @@ pub(crate) struct Health {
     /// Places where a record is lost for good, by its name. Mostly there are none.
     lost: RwLock<HashMap<ChunkId, Vec<Place>>>,
     any_lost: AtomicBool,
+    /// When packs were last proven whole.
+    proofs: RwLock<HashMap<u32, UnixNanoseconds>>,
     /// When packs were last read whole, whatever came of it.
     examined: Mutex<HashMap<u32, UnixNanoseconds>>,
     care: Mutex<BTreeMap<u32, Care>>,
@@ -77,8 +79,13 @@ impl Health {
             }
             Err(error) => tracing::warn!(%error, "lost records are not remembered"),
         }
+        let proofs = store.proofs().unwrap_or_else(|error| {
+            tracing::warn!(%error, "proofs of packs are not remembered");
+            Vec::new()
+        });
         Self {
             store,
+            proofs: RwLock::new(proofs.into_iter().collect()),
             any_lost: AtomicBool::new(!lost.is_empty()),
             lost: RwLock::new(lost),
             examined: Mutex::default(),
@@ -94,7 +101,7 @@ impl Health {
 
     /// When a pack was last proven whole.
     pub(crate) fn proof(&self, pack: u32) -> Option<UnixNanoseconds> {
-        self.store.proof(pack).unwrap_or_default()
+        self.proofs.read().get(&pack).copied()
     }
 
     /// When a pack was last read whole, so that one which cannot be proven does not hold up the others.
@@ -114,6 +121,7 @@ impl Health {
     /// Remembers that a pack was proven.
     pub(crate) fn set_proof(&self, pack: u32, at: UnixNanoseconds) {
         self.counters.proven_packs.fetch_add(1, Ordering::Relaxed);
+        self.proofs.write().insert(pack, at);
         note(self.store.set_proof(pack, at));
     }
 

@@ -12,8 +12,8 @@ use crate::pack::Place;
 
 /// Remembers, or not: nothing that a restore needs is here (`docs/formats/index.md`).
 pub(crate) trait HealthStore: Send + Sync + fmt::Debug {
-    /// When a pack was last proven.
-    fn proof(&self, pack: u32) -> Result<Option<UnixNanoseconds>, RepoError>;
+    /// When packs were last proven.
+    fn proofs(&self) -> Result<Vec<(u32, UnixNanoseconds)>, RepoError>;
 
     /// Remembers a proof.
     fn set_proof(&self, pack: u32, at: UnixNanoseconds) -> Result<(), RepoError>;
@@ -46,8 +46,9 @@ pub(crate) struct MemoryHealth {
 }
 
 impl HealthStore for MemoryHealth {
-    fn proof(&self, pack: u32) -> Result<Option<UnixNanoseconds>, RepoError> {
-        Ok(self.proofs.lock().get(&pack).copied())
+    fn proofs(&self) -> Result<Vec<(u32, UnixNanoseconds)>, RepoError> {
+        let proofs = self.proofs.lock();
+        Ok(proofs.iter().map(|(pack, at)| (*pack, *at)).collect())
     }
 
     fn set_proof(&self, pack: u32, at: UnixNanoseconds) -> Result<(), RepoError> {

@@ -1,12 +1,11 @@
 //! The account of space in RocksDB (`docs/formats/index.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
-use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch};
 
-use super::rocks::failed;
+use super::family::Family;
 use crate::account::{AccountStore, Changes, Entry};
 use crate::catalog::{PointName, WorkloadName};
 use crate::chunk::ChunkId;
@@ -14,65 +13,38 @@ use crate::error::RepoError;
 use crate::pack::Place;
 
 /// The account in the column family [`RocksAccount::FAMILY`]. The first byte of a key says what it is for.
+#[derive(Debug)]
 pub(super) struct RocksAccount {
-    database: Arc<DB>,
-    unlogged: WriteOptions,
+    family: Family,
 }
-
-/// Takes a key without its tag, and the value.
-type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), RepoError> + 'a;
 
 impl RocksAccount {
     /// The column family that must be there.
     pub(super) const FAMILY: &'static str = "account";
 
     pub(super) fn new(database: Arc<DB>) -> Self {
-        let mut unlogged = WriteOptions::default();
-        unlogged.disable_wal(true);
-        Self { database, unlogged }
-    }
-
-    fn family(&self) -> Result<&ColumnFamily, RepoError> {
-        self.database
-            .cf_handle(Self::FAMILY)
-            .ok_or(RepoError::Refused(
-                "the index was opened without room for the account",
-            ))
-    }
-
-    /// All keys and values that start with `tag`.
-    fn tagged(&self, tag: u8, visit: &mut Visit<'_>) -> Result<(), RepoError> {
-        let start = [tag];
-        let mode = IteratorMode::From(&start, Direction::Forward);
-        for item in self.database.iterator_cf(self.family()?, mode) {
-            let (key, value) = item.map_err(failed("list the account"))?;
-            match key.split_first() {
-                Some((found, rest)) if *found == tag => visit(rest, &value)?,
-                _ => break,
-            }
+        Self {
+            family: Family::new(database, Self::FAMILY),
         }
-        Ok(())
     }
 }
 
 impl AccountStore for RocksAccount {
     fn entries(&self, ids: &[ChunkId]) -> Result<Vec<Option<Entry>>, RepoError> {
-        let family = self.family()?;
-        let keys = ids.iter().map(|id| (family, entry_key(id)));
-        let answers = self.database.multi_get_cf(keys).into_iter();
-        answers
-            .map(
-                |answer| match answer.map_err(failed("find an entry of the account"))? {
-                    None => Ok(None),
-                    Some(value) => decode_entry(&value).map(Some).ok_or_else(hurt),
-                },
-            )
+        let keys = ids.iter().map(entry_key);
+        let values = self.family.get_all(keys, "find an entry of the account")?;
+        let values = values.into_iter();
+        values
+            .map(|value| {
+                let entry = value.map(|value| decode_entry(&value).ok_or_else(hurt));
+                entry.transpose()
+            })
             .collect()
     }
 
     fn alive(&self) -> Result<BTreeMap<u32, u64>, RepoError> {
         let mut alive = BTreeMap::new();
-        self.tagged(PACK_TAG, &mut |key, value| {
+        self.family.visit(&[PACK_TAG], LIST, &mut |key, value| {
             let pack = <[u8; 4]>::try_from(key).map_err(|_| hurt())?;
             let bytes = <[u8; 8]>::try_from(value).map_err(|_| hurt())?;
             alive.insert(u32::from_be_bytes(pack), u64::from_le_bytes(bytes));
@@ -83,7 +55,7 @@ impl AccountStore for RocksAccount {
 
     fn points(&self) -> Result<BTreeSet<PointName>, RepoError> {
         let mut points = BTreeSet::new();
-        self.tagged(POINT_TAG, &mut |key, _| {
+        self.family.visit(&[POINT_TAG], LIST, &mut |key, _| {
             points.insert(decode_point(key).ok_or_else(hurt)?);
             Ok(())
         })?;
@@ -91,15 +63,11 @@ impl AccountStore for RocksAccount {
     }
 
     fn operation(&self) -> Result<Option<Vec<u8>>, RepoError> {
-        self.database
-            .get_cf(self.family()?, [OPERATION_TAG])
-            .map_err(failed("read the account"))
+        self.family.get([OPERATION_TAG], "read the account")
     }
 
-    /// One batch in one family is one step, also for what is left after a crash: memtables are flushed whole and in
-    /// order.
     fn write(&self, changes: &Changes) -> Result<(), RepoError> {
-        let family = self.family()?;
+        let family = self.family.handle()?;
         let mut batch = WriteBatch::default();
         for (id, entry) in &changes.entries {
             match entry {
@@ -124,34 +92,20 @@ impl AccountStore for RocksAccount {
             Some(None) => batch.delete_cf(family, [OPERATION_TAG]),
             Some(Some(operation)) => batch.put_cf(family, [OPERATION_TAG], operation),
         }
-        self.database
-            .write_opt(batch, &self.unlogged)
-            .map_err(failed("change the account"))
+        self.family.write(batch, "change the account")
     }
 
     fn clear(&self) -> Result<(), RepoError> {
-        let family = self.family()?;
+        let family = self.family.handle()?;
         let mut batch = WriteBatch::default();
         // All keys start with a tag, and no tag is that high.
         batch.delete_range_cf(family, &[0_u8][..], &[0xff_u8][..]);
-        self.database
-            .write_opt(batch, &self.unlogged)
-            .map_err(failed("clear the account"))?;
+        self.family.write(batch, "clear the account")?;
         self.flush()
     }
 
     fn flush(&self) -> Result<(), RepoError> {
-        self.database
-            .flush_cf(self.family()?)
-            .map_err(failed("flush the account"))
-    }
-}
-
-impl fmt::Debug for RocksAccount {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("RocksAccount")
-            .finish_non_exhaustive()
+        self.family.flush("flush the account")
     }
 }
 
@@ -209,6 +163,8 @@ fn hurt() -> RepoError {
     }
 }
 
+const LIST: &str = "list the account";
+
 const ENTRY_TAG: u8 = b'c';
 const OPERATION_TAG: u8 = b'o';
 const PACK_TAG: u8 = b'p';
@@ -216,17 +172,10 @@ const POINT_TAG: u8 = b'r';
 
 #[cfg(test)]
 mod tests {
-    use rocksdb::Options;
-
     use super::*;
 
     fn open(folder: &std::path::Path) -> RocksAccount {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        RocksAccount::new(Arc::new(
-            DB::open_cf(&options, folder, [RocksAccount::FAMILY]).unwrap(),
-        ))
+        RocksAccount::new(Family::alone(folder, RocksAccount::FAMILY))
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The health of packs in RocksDB.
 
-use std::fmt;
 use std::sync::Arc;
 
-use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch};
 
+use super::family::Family;
 use crate::chunk::ChunkId;
 use crate::clock::UnixNanoseconds;
 use crate::error::RepoError;
@@ -12,9 +12,9 @@ use crate::health::HealthStore;
 use crate::pack::Place;
 
 /// Proofs and losses in the column family [`RocksHealth::FAMILY`].
+#[derive(Debug)]
 pub(crate) struct RocksHealth {
-    database: Arc<DB>,
-    unlogged: WriteOptions,
+    family: Family,
 }
 
 impl RocksHealth {
@@ -22,44 +22,34 @@ impl RocksHealth {
     pub(crate) const FAMILY: &'static str = "health";
 
     pub(crate) fn new(database: Arc<DB>) -> Self {
-        let mut unlogged = WriteOptions::default();
-        unlogged.disable_wal(true);
-        Self { database, unlogged }
-    }
-
-    fn family(&self) -> Result<&ColumnFamily, RepoError> {
-        self.database
-            .cf_handle(Self::FAMILY)
-            .ok_or(RepoError::Refused(
-                "the index was opened without room for the health of packs",
-            ))
+        Self {
+            family: Family::new(database, Self::FAMILY),
+        }
     }
 
     fn time(&self, key: &[u8]) -> Result<Option<UnixNanoseconds>, RepoError> {
-        let value = self
-            .database
-            .get_cf(self.family()?, key)
-            .map_err(failed("find a proof"))?;
+        let value = self.family.get(key, "find a proof")?;
         let bytes = value.and_then(|value| <[u8; 8]>::try_from(value).ok());
         Ok(bytes.map(|bytes| UnixNanoseconds(u64::from_le_bytes(bytes))))
     }
 
     fn set_time(&self, key: &[u8], at: UnixNanoseconds) -> Result<(), RepoError> {
-        self.database
-            .put_cf_opt(self.family()?, key, at.0.to_le_bytes(), &self.unlogged)
-            .map_err(failed("remember a proof"))
-    }
-
-    fn write(&self, batch: WriteBatch) -> Result<(), RepoError> {
-        self.database
-            .write_opt(batch, &self.unlogged)
-            .map_err(failed("remember lost records"))
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.family.handle()?, key, at.0.to_le_bytes());
+        self.family.write(batch, "remember a proof")
     }
 }
 
 impl HealthStore for RocksHealth {
-    fn proof(&self, pack: u32) -> Result<Option<UnixNanoseconds>, RepoError> {
-        self.time(&pack_key(pack))
+    fn proofs(&self) -> Result<Vec<(u32, UnixNanoseconds)>, RepoError> {
+        let mut proofs = Vec::new();
+        self.family.visit(PACK, "list proofs", &mut |pack, at| {
+            let pack = <[u8; 4]>::try_from(pack).ok().map(u32::from_be_bytes);
+            let at = <[u8; 8]>::try_from(at).ok().map(u64::from_le_bytes);
+            proofs.extend(pack.zip(at.map(UnixNanoseconds)));
+            Ok(())
+        })?;
+        Ok(proofs)
     }
 
     fn set_proof(&self, pack: u32, at: UnixNanoseconds) -> Result<(), RepoError> {
@@ -75,57 +65,43 @@ impl HealthStore for RocksHealth {
     }
 
     fn lost(&self) -> Result<Vec<(ChunkId, Place)>, RepoError> {
-        let from = IteratorMode::From(LOST, Direction::Forward);
         let mut entries = Vec::new();
-        for item in self.database.iterator_cf(self.family()?, from) {
-            let (key, _) = item.map_err(failed("list lost records"))?;
-            let Some(rest) = key.strip_prefix(LOST) else {
-                break;
-            };
-            let entry = rest.split_first_chunk::<32>().and_then(|(id, place)| {
-                Some((ChunkId::from_bytes(*id), Place::from_bytes(place)?))
-            });
-            entries.extend(entry);
-        }
+        self.family
+            .visit(LOST, "list lost records", &mut |rest, _| {
+                let entry = rest.split_first_chunk::<32>().and_then(|(id, place)| {
+                    Some((ChunkId::from_bytes(*id), Place::from_bytes(place)?))
+                });
+                entries.extend(entry);
+                Ok(())
+            })?;
         Ok(entries)
     }
 
     fn set_lost(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError> {
-        let family = self.family()?;
+        let family = self.family.handle()?;
         let mut batch = WriteBatch::default();
         for (id, place) in entries {
             batch.put_cf(family, lost_key(*id, *place), b"");
         }
-        self.write(batch)
+        self.family.write(batch, "remember lost records")
     }
 
     fn clear_lost(&self, entries: &[(ChunkId, Place)]) -> Result<(), RepoError> {
-        let family = self.family()?;
+        let family = self.family.handle()?;
         let mut batch = WriteBatch::default();
         for (id, place) in entries {
             batch.delete_cf(family, lost_key(*id, *place));
         }
-        self.write(batch)
+        self.family.write(batch, "remember lost records")
     }
 
     fn flush(&self) -> Result<(), RepoError> {
-        self.database
-            .flush_cf(self.family()?)
-            .map_err(failed("flush the health of packs"))
+        self.family.flush("flush the health of packs")
     }
 }
 
-impl fmt::Debug for RocksHealth {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("RocksHealth")
-            .finish_non_exhaustive()
-    }
-}
-
-fn pack_key(pack: u32) -> [u8; 5] {
-    let [a, b, c, d] = pack.to_be_bytes();
-    [b'p', a, b, c, d]
+fn pack_key(pack: u32) -> Vec<u8> {
+    [PACK, &pack.to_be_bytes()].concat()
 }
 
 fn walked_key(name: &str) -> Vec<u8> {
@@ -136,30 +112,17 @@ fn lost_key(id: ChunkId, place: Place) -> Vec<u8> {
     [LOST, id.as_bytes().as_slice(), &place.to_bytes()].concat()
 }
 
-fn failed(action: &'static str) -> impl Fn(rocksdb::Error) -> RepoError {
-    move |source| RepoError::Index { action, source }
-}
-
 const LOST: &[u8] = b"l";
+const PACK: &[u8] = b"p";
 
 #[cfg(test)]
 mod tests {
-    use rocksdb::Options;
-
     use super::*;
 
     #[test]
     fn proofs_and_losses_are_there_again_after_a_flush() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || {
-            let mut options = Options::default();
-            options.create_if_missing(true);
-            options.create_missing_column_families(true);
-            let families = [RocksHealth::FAMILY];
-            RocksHealth::new(Arc::new(
-                DB::open_cf(&options, folder.path(), families).unwrap(),
-            ))
-        };
+        let open = || RocksHealth::new(Family::alone(folder.path(), RocksHealth::FAMILY));
         let (one, two) = (ChunkId::of(b"one"), ChunkId::of(b"two"));
         let place = |slot| Place { pack: 3, slot };
         {
@@ -172,8 +135,7 @@ mod tests {
             health.flush().unwrap();
         }
         let health = open();
-        assert_eq!(health.proof(9).unwrap(), Some(UnixNanoseconds(77)));
-        assert_eq!(health.proof(8).unwrap(), None);
+        assert_eq!(health.proofs().unwrap(), [(9, UnixNanoseconds(77))]);
         assert_eq!(health.walked("web@1").unwrap(), Some(UnixNanoseconds(78)));
         let mut lost = health.lost().unwrap();
         lost.sort_by_key(|(_, place)| place.slot);

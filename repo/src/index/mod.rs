@@ -4,6 +4,7 @@
 //! tests.
 
 mod account;
+mod family;
 mod health;
 mod memory;
 mod pages;

@@ -1,18 +1,18 @@
 //! Pages of overlay maps in RocksDB.
 
-use std::fmt;
 use std::sync::Arc;
 
-use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch};
 use uuid::Uuid;
 
+use super::family::Family;
 use crate::error::RepoError;
 use crate::overlay::{PageKey, PageStore};
 
 /// Pages in the column family [`RocksPages::FAMILY`]: the key is the overlay's id and the page key, big endian.
+#[derive(Debug)]
 pub(crate) struct RocksPages {
-    database: Arc<DB>,
-    unlogged: WriteOptions,
+    family: Family,
 }
 
 impl RocksPages {
@@ -20,44 +20,31 @@ impl RocksPages {
     pub(crate) const FAMILY: &'static str = "overlay";
 
     pub(crate) fn new(database: Arc<DB>) -> Self {
-        let mut unlogged = WriteOptions::default();
-        unlogged.disable_wal(true);
-        Self { database, unlogged }
-    }
-
-    fn family(&self) -> Result<&ColumnFamily, RepoError> {
-        self.database
-            .cf_handle(Self::FAMILY)
-            .ok_or(RepoError::Refused(
-                "the index was opened without room for overlays",
-            ))
+        Self {
+            family: Family::new(database, Self::FAMILY),
+        }
     }
 }
 
 impl PageStore for RocksPages {
     fn get(&self, overlay: Uuid, page: PageKey) -> Result<Option<Vec<u8>>, RepoError> {
-        self.database
-            .get_cf(self.family()?, key(overlay, page))
-            .map_err(failed("find a page of an overlay"))
+        let key = key(overlay, page);
+        self.family.get(key, "find a page of an overlay")
     }
 
-    /// One batch in one family is one step, also for what is left after a crash: memtables are flushed whole and in
-    /// order.
     fn put(
         &self,
         overlay: Uuid,
         pages: &[(PageKey, &[u8])],
         checkpoint: &[u8],
     ) -> Result<(), RepoError> {
-        let family = self.family()?;
+        let family = self.family.handle()?;
         let mut batch = WriteBatch::default();
         for (page, content) in pages {
             batch.put_cf(family, key(overlay, *page), content);
         }
         batch.put_cf(family, key(overlay, CHECKPOINT), checkpoint);
-        self.database
-            .write_opt(batch, &self.unlogged)
-            .map_err(failed("store pages of an overlay"))
+        self.family.write(batch, "store pages of an overlay")
     }
 
     fn checkpoint(&self, overlay: Uuid) -> Result<Option<Vec<u8>>, RepoError> {
@@ -65,27 +52,17 @@ impl PageStore for RocksPages {
     }
 
     fn flush(&self) -> Result<(), RepoError> {
-        self.database
-            .flush_cf(self.family()?)
-            .map_err(failed("flush pages of overlays"))
+        self.family.flush("flush pages of overlays")
     }
 
     fn forget(&self, overlay: Uuid) -> Result<(), RepoError> {
-        let family = self.family()?;
+        let family = self.family.handle()?;
         let mut batch = WriteBatch::default();
         // The checkpoint has the last key of all and the end of the range is exclusive.
         batch.delete_range_cf(family, key(overlay, PageKey(0)), key(overlay, CHECKPOINT));
         batch.delete_cf(family, key(overlay, CHECKPOINT));
-        self.database
-            .write_opt(batch, &self.unlogged)
-            .map_err(failed("forget an overlay"))?;
+        self.family.write(batch, "forget an overlay")?;
         self.flush()
-    }
-}
-
-impl fmt::Debug for RocksPages {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("RocksPages").finish_non_exhaustive()
     }
 }
 
@@ -97,25 +74,14 @@ fn key(overlay: Uuid, page: PageKey) -> [u8; 24] {
     key
 }
 
-fn failed(action: &'static str) -> impl Fn(rocksdb::Error) -> RepoError {
-    move |source| RepoError::Index { action, source }
-}
-
 const CHECKPOINT: PageKey = PageKey(u64::MAX);
 
 #[cfg(test)]
 mod tests {
-    use rocksdb::Options;
-
     use super::*;
 
     fn open(folder: &std::path::Path) -> RocksPages {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        RocksPages::new(Arc::new(
-            DB::open_cf(&options, folder, [RocksPages::FAMILY]).unwrap(),
-        ))
+        RocksPages::new(Family::alone(folder, RocksPages::FAMILY))
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rocksdb::{
 };
 
 use super::account::RocksAccount;
+use super::family::failed;
 use super::{Coverage, IndexStore, OpenedIndex, Place, health::RocksHealth, pages::RocksPages};
 use crate::chunk::ChunkId;
 use crate::disk::DiskError;
@@ -247,10 +248,6 @@ fn coverage_key(pack: u32) -> [u8; 5] {
 
 /// Shorter than any other key.
 const HIGHEST_PACK_KEY: [u8; 1] = *b"n";
-
-pub(super) fn failed(action: &'static str) -> impl Fn(rocksdb::Error) -> RepoError {
-    move |source| RepoError::Index { action, source }
-}
 
 impl fmt::Debug for RocksIndex {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
