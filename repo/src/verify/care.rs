@@ -186,9 +186,16 @@ fn choose(
     let name = store.packs().describe(number);
     let pages = view.rebuilt_pages();
     let bad = before.bad_pages.count();
-    if pages.is_empty() || !after.includes(&before) {
-        // Parity was made of other bytes than these, or does not suffice for anything.
+    if !after.includes(&before) {
+        // Parity was made of other bytes than these.
         return Ok(before);
+    }
+    if pages.is_empty() {
+        // It does not suffice for anything, or somebody else has mended the pack between the two readings.
+        return Ok(match after.hurt.is_empty() && after.faults.is_empty() {
+            true => after,
+            false => before,
+        });
     }
     let back = after.proven.len() - before.proven.len();
     let what = format!(

@@ -128,7 +128,12 @@ impl PackView {
                 Err(_) => tracing::debug!(group, "parity does not suffice for a group of pages"),
             }
         }
-        state.rebuilt.get(&page).cloned()
+        let rebuilt = state.rebuilt.get(&page).cloned();
+        rebuilt.or_else(|| {
+            // Somebody may have mended it since it was read.
+            let again = read_page(self.file.as_ref(), at_page(page))?;
+            parity.is_page(page, &again).then(|| again.to_vec())
+        })
     }
 }
 
@@ -221,4 +226,96 @@ fn read_only() -> DiskError {
 /// Whether page `page` of `file` is `bytes`, read from the disk again.
 pub(super) fn has_page(file: &dyn DiskFile, page: u32, bytes: &[u8]) -> bool {
     read_page(file, at_page(page)).is_some_and(|found| &found[..] == bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::disk::{Caching, Disk as _, SimulatedDisk};
+    use crate::pack::parity::{ParityOwner, ParityShare, make_parity};
+
+    /// A file that somebody mends between its first reading and the next.
+    #[derive(Debug)]
+    struct Mended {
+        before: Arc<dyn DiskFile>,
+        after: Arc<dyn DiskFile>,
+        was_read: AtomicBool,
+    }
+
+    impl DiskFile for Mended {
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+            match self.was_read.swap(true, Ordering::Relaxed) {
+                false => self.before.read_at(offset, buffer),
+                true => self.after.read_at(offset, buffer),
+            }
+        }
+
+        fn write_at(&self, _: u64, _: &[IoSlice<'_>]) -> Result<(), DiskError> {
+            Err(read_only())
+        }
+
+        fn sync(&self) -> Result<(), DiskError> {
+            Err(read_only())
+        }
+
+        fn start_writeback(&self, _: u64, _: u64) {}
+
+        fn length(&self) -> Result<u64, DiskError> {
+            self.after.length()
+        }
+
+        fn set_length(&self, _: u64) -> Result<(), DiskError> {
+            Err(read_only())
+        }
+
+        fn punch(&self, _: u64, _: u64) {}
+    }
+
+    #[test]
+    fn a_page_that_is_mended_while_it_is_looked_at_is_read_again() {
+        let disk = SimulatedDisk::new();
+        let make = |name: &str, bytes: &[u8]| {
+            let file = disk.create(Path::new(name), Caching::Cached).unwrap();
+            file.write_at(0, &[IoSlice::new(bytes)]).unwrap();
+            file
+        };
+        let sound = vec![0x5A; 40 * PAGE_BYTES];
+        let after = make("after", &sound);
+        let owner = ParityOwner {
+            repository: uuid::Uuid::nil(),
+            number: 1,
+            epoch: 1,
+        };
+        let length = after.length().unwrap();
+        let share = ParityShare::default();
+        let parity = make_parity(
+            after.as_ref(),
+            length,
+            Covered::Whole,
+            owner,
+            share,
+            &mut |_| Ok(()),
+        );
+        let parity = ParityFile::read(make("parity", &parity.unwrap()), owner).unwrap();
+        // More than parity could give back.
+        let mut hurt = sound.clone();
+        hurt[PAGE_BYTES..30 * PAGE_BYTES].fill(1);
+        let file = Mended {
+            before: make("before", &hurt),
+            after,
+            was_read: AtomicBool::new(false),
+        };
+        let view = PackView::new(Arc::new(file), Some(Arc::new(parity)), Rebuild::Yes);
+        let mut read = vec![0; sound.len()];
+        view.read_at(0, &mut read).unwrap();
+        assert!(read == sound);
+        assert_eq!(view.bad_pages().count(), 29);
+        assert!(
+            view.rebuilt_pages().is_empty(),
+            "nothing is to be written back"
+        );
+    }
 }
