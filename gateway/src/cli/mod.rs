@@ -15,6 +15,7 @@ mod demo;
 mod doctor;
 mod init;
 mod key;
+mod keyless;
 mod lock_authority;
 mod output;
 mod point;

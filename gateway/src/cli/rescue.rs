@@ -10,6 +10,7 @@ use repo::{OverlayRecord, Point, PointName, Rescue, RescueProgress, RescueReport
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::keyless;
 use super::output::{Output, Table, size, tell, time};
 use super::point_name;
 use super::progress::Progress;
@@ -82,6 +83,9 @@ enum RescueVerb {
         /// WORKLOAD@SEQUENCE or WORKLOAD@latest [default: every point]
         #[arg(value_parser = point_name)]
         point: Option<String>,
+        /// Of an encrypted repository, prove what needs no key, and say what that leaves open
+        #[arg(long, conflicts_with = "point")]
+        without_key: bool,
     },
 }
 
@@ -145,6 +149,12 @@ struct VerifyView {
 }
 
 pub(super) fn run(arguments: &RescueArgs, output: &Output) -> Result<ExitCode> {
+    if let RescueVerb::Verify {
+        without_key: true, ..
+    } = &arguments.verb
+    {
+        return keyless::run(&arguments.repository, output);
+    }
     let secret = arguments.secret.given()?;
     let rescue = Rescue::open(&arguments.repository, secret.as_ref())?;
     for complaint in rescue.complaints() {
@@ -192,7 +202,7 @@ pub(super) fn run(arguments: &RescueArgs, output: &Output) -> Result<ExitCode> {
             output.result(&view, describe_part)?;
             Ok(exit(view.whole))
         }
-        RescueVerb::Verify { point } => {
+        RescueVerb::Verify { point, .. } => {
             let view = verify(&rescue, point.as_deref())?;
             output.result(&view, describe_verify)?;
             Ok(exit(view.sound))

@@ -23,7 +23,7 @@ pub use format::fuzz_manifest;
 pub use marks::{Lock, LockMode, PointMarks, fuzz_mark};
 pub(crate) use marks::{LockMark, Marks, PackRanges};
 pub use names::{PointName, WorkloadName};
-pub(crate) use text::{open_head, seal_head};
+pub(crate) use text::{check_head, open_head, seal_head};
 
 use crate::clock::{Clock, UnixNanoseconds};
 use crate::disk::Disk;

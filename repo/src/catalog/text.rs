@@ -29,35 +29,65 @@ pub(crate) fn open_head<'a>(
         what: what.to_owned(),
         detail: detail.to_owned(),
     };
-    let end = text.iter().position(|byte| *byte == b'\n');
-    let (head, body) = end
-        .and_then(|end| text.split_at_checked(end))
-        .ok_or_else(|| corrupt("it is cut off in its first line"))?;
-    let head = std::str::from_utf8(head).map_err(|_| corrupt("it is not text"))?;
-    let body = body.get(1..).unwrap_or_default();
-    let words: Vec<&str> = head.split(' ').collect();
-    let ["holdfast", found, version, hash] = words.as_slice() else {
-        return Err(corrupt("its first line is not one of holdfast's"));
-    };
-    let version: u32 = version
-        .parse()
-        .map_err(|_| corrupt("its format version is no number"))?;
-    if *found != kind {
-        return Err(corrupt(&format!("it is a {found}, not a {kind}")));
+    let head = Head::read(text).map_err(corrupt)?;
+    if head.kind != kind {
+        return Err(corrupt(&format!("it is a {}, not a {kind}", head.kind)));
     }
-    if version > known {
+    if head.version > known {
         return Err(RepoError::TooNew {
             what: what.to_owned(),
-            found: version,
+            found: head.version,
             known,
         });
     }
-    if text_hash(kind, version, body).to_hex().as_str() != *hash {
-        return Err(corrupt(
-            "its content does not have the hash in its first line",
-        ));
+    head.prove().map_err(corrupt)?;
+    Ok((head.version, head.body))
+}
+
+/// Whether a text of any kind and version has the hash in its first line.
+pub(crate) fn check_head(text: &[u8]) -> Result<(), &'static str> {
+    Head::read(text)?.prove()
+}
+
+/// A text, taken apart.
+struct Head<'a> {
+    kind: &'a str,
+    version: u32,
+    hash: &'a str,
+    body: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    fn read(text: &'a [u8]) -> Result<Self, &'static str> {
+        let end = text.iter().position(|byte| *byte == b'\n');
+        let (head, body) = end
+            .and_then(|end| text.split_at_checked(end))
+            .ok_or("it is cut off in its first line")?;
+        let head = std::str::from_utf8(head).map_err(|_| "it is not text")?;
+        let words: Vec<&str> = head.split(' ').collect();
+        let ["holdfast", kind, version, hash] = words.as_slice() else {
+            return Err("its first line is not one of holdfast's");
+        };
+        Ok(Self {
+            kind,
+            version: version
+                .parse()
+                .map_err(|_| "its format version is no number")?,
+            hash,
+            body: body.get(1..).unwrap_or_default(),
+        })
     }
-    Ok((version, body))
+
+    fn prove(&self) -> Result<(), &'static str> {
+        match text_hash(self.kind, self.version, self.body)
+            .to_hex()
+            .as_str()
+            == self.hash
+        {
+            true => Ok(()),
+            false => Err("its content does not have the hash in its first line"),
+        }
+    }
 }
 
 #[cfg(test)]

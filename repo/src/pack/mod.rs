@@ -19,7 +19,8 @@ pub(crate) use files::{PackFile, PackOwner, owner_of_pack, packs_on, table_or_sc
 pub(crate) use format::{Place, RecordKind};
 pub use parity::ParityShare;
 pub(crate) use parity::{
-    BadPages, Covered, NoParity, PackView, ParityFile, Rebuild, make_parity, mend_pages,
+    BadPages, Covered, NoParity, PackView, ParityFile, ParityOwner, Rebuild, make_parity,
+    mend_pages,
 };
 pub(crate) use reader::PackReader;
 pub(crate) use record::{Record, RecordDecoder, RecordEncoder};

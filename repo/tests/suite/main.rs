@@ -14,6 +14,7 @@ mod damage;
 mod encryption;
 mod fixture;
 mod image;
+mod keyless;
 mod locks;
 mod model;
 mod mounts;
