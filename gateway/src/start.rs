@@ -110,6 +110,10 @@ pub(crate) fn repository(
         secret,
         parity_share: config.repository.parity.0,
         protect_files: config.repository.protect_files,
+        watch_record: config
+            .repository
+            .watch
+            .then(|| config.state_path().join("watched")),
         ..OpenOptions::default()
     };
     if config.workers.engine_threads > 0 {

@@ -48,7 +48,7 @@ pub use collect::{
     AuditReport, CollectOptions, CollectPhase, CollectProgress, CollectReport, ExpiredPoint,
     SpaceStatistics,
 };
-pub use disk::{ForeignChange, ForeignKind, Watch};
+pub use disk::{ForeignChange, ForeignKind, Noticed, Watch};
 pub use error::{Culprit, RepoError};
 pub use health::RepairCounters;
 pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};

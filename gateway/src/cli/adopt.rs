@@ -33,6 +33,10 @@ pub(super) fn run(arguments: &AdoptArgs, output: &Output) -> Result<ExitCode> {
             tell(&format!("adopt: {done} of {all} packs"));
         }
     };
+    // Everything is taken as it is: the daemon has nothing to compare it with.
+    drop(std::fs::remove_dir_all(
+        arguments.directory.join("daemon/watched"),
+    ));
     let report = Repository::adopt(&arguments.directory, &options, Arc::new(progress))?;
     let directory = arguments
         .directory

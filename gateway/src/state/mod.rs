@@ -10,6 +10,7 @@
 //! | `lock-authority.json` | the secret of the one-time codes that lift locks, and which code was used last |
 //! | `nfs.key` | key of the checksums in NFS file handles |
 //! | `sessions/` | recovery sessions |
+//! | `watched/` | how the repository's files were, to tell what changed while no daemon ran |
 //! | `addresses.json` | where the running daemon listens |
 //! | `control.sock`, `nbd.sock` | unix sockets |
 //!

@@ -18,7 +18,7 @@ pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
 pub use read_only::ReadOnlyDisk;
 pub use simulated::{Effect, Fault, Operation, SimulatedDisk};
 pub use system::SystemDisk;
-pub use watch::{ForeignChange, ForeignKind, KnownFiles, Watch};
+pub use watch::{ForeignChange, ForeignKind, KnownFiles, Noticed, Watch};
 
 /// A folder on some storage, with the promises that a store needs.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {

@@ -314,7 +314,9 @@ struct SystemFile {
 impl SystemFile {
     /// Announces a change of ours.
     fn own(&self) -> Option<OwnChange> {
-        self.known.as_ref().and_then(|known| known.own(&self.path))
+        self.known
+            .as_ref()
+            .and_then(|known| known.own_content(&self.path))
     }
 }
 

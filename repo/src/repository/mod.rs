@@ -360,6 +360,9 @@ impl Drop for Inner {
         if let Err(error) = self.store.packs().close() {
             tracing::debug!(%error, "packs stay open and are mended when the repository is opened");
         }
+        if let Some(files) = self.disk.known_files() {
+            files.close();
+        }
     }
 }
 

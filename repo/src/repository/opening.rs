@@ -92,6 +92,9 @@ impl Repository {
         let superblock = Superblock::open(disk.as_ref(), root)?;
         let lock = take_lock(disk.as_ref(), root)?;
         let master = unlock(disk.as_ref(), root, &superblock, options.secret.as_ref())?;
+        if let (Some(files), Some(folder)) = (disk.known_files(), &options.watch_record) {
+            files.remember_in(&folder.join(superblock.repository.to_string()));
+        }
         let cache = usize::try_from(options.index_cache_bytes).unwrap_or(usize::MAX);
         let index = RocksIndex::open(&root.join("index"), cache)?;
         let ground = Ground {

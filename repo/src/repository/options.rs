@@ -1,6 +1,7 @@
 //! How a repository is made and opened.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::adopt::PackProgress;
 use crate::keys::{NewKeySlot, Secret};
@@ -34,6 +35,9 @@ pub struct OpenOptions {
     pub protect_files: bool,
     /// How much parity packs get beside them, to be repaired from.
     pub parity_share: ParityShare,
+    /// A folder beside the repository in which is remembered how its files are, so that changes between two openings
+    /// are noticed by [`Repository::watch`](super::Repository::watch).
+    pub watch_record: Option<PathBuf>,
     /// Is told how far opening is.
     pub on_pack: Option<OnPack>,
 }
@@ -73,6 +77,7 @@ impl Default for OpenOptions {
             secret: None,
             protect_files: true,
             parity_share: ParityShare::default(),
+            watch_record: None,
             on_pack: None,
         }
     }

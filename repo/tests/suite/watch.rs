@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use repo::{ForeignChange, ForeignKind, ImageBase, PointKind, Repository, Watch};
+use repo::{
+    ForeignChange, ForeignKind, ImageBase, Noticed, OpenOptions, PointKind, Repository, Watch,
+};
 use tempfile::TempDir;
 
 use super::support;
@@ -271,6 +273,181 @@ fn a_hundred_thousand_packs_are_watched() {
     println!("100000 files: watched after {begun:?}, a removal told after {told:?}");
     assert!(told < Duration::from_secs(10), "it looks at all for one");
     drop(watch);
+}
+
+/// A repository that remembers how its files are beside it, in one run after the other.
+struct Remembering {
+    folder: TempDir,
+    beside: TempDir,
+}
+
+impl Remembering {
+    fn new() -> Self {
+        let made = Self {
+            folder: tempfile::tempdir().unwrap(),
+            beside: tempfile::tempdir().unwrap(),
+        };
+        drop(support::fresh(made.folder.path()));
+        made
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One run: what it is told at its start, after `work`.
+    fn run(&self, end: End, work: impl FnOnce(&Repository)) -> Vec<(PathBuf, ForeignKind)> {
+        self.run_in(self.folder.path(), end, work)
+    }
+
+    fn run_in(
+        &self,
+        folder: &Path,
+        end: End,
+        work: impl FnOnce(&Repository),
+    ) -> Vec<(PathBuf, ForeignKind)> {
+        let options = OpenOptions {
+            watch_record: Some(self.beside.path().to_owned()),
+            ..support::options()
+        };
+        let repository = Repository::open(folder, &options).unwrap();
+        let (sender, reports) = channel();
+        let watch = repository.watch(move |found| drop(sender.send(found)));
+        work(&repository);
+        // What a kill leaves: nothing more is remembered, and nothing closed.
+        let kept = (end == End::Killed).then(|| copy_of(self.beside.path()));
+        drop(watch);
+        drop(repository);
+        if let Some(kept) = kept {
+            fs::remove_dir_all(self.beside.path()).unwrap();
+            fs::create_dir(self.beside.path()).unwrap();
+            copy_all(kept.path(), self.beside.path());
+        }
+        let found = reports.into_iter().flatten();
+        found
+            .map(|change| {
+                assert_eq!(change.noticed, Noticed::AtStart, "{change:?}");
+                (change.path, change.kind)
+            })
+            .collect()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    InOrder,
+    Killed,
+}
+
+fn copy_of(folder: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(folder, copy.path());
+    copy
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Sealed packs by name.
+fn packs(rig: &Remembering) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in fs::read_dir(rig.path("packs")).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            found.push(path.strip_prefix(rig.folder.path()).unwrap().to_owned());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_others_change_between_two_runs_is_told_when_the_second_begins() {
+    for end in [End::InOrder, End::Killed] {
+        let rig = Remembering::new();
+        let none = rig.run(End::InOrder, |repository| {
+            back_up(repository, 1);
+            back_up(repository, 2);
+            let points = repository.points(None);
+            repository.create_overlay(&points[0], 0).unwrap();
+        });
+        assert_eq!(none, []);
+        // The second run changes other files: it must not hide what becomes of these.
+        let none = rig.run(end, |repository| back_up(repository, 3));
+        assert_eq!(none, []);
+        let pack = packs(&rig).remove(0);
+        let length = fs::metadata(rig.path(&pack)).unwrap().len();
+        let file = fs::OpenOptions::new().write(true).open(rig.path(&pack));
+        file.unwrap().set_len(length - 1).unwrap();
+        let manifest = Path::new("points/web/00000000000000000001.00000001");
+        fs::remove_file(rig.path(manifest)).unwrap();
+        let stray = Path::new("points/web/stray");
+        fs::write(rig.path(stray), "text").unwrap();
+        let overlay = fs::read_dir(rig.path("overlays")).unwrap().next().unwrap();
+        let overlay = Path::new("overlays").join(overlay.unwrap().file_name());
+        let document = fs::read_dir(rig.path(&overlay)).unwrap().next().unwrap();
+        let document = overlay.join(document.unwrap().file_name());
+        fs::remove_file(rig.path(&document)).unwrap();
+        let mut expected = vec![
+            (pack, ForeignKind::Truncated),
+            (manifest.to_owned(), ForeignKind::Removed),
+            (stray.to_owned(), ForeignKind::Added),
+            (document, ForeignKind::Removed),
+        ];
+        expected.sort();
+        let mut found = rig.run(End::InOrder, |_| {});
+        found.sort();
+        assert_eq!(found, expected);
+        assert_eq!(rig.run(End::InOrder, |_| {}), [], "it is told once");
+    }
+}
+
+#[test]
+fn a_killed_run_leaves_no_false_alarm() {
+    let rig = Remembering::new();
+    for seed in 0..4 {
+        let told = rig.run(End::Killed, |repository| {
+            back_up(repository, 10 + seed);
+            back_up(repository, 20 + seed);
+            let points = repository.points(None);
+            // One that no overlay of an earlier run stands on.
+            let name = &points[points.len() - 2].name;
+            repository.expire(name).unwrap();
+            let overlay = repository
+                .create_overlay(points.last().unwrap(), 0)
+                .unwrap();
+            let data = [bytes::Bytes::from(support::noise(9, 8192))];
+            overlay.write(4096, &data, true).unwrap();
+            overlay.flush().unwrap();
+        });
+        assert_eq!(told, []);
+    }
+}
+
+#[test]
+fn a_copied_folder_is_compared_by_names_and_lengths() {
+    let rig = Remembering::new();
+    rig.run(End::InOrder, |repository| back_up(repository, 1));
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(rig.folder.path(), copy.path());
+    let told = rig.run_in(copy.path(), End::InOrder, |_| {});
+    assert_eq!(told, []);
+    let again = tempfile::tempdir().unwrap();
+    copy_all(copy.path(), again.path());
+    let manifest = "points/web/00000000000000000001.00000001";
+    fs::remove_file(again.path().join(manifest)).unwrap();
+    let told = rig.run_in(again.path(), End::InOrder, |_| {});
+    assert_eq!(told, [(PathBuf::from(manifest), ForeignKind::Removed)]);
 }
 
 /// Longer than anything here takes on the busiest machine.

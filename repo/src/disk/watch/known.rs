@@ -1,6 +1,6 @@
 //! What this process knows of the files in its folder, because it made them so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{ForeignChange, ForeignKind, TEMPORARY_PREFIX};
+use super::record::Record;
+use super::{Attention, ForeignChange, ForeignKind, Noticed, TEMPORARY_PREFIX, attention};
 
 /// The files below a folder as they should be.
 ///
@@ -28,6 +29,8 @@ struct Known {
     complete: bool,
     /// Seen in passing, before a change of our own would have covered it.
     found: Vec<ForeignChange>,
+    /// What the next run will know.
+    record: Option<Record>,
 }
 
 #[derive(Debug, Default)]
@@ -40,10 +43,10 @@ struct Entry {
 
 /// By which one content of a file is told from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
+pub(super) struct Stamp {
+    pub(super) inode: u64,
+    pub(super) length: u64,
+    pub(super) modified: (i64, i64),
 }
 
 /// A change of our own under way.
@@ -67,13 +70,69 @@ impl KnownFiles {
         &self.root
     }
 
-    /// Says that a file is about to be changed by us, until the value is dropped. `None` where nobody watches.
+    /// Remembers from now on in `folder` what is changed, and takes up what an earlier run remembered there.
+    pub(crate) fn remember_in(&self, folder: &Path) {
+        self.known.lock().record = Record::open(folder);
+    }
+
+    /// The last word of a run: nothing is changed through the disk any more.
+    pub(crate) fn close(&self) {
+        if self.known.lock().complete {
+            self.remember();
+            if let Some(record) = &mut self.known.lock().record {
+                record.close();
+            }
+        }
+    }
+
+    /// Makes a new record, so that little is unknown to the next run.
+    pub(super) fn remember(&self) {
+        let (snapshot, disk) = {
+            let mut known = self.known.lock();
+            let Known { files, record, .. } = &mut *known;
+            let Some(record) = record else { return };
+            let still = files.iter().filter(|(_, entry)| entry.changing == 0);
+            let stamps = still.filter_map(|(path, entry)| Some((path, entry.stamp?)));
+            let changing = files.iter().filter(|(_, entry)| entry.changing > 0);
+            let taken = record.take(stamps, changing.map(|(path, _)| path));
+            (taken, record.disk())
+        };
+        // Not under the lock, for which every write of the engine waits.
+        if let Some(snapshot) = snapshot {
+            snapshot.keep(&disk);
+        }
+    }
+
+    /// Whether enough was changed since the last record.
+    pub(super) fn is_record_due(&self) -> bool {
+        self.known
+            .lock()
+            .record
+            .as_ref()
+            .is_some_and(Record::is_due)
+    }
+
+    /// Says that the content of a file is about to be changed by us, until the value is dropped. `None` where nobody
+    /// cares.
+    pub(in crate::disk) fn own_content(self: &Arc<Self>, full: &Path) -> Option<OwnChange> {
+        let path = full.strip_prefix(&self.root).ok()?;
+        match attention(path) {
+            Attention::Content => self.own(full),
+            Attention::Name | Attention::None => None,
+        }
+    }
+
+    /// Says that a file is about to be made, replaced, changed or removed by us, until the value is dropped. `None`
+    /// where nobody watches.
     pub(in crate::disk) fn own(self: &Arc<Self>, full: &Path) -> Option<OwnChange> {
         let path = full.strip_prefix(&self.root).ok()?;
-        if !super::is_watched(path) {
+        if attention(path) == Attention::None {
             return None;
         }
         let mut known = self.known.lock();
+        if let Some(record) = &mut known.record {
+            record.touch(path);
+        }
         let is_free = known
             .files
             .get(path)
@@ -106,13 +165,16 @@ impl KnownFiles {
     pub(super) fn learn(&self, paths: impl Iterator<Item = PathBuf>) {
         for path in paths {
             let mut known = self.known.lock();
-            let stamp = Stamp::of(&self.root.join(&path));
+            let stamp = Stamp::of(&self.root, &path);
             let entry = known.files.entry(path).or_default();
             if entry.changing == 0 {
                 entry.stamp = stamp;
             }
         }
-        self.known.lock().complete = true;
+        let mut known = self.known.lock();
+        known.complete = true;
+        let changes = known.compare_with_earlier_run();
+        known.found.extend(changes);
     }
 
     /// Compares one file with what is known of it, and knows it as it is from now on.
@@ -140,17 +202,8 @@ impl Known {
             return None;
         }
         let before = entry.and_then(|entry| entry.stamp);
-        let now = Stamp::of(&root.join(path));
-        if before == now {
-            return None;
-        }
-        let kind = match (before, now) {
-            (None, _) => ForeignKind::Added,
-            (_, None) => ForeignKind::Removed,
-            (Some(before), Some(now)) if before.inode != now.inode => ForeignKind::Replaced,
-            (Some(before), Some(now)) if before.length > now.length => ForeignKind::Truncated,
-            _ => ForeignKind::Changed,
-        };
+        let now = Stamp::of(root, path);
+        let kind = kind_of(before, now)?;
         match now {
             Some(_) => self.files.entry(path.to_owned()).or_default().stamp = now,
             None => drop(self.files.remove(path)),
@@ -158,7 +211,41 @@ impl Known {
         Some(ForeignChange {
             path: path.to_owned(),
             kind,
+            noticed: Noticed::AtOnce,
         })
+    }
+
+    /// What was changed since an earlier run, and neither by that nor by us.
+    fn compare_with_earlier_run(&mut self) -> Vec<ForeignChange> {
+        let Some(before) = self.record.as_mut().and_then(Record::take_before) else {
+            return Vec::new();
+        };
+        let now = |path: &Path| self.files.get(path).and_then(|entry| entry.stamp);
+        let superblock = Path::new("superblock");
+        // It never changes. Where it is another file, all of the folder is a copy, which has the names and lengths.
+        let inode = |stamp: Option<Stamp>| stamp.map(|stamp| stamp.inode);
+        let is_copy = inode(before.stamps.get(superblock).copied()) != inode(now(superblock));
+        let fair = |stamp: Stamp| match is_copy {
+            true => Stamp {
+                inode: 0,
+                modified: (0, 0),
+                ..stamp
+            },
+            false => stamp,
+        };
+        let names: BTreeSet<_> = before.stamps.keys().chain(self.files.keys()).collect();
+        let others = names
+            .into_iter()
+            .filter(|path| !before.touched.contains(*path));
+        let changes = others.filter_map(|path| {
+            let earlier = before.stamps.get(path).copied().map(fair);
+            Some(ForeignChange {
+                path: path.clone(),
+                kind: kind_of(earlier, now(path).map(fair))?,
+                noticed: Noticed::AtStart,
+            })
+        });
+        changes.collect()
     }
 
     fn below(&self, folder: &Path) -> Vec<PathBuf> {
@@ -174,7 +261,7 @@ impl Known {
 impl Drop for OwnChange {
     fn drop(&mut self) {
         let mut known = self.files.known.lock();
-        let stamp = Stamp::of(&self.files.root.join(&self.path));
+        let stamp = Stamp::of(&self.files.root, &self.path);
         let Some(entry) = known.files.get_mut(&self.path) else {
             return;
         };
@@ -187,15 +274,34 @@ impl Drop for OwnChange {
 }
 
 impl Stamp {
-    fn of(full: &Path) -> Option<Self> {
-        match fs::symlink_metadata(full) {
-            Ok(metadata) if !metadata.is_dir() => Some(Self {
-                inode: metadata.ino(),
-                length: metadata.len(),
-                modified: (metadata.mtime(), metadata.mtime_nsec()),
+    fn of(root: &Path, path: &Path) -> Option<Self> {
+        let metadata = fs::symlink_metadata(root.join(path)).ok()?;
+        let stamp = Self {
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        };
+        match attention(path) {
+            _ if metadata.is_dir() => None,
+            Attention::Content => Some(stamp),
+            Attention::Name | Attention::None => Some(Self {
+                length: 0,
+                modified: (0, 0),
+                ..stamp
             }),
-            _ => None,
         }
+    }
+}
+
+/// What became of a file, if something did.
+fn kind_of(before: Option<Stamp>, now: Option<Stamp>) -> Option<ForeignKind> {
+    match (before, now) {
+        (before, now) if before == now => None,
+        (None, _) => Some(ForeignKind::Added),
+        (_, None) => Some(ForeignKind::Removed),
+        (Some(before), Some(now)) if before.inode != now.inode => Some(ForeignKind::Replaced),
+        (Some(before), Some(now)) if before.length > now.length => Some(ForeignKind::Truncated),
+        _ => Some(ForeignKind::Changed),
     }
 }
 

@@ -5,9 +5,14 @@
 //! are watched, not files, so that their number does not matter.
 //!
 //! What is told apart is inode, length and time of modification. Who puts the time back after a change of equal length
-//! is found by verifying.
+//! is found by verifying. Of overlays, which are written to all the time and prove what they have, only the names and
+//! inodes are watched.
+//!
+//! Where it is wanted, how the files are is remembered in a [`record`], so that what others change between two runs is
+//! found when the second begins.
 
 mod known;
+mod record;
 mod watcher;
 
 use std::fmt;
@@ -26,6 +31,17 @@ pub struct ForeignChange {
     pub path: PathBuf,
     /// What became of it.
     pub kind: ForeignKind,
+    /// When that was noticed.
+    pub noticed: Noticed,
+}
+
+/// When a change was noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Noticed {
+    /// As it happened.
+    AtOnce,
+    /// When watching began: it happened since an earlier run.
+    AtStart,
 }
 
 /// What somebody else did to a file.
@@ -55,18 +71,35 @@ impl fmt::Display for ForeignKind {
     }
 }
 
-/// Whether somebody else's change of this file matters.
-fn is_watched(path: &Path) -> bool {
+/// What of a file matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    None,
+    /// That it is there, and the same file.
+    Name,
+    /// All of it.
+    Content,
+}
+
+/// What of somebody else's change of this file matters.
+fn attention(path: &Path) -> Attention {
     match path.components().next() {
         Some(Component::Normal(first)) if path == Path::new(first) => {
-            FILES.iter().any(|name| first == *name)
+            match FILES.iter().any(|name| first == *name) {
+                true => Attention::Content,
+                false => Attention::None,
+            }
         }
-        Some(Component::Normal(first)) => FOLDERS.iter().any(|name| first == *name),
-        _ => false,
+        Some(Component::Normal(first)) if first == OVERLAYS => Attention::Name,
+        Some(Component::Normal(first)) if FOLDERS.iter().any(|name| first == *name) => {
+            Attention::Content
+        }
+        _ => Attention::None,
     }
 }
 
 /// Folders whose files only the engine may touch, with those below.
-const FOLDERS: [&str; 3] = ["keys", "packs", "points"];
+const FOLDERS: [&str; 4] = ["keys", OVERLAYS, "packs", "points"];
+const OVERLAYS: &str = "overlays";
 /// The same for single files beside them.
 const FILES: [&str; 2] = ["clock", "superblock"];

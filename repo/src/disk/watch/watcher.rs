@@ -15,7 +15,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 use super::known::{KnownFiles, walk};
-use super::{FILES, FOLDERS, ForeignChange, TEMPORARY_PREFIX, is_watched};
+use super::{Attention, FILES, FOLDERS, ForeignChange, OVERLAYS, TEMPORARY_PREFIX, attention};
 
 /// Watching, for as long as the value lives.
 #[derive(Debug)]
@@ -89,11 +89,19 @@ impl Watcher {
         }
         found.retain(|path| self.files.root().join(path).exists());
         self.files.learn(found.into_iter());
+        self.files.remember();
         Ok(())
     }
 
     fn run(&mut self, stop: &OwnedFd) {
         loop {
+            let found = self.files.take_found();
+            if !found.is_empty() {
+                (self.report)(found);
+            }
+            if self.files.is_record_due() {
+                self.files.remember();
+            }
             let mut descriptors = [
                 PollFd::new(&self.inotify, PollFlags::IN),
                 PollFd::new(stop, PollFlags::IN),
@@ -112,10 +120,6 @@ impl Watcher {
             }
             let suspects = self.read_events();
             self.look_at(suspects);
-            let found = self.files.take_found();
-            if !found.is_empty() {
-                (self.report)(found);
-            }
         }
     }
 
@@ -185,7 +189,8 @@ impl Watcher {
     }
 
     fn add(&mut self, folder: &Path) -> io::Result<()> {
-        match inotify::add_watch(&self.inotify, self.files.root().join(folder), events()) {
+        let full = self.files.root().join(folder);
+        match inotify::add_watch(&self.inotify, full, events(folder)) {
             Ok(number) => {
                 self.folders.insert(number, folder.to_owned());
                 Ok(())
@@ -206,22 +211,25 @@ impl Suspects {
         match is_folder {
             true if folder.as_os_str().is_empty() && !FOLDERS.iter().any(|one| name == *one) => {}
             true => drop(self.folders.insert(path)),
-            false if is_watched(&path) => drop(self.files.insert(path)),
-            false => {}
+            false if attention(&path) == Attention::None => {}
+            false => drop(self.files.insert(path)),
         }
     }
 }
 
-fn events() -> WatchFlags {
-    WatchFlags::MODIFY
-        | WatchFlags::CLOSE_WRITE
-        | WatchFlags::CREATE
+fn events(folder: &Path) -> WatchFlags {
+    let of_names = WatchFlags::CREATE
         | WatchFlags::DELETE
         | WatchFlags::MOVED_FROM
         | WatchFlags::MOVED_TO
         | WatchFlags::DELETE_SELF
         | WatchFlags::MOVE_SELF
-        | WatchFlags::ONLYDIR
+        | WatchFlags::ONLYDIR;
+    // Each write of a guest would be an event.
+    match folder.starts_with(OVERLAYS) {
+        true => of_names,
+        false => of_names | WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE,
+    }
 }
 
 /// Room for some hundred events.
