@@ -148,8 +148,8 @@ impl Gateway {
         let nfs = start::nfs(&config, &state, exports, pool).await?;
         start::collect(&mut metrics, &repository, &nfs);
         let collections = start::collections(&config, &repository, &mut metrics)?;
+        let alerts = start::alerts(&state, &mut metrics)?;
         let metrics = Arc::new(metrics);
-        let alerts = Arc::new(Alerts::load(&state)?);
         let watch = alerts::watch(&config, &repository, &alerts, &metrics);
         let listeners = api::Listeners::bind(&config, &state, &identity).await?;
         let core = Arc::new(Core {
@@ -159,7 +159,7 @@ impl Gateway {
                 config.backup.clone(),
                 Arc::clone(&metrics),
             ),
-            jobs: Arc::new(Jobs::new(repository.clone(), Arc::clone(&state))),
+            jobs: start::jobs(&repository, &state, &alerts),
             collections,
             retention: Retention::open(repository.clone(), Arc::clone(&state))?,
             pool: start::pool(config.workers.api_threads, API_QUEUE)?,
@@ -173,6 +173,7 @@ impl Gateway {
             sessions,
             metrics,
         });
+        core.repository.on_care(alerts::found_by_care(&core));
         let proving = start::proving(&core)?;
         let api = listeners.serve(&core);
         core.addresses.store(&core.state)?;

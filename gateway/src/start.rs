@@ -10,10 +10,11 @@ use iscsi::{Authentication, ChapAccount, ChapAlgorithm, ChapPolicy};
 use repo::{CollectOptions, KeySlotCounters, OpenOptions, RepoError, Repository, Secret};
 
 use crate::Core;
+use crate::alerts::Alerts;
 use crate::api;
 use crate::config::{Config, ConfigError, IscsiConfig, NbdConfig, NbdTls, Portmapper};
 use crate::exports::Exports;
-use crate::jobs::{Collections, Proving};
+use crate::jobs::{Collections, Jobs, Proving};
 use crate::recovery::RecoveryError;
 use crate::secrets::SecretError;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
@@ -299,6 +300,30 @@ pub(crate) fn collections(
     let counted = Arc::clone(&collections);
     metrics.collect(move || counted.samples());
     Ok(collections)
+}
+
+/// Alerts, those of earlier runs among them.
+pub(crate) fn alerts(
+    state: &Arc<StateFolder>,
+    metrics: &mut Metrics,
+) -> Result<Arc<Alerts>, StartError> {
+    let alerts = Arc::new(Alerts::load(state)?);
+    let counted = Arc::clone(&alerts);
+    metrics.collect(move || counted.samples());
+    Ok(alerts)
+}
+
+/// Long work, of which none is under way yet.
+pub(crate) fn jobs(
+    repository: &Repository,
+    state: &Arc<StateFolder>,
+    alerts: &Arc<Alerts>,
+) -> Arc<Jobs> {
+    Arc::new(Jobs::new(
+        repository.clone(),
+        Arc::clone(state),
+        Arc::clone(alerts),
+    ))
 }
 
 /// The part that proves a share of the packs each day.

@@ -50,11 +50,11 @@ pub use collect::{
 };
 pub use disk::{ForeignChange, ForeignKind, Noticed, Watch};
 pub use error::{Culprit, RepoError};
-pub use health::RepairCounters;
+pub use health::{CareReport, RepairCounters};
 pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};
 pub use index::SimulatedIndex;
-pub use keys::{KdfSettings, KeySlot, KeySlotCounters, KeySlotKind, KeySlots, NewKeySlot, Secret};
 pub use keyless::{KeylessReport, verify_without_key, verify_without_key_on};
+pub use keys::{KdfSettings, KeySlot, KeySlotCounters, KeySlotKind, KeySlots, NewKeySlot, Secret};
 pub use locks::LockReport;
 pub use overlay::{Overlay, OverlayRecord};
 pub use pack::ParityShare;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::alerts::Alert;
+use crate::alerts::{Alert, Severity};
 
 use super::client::Client;
 use super::output::{Output, Table, time};
@@ -48,10 +48,11 @@ pub(super) fn run(verb: &AlertVerb, client: &Client, output: &Output) -> Result<
 }
 
 fn table(alerts: &[Alert]) -> Table {
-    let mut table = Table::new(&[">ALERT", "LAST (UTC)", ">TIMES", "WHAT"]);
+    let mut table = Table::new(&[">ALERT", "LEVEL", "LAST (UTC)", ">TIMES", "WHAT"]);
     for alert in alerts {
         table.row([
             alert.id.to_string(),
+            level(alert.severity).to_owned(),
             time(&alert.last),
             alert.count.to_string(),
             alert.message.clone(),
@@ -60,8 +61,16 @@ fn table(alerts: &[Alert]) -> Table {
             String::new(),
             String::new(),
             String::new(),
+            String::new(),
             format!("-> {}", alert.mend),
         ]);
     }
     table
+}
+
+fn level(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Warning => "warning",
+        Severity::Problem => "problem",
+    }
 }

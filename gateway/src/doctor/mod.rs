@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Core;
+use crate::alerts::Severity;
 use crate::config::{ByteSize, Config, Portmapper, RepositoryConfig};
 use crate::exports::chain;
 use crate::secrets::KeySource;
@@ -112,14 +113,15 @@ fn alerts(core: &Core) -> Finding {
         };
         return Finding::good(check, found);
     };
-    Finding::problem(
-        check,
-        format!("{}; the latest: {}", alerts.len(), latest.message),
-        format!(
-            "{}; `holdfast alert list` shows all, `holdfast alert dismiss` drops those that were seen to",
-            latest.mend
-        ),
-    )
+    let found = format!("{}; the latest: {}", alerts.len(), latest.message);
+    let mend = format!(
+        "{}; `holdfast alert list` shows all, `holdfast alert dismiss` drops those that were seen to",
+        latest.mend
+    );
+    match alerts.iter().map(|alert| alert.severity).max() {
+        Some(Severity::Warning) => Finding::warning(check, found, mend),
+        _ => Finding::problem(check, found, mend),
+    }
 }
 
 /// What the last verification found.

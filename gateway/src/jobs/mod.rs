@@ -24,6 +24,7 @@ pub use proving::Proving;
 pub use retention::{Applied, Retention, RuleBook};
 pub use schedule::Schedule;
 
+use crate::alerts::{Alerts, found_by_verification};
 use crate::exports::chain;
 use crate::state::{StateError, StateFolder};
 
@@ -31,6 +32,7 @@ use crate::state::{StateError, StateFolder};
 pub struct Jobs {
     repository: Repository,
     state: Arc<StateFolder>,
+    alerts: Arc<Alerts>,
     jobs: Mutex<BTreeMap<u64, Arc<Job>>>,
     next: AtomicU64,
 }
@@ -77,11 +79,12 @@ pub enum JobState {
 }
 
 impl Jobs {
-    /// None yet.
-    pub fn new(repository: Repository, state: Arc<StateFolder>) -> Self {
+    /// None yet. What they find hurt becomes an alert.
+    pub fn new(repository: Repository, state: Arc<StateFolder>, alerts: Arc<Alerts>) -> Self {
         Self {
             repository,
             state,
+            alerts,
             jobs: Mutex::default(),
             next: AtomicU64::new(0),
         }
@@ -102,10 +105,10 @@ impl Jobs {
             ended: tokio::sync::Notify::new(),
         });
         let (repository, running) = (self.repository.clone(), Arc::clone(&job));
-        let state = Arc::clone(&self.state);
+        let (state, alerts) = (Arc::clone(&self.state), Arc::clone(&self.alerts));
         std::thread::Builder::new()
             .name("verify".to_owned())
-            .spawn(move || running.run(&repository, &state))?;
+            .spawn(move || running.run(&repository, &state, &alerts))?;
         let mut jobs = self.jobs.lock();
         jobs.insert(self.next.fetch_add(1, Ordering::Relaxed), Arc::clone(&job));
         while jobs.len() > KEPT {
@@ -167,7 +170,7 @@ impl Job {
         }
     }
 
-    fn run(&self, repository: &Repository, state: &StateFolder) {
+    fn run(&self, repository: &Repository, state: &StateFolder, alerts: &Alerts) {
         let mut show = |progress: VerifyProgress| {
             *self.progress.lock() = (progress.read_bytes, progress.total_bytes);
             match self.stop.load(Ordering::Relaxed) {
@@ -181,7 +184,11 @@ impl Job {
             Err(error) => Outcome::Failed(chain(&error)),
         };
         if let Outcome::Done(report) = &outcome {
-            self.keep(report, state);
+            alerts.raise(found_by_verification(report));
+            // One that looks for losses alone and finds none has proven nothing.
+            if !(self.options.scope == VerifyScope::Lost && report.is_sound()) {
+                self.keep(report, state);
+            }
         }
         tracing::info!(job = %self.id, state = ?outcome.state(), "a verify job ended");
         *self.outcome.lock() = outcome;
@@ -210,6 +217,7 @@ impl Job {
             VerifyScope::Point(point) => point.to_string(),
             VerifyScope::Oldest { packs } => format!("{packs} packs"),
             VerifyScope::OneIn { parts } => format!("one pack in {parts}"),
+            VerifyScope::Lost => "what was found lost".to_owned(),
         }
     }
 

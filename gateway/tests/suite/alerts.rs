@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::support::{Daemon, content};
 
-/// Waits for an alert about `file`.
-fn alert(daemon: &Daemon, file: &str) -> Value {
+/// Waits for an alert of a kind about something.
+pub(crate) fn alert(daemon: &Daemon, kind: &str, subject: &str) -> Value {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let alerts = daemon.call("GET", "/v1/alerts", "").body;
@@ -15,12 +15,15 @@ fn alert(daemon: &Daemon, file: &str) -> Value {
             .as_array()
             .unwrap()
             .iter()
-            .find(|alert| alert["subject"] == file)
+            .find(|alert| alert["kind"] == kind && alert["subject"] == subject)
             .cloned();
         if let Some(alert) = found {
             return alert;
         }
-        assert!(Instant::now() < deadline, "no alert about {file}: {alerts}");
+        assert!(
+            Instant::now() < deadline,
+            "no alert about {subject}: {alerts}"
+        );
         std::thread::yield_now();
     }
 }
@@ -60,8 +63,8 @@ fn a_file_that_another_process_removes_is_an_alert_until_it_is_dismissed() {
         .args(["-c", &shell])
         .status();
     assert!(status.unwrap().success());
-    let found = alert(&daemon, "points/stray");
-    assert_eq!(found["kind"], "foreign-change");
+    let found = alert(&daemon, "foreign-change", "points/stray");
+    assert_eq!(found["severity"], "problem");
     assert!(found["mend"].as_str().unwrap().contains("holdfast verify"));
     assert_ne!(
         metric(&daemon),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::alerts::alert;
 use crate::support::Daemon;
 
 /// Files below `packs`, parity or packs.
@@ -41,6 +42,12 @@ fn largest(files: Vec<PathBuf>) -> PathBuf {
     files.into_iter().max_by_key(length).unwrap()
 }
 
+/// How alerts name a file of the repository.
+fn within(daemon: &Daemon, file: &Path) -> String {
+    let within = file.strip_prefix(&daemon.config().repository.path);
+    within.unwrap().display().to_string()
+}
+
 fn overwrite(path: &Path, offset: usize, length: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[offset..offset + length].fill(0xEE);
@@ -67,6 +74,8 @@ fn small_damage_is_read_past_and_mended_and_large_damage_named() {
     let report = daemon.json(&["verify", "--repair", "--rate", "1GiB/s"]);
     assert_eq!(report["sound"], true, "{report}");
     assert!(fs::read(&pack).unwrap() == sound, "the pack is as it was");
+    let mended = alert(&daemon, "damage-mended", &within(&daemon, &pack));
+    assert_eq!(mended["severity"], "warning");
 
     let text = daemon.gateway().core().metrics.text();
     let value = |name: &str| {
@@ -92,6 +101,10 @@ fn small_damage_is_read_past_and_mended_and_large_damage_named() {
     let last = daemon.cli(&["verify", "--last"]);
     assert_eq!(last.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&last.stdout).contains("point web01@1"));
+    let lost = alert(&daemon, "data-lost", "web01/disk-0");
+    assert_eq!(lost["severity"], "problem");
+    let message = lost["message"].as_str().unwrap();
+    assert!(message.contains("in web01@1"), "{message}");
 
     // The same bytes come again.
     daemon.back_up("web01", &content);
@@ -107,6 +120,105 @@ fn small_damage_is_read_past_and_mended_and_large_damage_named() {
     let report = daemon.json(&["verify"]);
     assert_eq!(report["sound"], true, "{report}");
     assert!(report["report"]["replaced_records"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn what_a_read_finds_lost_is_an_alert_that_names_who_suffers() {
+    let mut daemon = Daemon::start();
+    let content = noise();
+    daemon.back_up("web01", &content);
+    daemon.back_up("web01", &content);
+    daemon.restart();
+    daemon.json(&["verify", "--repair"]);
+    let pack = largest(files(&daemon, false));
+    let length = fs::metadata(&pack).unwrap().len();
+    overwrite(&pack, 8192, usize::try_from(length).unwrap() / 2);
+
+    let out = daemon.path("out");
+    let restored = daemon.cli(&["restore", "image", "web01@2", "--to", out.to_str().unwrap()]);
+    assert_eq!(restored.status.code(), Some(1));
+    alert(&daemon, "data-lost", &within(&daemon, &pack));
+    let lost = alert(&daemon, "data-lost", "web01/disk-0");
+    assert_eq!(
+        (&lost["severity"], &lost["count"]),
+        (&"problem".into(), &1.into())
+    );
+    let message = lost["message"].as_str().unwrap();
+    assert!(
+        message.contains("2 points from web01@1 to web01@2"),
+        "{message}"
+    );
+    let last = daemon.cli(&["verify", "--last"]);
+    assert_eq!(last.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&last.stdout).into_owned();
+    assert!(text.contains("point web01@2  part disk-0"), "{text}");
+    assert!(
+        daemon
+            .gateway()
+            .core()
+            .metrics
+            .text()
+            .contains("holdfast_alerts_problems")
+    );
+    let dismissed = daemon.json(&["alert", "dismiss", &lost["id"].to_string()]);
+    assert_eq!(dismissed["dismissed"], lost["id"]);
+}
+
+#[test]
+fn a_backup_over_a_damaged_map_reads_the_whole_disk_and_heals_it() {
+    let mut daemon = Daemon::start();
+    let content = noise();
+    daemon.back_up("web01", &content);
+    daemon.restart();
+    daemon.json(&["verify", "--repair"]);
+    // The smaller pack has the nodes of the map.
+    let length = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    let nodes = files(&daemon, false)
+        .into_iter()
+        .min_by_key(length)
+        .unwrap();
+    for parity in files(&daemon, true) {
+        fs::remove_file(parity).unwrap();
+    }
+    overwrite(&nodes, 4200, 2000);
+    daemon.restart();
+
+    let mut changed = content.clone();
+    changed[..65_536].fill(7);
+    let disk = daemon.path("disk.raw");
+    fs::write(&disk, &changed).unwrap();
+    let extents = daemon.path("extents");
+    fs::write(&extents, "0 65536\n").unwrap();
+    let (disk, extents) = (disk.to_str().unwrap(), extents.to_str().unwrap());
+    let words = [
+        "--json",
+        "backup",
+        "image",
+        "web01",
+        disk,
+        "--changed-extents",
+        extents,
+        "--since",
+        "1",
+    ];
+    let output = daemon.cli(&words);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("all of the disks is read"), "{told}");
+    let done = crate::support::json_of(&output);
+    assert_eq!(
+        (&done["point"], &done["kind"]),
+        (&"web01@2".into(), &"full".into())
+    );
+    let out = daemon.path("out");
+    let out = out.to_str().unwrap();
+    daemon.json(&["restore", "image", "web01@2", "--to", out]);
+    assert!(fs::read(out).unwrap() == changed);
+
+    // The map is stored again by a backup of the same bytes, for the point that lost it, too.
+    fs::write(disk, &content).unwrap();
+    daemon.json(&["backup", "image", "web01", disk]);
+    daemon.json(&["restore", "image", "web01@1", "--to", out, "--overwrite"]);
+    assert!(fs::read(out).unwrap() == content);
 }
 
 #[test]

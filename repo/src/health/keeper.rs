@@ -49,6 +49,8 @@ impl Drop for Keeper {
         self.stop.store(true, Ordering::Release);
         self.store.health().wake();
         if let Some(thread) = self.thread.take()
+            // Whoever is told by the thread what it did may be the last to hold the repository.
+            && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
             tracing::error!("the thread that looks after packs has panicked");

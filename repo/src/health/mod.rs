@@ -6,7 +6,7 @@
 mod keeper;
 mod store;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,6 +35,21 @@ pub(crate) struct Health {
     care: Mutex<BTreeMap<u32, Care>>,
     care_wanted: Condvar,
     counters: RepairCounters,
+    listener: Mutex<Option<Listener>>,
+}
+
+/// Is told what came of looking after packs.
+type Listener = Box<dyn Fn(CareReport) + Send>;
+
+/// What came of looking after a damaged pack unasked, upon a read that met the damage.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CareReport {
+    /// Damage that was mended, as a sentence.
+    pub mended: Option<String>,
+    /// Damage that is rebuilt for each read and could not be written back, as a sentence.
+    pub mendable: Option<String>,
+    /// What nothing could rebuild, as sentences that begin with the pack.
+    pub lost: Vec<String>,
 }
 
 /// What a pack needs.
@@ -92,6 +107,21 @@ impl Health {
             care: Mutex::default(),
             care_wanted: Condvar::new(),
             counters: RepairCounters::default(),
+            listener: Mutex::default(),
+        }
+    }
+
+    /// Has `listener` told what comes of looking after packs, in place of who was told before.
+    pub(crate) fn set_listener(&self, listener: Listener) {
+        *self.listener.lock() = Some(listener);
+    }
+
+    /// Tells what came of looking after a pack.
+    pub(crate) fn tell(&self, report: CareReport) {
+        if report != CareReport::default()
+            && let Some(listener) = self.listener.lock().as_ref()
+        {
+            listener(report);
         }
     }
 
@@ -190,6 +220,11 @@ impl Health {
             lost.retain(|_, places| !places.is_empty());
         }
         note(self.store.clear_lost(&cleared));
+    }
+
+    /// Where records are lost.
+    pub(crate) fn lost_places(&self) -> HashSet<Place> {
+        self.lost.read().values().flatten().copied().collect()
     }
 
     /// How many records are lost.

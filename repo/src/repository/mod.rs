@@ -19,7 +19,7 @@ use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskError, ForeignChange, Watch};
 use crate::error::RepoError;
-use crate::health::{Keeper, RepairCounters};
+use crate::health::{CareReport, Keeper, RepairCounters};
 use crate::image::Image;
 use crate::keys::KeySlots;
 use crate::overlay::{Overlay, OverlayKeys, PageStore};
@@ -300,6 +300,12 @@ impl Repository {
         Ok(Some(watch.map_err(|error| {
             DiskError::new("watch", &self.inner.root, error)
         })?))
+    }
+
+    /// Has `listener` told of damage that reads met, once the pack was looked after. It must not keep the repository
+    /// alive.
+    pub fn on_care(&self, listener: impl Fn(CareReport) + Send + 'static) {
+        self.inner.store.health().set_listener(Box::new(listener));
     }
 
     /// What was done since the repository was opened.

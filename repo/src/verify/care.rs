@@ -7,7 +7,7 @@ use super::pace::Pace;
 use super::survey::{Survey, survey};
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
-use crate::health::Care;
+use crate::health::{Care, CareReport};
 use crate::pack::{
     Covered, NoParity, PackView, ParityFile, Place, Rebuild, Sealed, make_parity, mend_pages,
 };
@@ -81,6 +81,11 @@ pub(crate) fn look_after(
     for what in &examined.faults {
         tracing::error!(what, "damage that cannot be mended");
     }
+    store.health().tell(CareReport {
+        mended: examined.mended,
+        mendable: examined.mendable,
+        lost: examined.faults,
+    });
     Ok(())
 }
 

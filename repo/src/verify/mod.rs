@@ -43,6 +43,8 @@ pub enum VerifyScope {
         /// In how many.
         parts: u64,
     },
+    /// No pack: which points suffer from what is known to be lost.
+    Lost,
 }
 
 /// How to verify.
@@ -194,7 +196,7 @@ impl Repository {
         let store = self.store();
         store.packs().sync_all()?;
         let packs = packs::choose_packs(store, scope);
-        let lost = packs::prove_packs(store, &packs, *repair, &pace, &mut report, progress)?;
+        let mut lost = packs::prove_packs(store, &packs, *repair, &pace, &mut report, progress)?;
         let (points, reading) = match scope {
             VerifyScope::All => {
                 for what in self.damaged_manifests() {
@@ -209,6 +211,10 @@ impl Repository {
                 (self.points(None), walk::Reading::MapsOnly { hurt: &lost })
             }
             VerifyScope::Point(name) => (vec![self.point(name)?], walk::Reading::Everything),
+            VerifyScope::Lost => {
+                lost = store.health().lost_places();
+                (self.points(None), walk::Reading::MapsOnly { hurt: &lost })
+            }
             // Maps are walked only to say who suffers.
             _ if lost.is_empty() => (Vec::new(), walk::Reading::Everything),
             _ => (self.points(None), walk::Reading::MapsOnly { hurt: &lost }),

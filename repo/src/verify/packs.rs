@@ -24,7 +24,7 @@ pub(super) fn choose_packs(store: &ChunkStore, scope: &VerifyScope) -> Vec<u32> 
     }
     let count = match scope {
         VerifyScope::All => usize::MAX,
-        VerifyScope::Point(_) => 0,
+        VerifyScope::Point(_) | VerifyScope::Lost => 0,
         VerifyScope::Oldest { packs } => usize::try_from(*packs).unwrap_or(usize::MAX),
         VerifyScope::OneIn { parts } => {
             let parts = usize::try_from(*parts).unwrap_or(usize::MAX).max(1);

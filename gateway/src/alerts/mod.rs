@@ -1,18 +1,21 @@
 //! What a person must know: kept until somebody dismisses it, through restarts too.
 
+mod changes;
+mod damage;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use repo::clock::{Clock as _, SystemClock};
-use repo::{ForeignChange, Repository, Watch};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::Config;
+pub(crate) use changes::watch;
+pub(crate) use damage::{found_by_care, found_by_verification};
+
 use crate::exports::chain;
 use crate::state::{StateError, StateFolder};
-use crate::telemetry::Metrics;
 
 /// All alerts that nobody dismissed.
 #[derive(Debug)]
@@ -35,6 +38,9 @@ pub struct Alert {
     pub id: u64,
     /// What kind of thing it is.
     pub kind: AlertKind,
+    /// How grave it is.
+    #[serde(default)]
+    pub severity: Severity,
     /// What it is about: a file, for instance.
     pub subject: String,
     /// What happened.
@@ -57,6 +63,35 @@ pub enum AlertKind {
     ForeignChange,
     /// The repository's folder is not watched.
     NotWatched,
+    /// Damage was mended from parity.
+    DamageMended,
+    /// There is damage that each read rebuilds from parity, and that was not mended.
+    DamageMendable,
+    /// Stored data is lost: nothing could rebuild it.
+    DataLost,
+}
+
+/// How grave an alert is.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Nothing is lost; something will be if nobody sees to it.
+    Warning,
+    /// Something is lost, or may be.
+    #[default]
+    Problem,
+}
+
+impl AlertKind {
+    /// How grave it is.
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::DamageMended | Self::DamageMendable => Severity::Warning,
+            Self::ForeignChange | Self::NotWatched | Self::DataLost => Severity::Problem,
+        }
+    }
 }
 
 /// What to tell, before it has a number and a time.
@@ -91,14 +126,32 @@ impl Alerts {
         })
     }
 
-    /// Tells a person. What was told before and was not dismissed is counted.
-    pub fn raise(&self, news: Vec<News>) {
+    /// Tells a person. What was told before and was not dismissed is counted. Says whether something is new.
+    pub fn raise(&self, news: Vec<News>) -> bool {
+        if news.is_empty() {
+            return false;
+        }
         let now = SystemClock.now().to_string();
         let mut kept = self.kept.lock();
+        let before = kept.next;
         for news in news {
             kept.take(news, &now);
         }
         self.store(&kept);
+        kept.next > before
+    }
+
+    /// How many alerts there are of each severity.
+    pub(crate) fn samples(&self) -> Vec<(&'static str, u64)> {
+        let count = |severity| {
+            let kept = self.kept.lock();
+            let alerts = kept.alerts.iter();
+            alerts.filter(|alert| alert.severity == severity).count() as u64
+        };
+        vec![
+            ("holdfast_alerts_warnings", count(Severity::Warning)),
+            ("holdfast_alerts_problems", count(Severity::Problem)),
+        ]
     }
 
     /// All alerts, the oldest first.
@@ -152,6 +205,7 @@ impl Kept {
         self.alerts.push(Alert {
             id: self.next,
             kind: news.kind,
+            severity: news.kind.severity(),
             subject: news.subject,
             message: news.message,
             mend: news.mend,
@@ -163,80 +217,9 @@ impl Kept {
     }
 }
 
-/// Tells of every change of the repository's files by somebody else, for as long as the value lives. Where the system
-/// refuses to watch, that is told.
-pub(crate) fn watch(
-    config: &Config,
-    repository: &Repository,
-    alerts: &Arc<Alerts>,
-    metrics: &Arc<Metrics>,
-) -> Option<Watch> {
-    if !config.repository.watch {
-        return None;
-    }
-    let (told, counted) = (Arc::clone(alerts), Arc::clone(metrics));
-    let watch = repository.watch(move |changes| {
-        counted
-            .repository_foreign_changes
-            .inc_by(changes.len() as u64);
-        tell(&changes);
-        told.raise(changes.iter().take(KEPT_MAX).map(news).collect());
-    });
-    match watch {
-        Ok(watch) => watch,
-        Err(error) => {
-            let message = chain(&error);
-            tracing::error!(error = message, "the repository's folder is not watched");
-            alerts.raise(vec![News {
-                kind: AlertKind::NotWatched,
-                subject: repository.root().display().to_string(),
-                message,
-                mend: "raise fs.inotify.max_user_watches and max_user_instances, and restart the daemon"
-                    .to_owned(),
-            }]);
-            None
-        }
-    }
-}
-
-fn tell(changes: &[ForeignChange]) {
-    for change in changes.iter().take(LOGGED_MAX) {
-        tracing::error!(
-            file = %change.path.display(),
-            what = %change.kind,
-            "somebody else changed the repository; run `holdfast verify`"
-        );
-    }
-    if changes.len() > LOGGED_MAX {
-        let more = changes.len() - LOGGED_MAX;
-        tracing::error!(more, "somebody else changed more files of the repository");
-    }
-}
-
-fn news(change: &ForeignChange) -> News {
-    News {
-        kind: AlertKind::ForeignChange,
-        subject: change.path.display().to_string(),
-        message: format!(
-            "{} {} by something else than the daemon",
-            change.path.display(),
-            match change.kind {
-                repo::ForeignKind::Added => "was added",
-                repo::ForeignKind::Removed => "was removed",
-                repo::ForeignKind::Replaced => "was replaced",
-                repo::ForeignKind::Truncated => "was made shorter",
-                repo::ForeignKind::Changed => "was written to",
-            }
-        ),
-        mend: "find out what did it, and run `holdfast verify` to learn what is hurt".to_owned(),
-    }
-}
-
 const FILE: &str = "alerts.json";
 const LIMIT_BYTES: u64 = 4 << 20;
 const KEPT_MAX: usize = 1000;
-/// Lines of one report in the log.
-const LOGGED_MAX: usize = 20;
 
 #[cfg(test)]
 mod tests {
