@@ -16,7 +16,7 @@ use crate::config::{Config, Peers};
 use crate::exports::chain;
 use crate::jobs::{Retention, RuleBook};
 use crate::recovery::{Protocol, SessionMode, SessionRecord, SessionState, StartRequest};
-use crate::state::{Role, TokenRecord};
+use crate::state::{NewToken, Role, TokenRecord};
 
 /// An exported configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -51,6 +51,9 @@ pub struct TokenEntry {
     pub name: String,
     /// What it is good for.
     pub role: Role,
+    /// The one workload that it may back up, if it is for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
     /// When it ends, in nanoseconds since 1970; none: never.
     #[serde(default)]
     pub expires: Option<u64>,
@@ -202,6 +205,7 @@ impl TokenEntry {
         Self {
             name: record.name.clone(),
             role: record.role,
+            workload: record.workload.as_ref().map(ToString::to_string),
             expires: record.expires,
         }
     }
@@ -217,8 +221,7 @@ impl TokenEntry {
         match there.iter().find(|record| record.name == self.name) {
             Some(record) if Self::new(record) == *self => return step(Action::Same, ""),
             Some(_) => {
-                let detail =
-                    "role or end differ; revoke the one that is there to have it made anew";
+                let detail = "role, workload or end differ; revoke the one that is there to have it made anew";
                 return step(Action::Differs, detail);
             }
             None => {}
@@ -229,10 +232,17 @@ impl TokenEntry {
         if effort == Effort::DryRun {
             return step(Action::Add, "with a new secret, which the import prints");
         }
-        match core
-            .tokens
-            .add(&self.name, self.role, self.expires.map(UnixNanoseconds))
-        {
+        let workload = self.workload.as_deref().map(WorkloadName::parse);
+        let workload = match workload.transpose() {
+            Ok(workload) => workload,
+            Err(error) => return step(Action::Failed, &chain(&error)),
+        };
+        match core.tokens.add(NewToken {
+            name: &self.name,
+            role: self.role,
+            workload,
+            expires: self.expires.map(UnixNanoseconds),
+        }) {
             Ok((_, token)) => Step {
                 token: Some(token),
                 ..step(Action::Add, "with a new secret: give it to its holder")

@@ -9,6 +9,8 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use repo::WorkloadName;
+use uuid::Uuid;
 
 use crate::Core;
 use crate::state::{Role, Verdict};
@@ -24,6 +26,25 @@ pub(super) enum Peer {
     Local,
 }
 
+/// What the holder of the token may back up. Every request that is let in has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Any workload.
+    All,
+    /// This one, and no look at anything.
+    Only(WorkloadName),
+}
+
+impl Reach {
+    /// Whether a backup of the workload is covered.
+    pub(super) fn covers(&self, workload: &WorkloadName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(only) => only == workload,
+        }
+    }
+}
+
 /// What a request is about, as far as roles tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -37,9 +58,16 @@ enum Purpose {
 
 /// Lets a request in or not. `/v1/health` says no more than that the daemon runs and needs no token; `/metrics` names
 /// no workload and needs none unless the configuration says so.
-pub(super) async fn admit(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(
+    State(core): State<Arc<Core>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match judge(&core, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(reach) => {
+            request.extensions_mut().insert(reach);
+            next.run(request).await
+        }
         Err(problem) => {
             core.metrics.api_unauthorized.inc();
             drain(request.into_body()).await;
@@ -61,7 +89,7 @@ async fn drain(body: Body) {
     drop(tokio::time::timeout(DRAIN_LIMIT, read).await);
 }
 
-fn judge(core: &Core, request: &Request) -> Result<(), Problem> {
+fn judge(core: &Core, request: &Request) -> Result<Reach, Problem> {
     let path = request.uri().path();
     let open = match path {
         "/v1/health" => true,
@@ -69,7 +97,7 @@ fn judge(core: &Core, request: &Request) -> Result<(), Problem> {
         _ => false,
     };
     if open || matches!(request.extensions().get::<Peer>(), Some(Peer::Local)) {
-        return Ok(());
+        return Ok(Reach::All);
     }
     let refused = |detail: String| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail);
     let token = request
@@ -85,10 +113,25 @@ fn judge(core: &Core, request: &Request) -> Result<(), Problem> {
         )
     })?;
     match core.tokens.judge(token) {
-        Verdict::Valid { name, role } => {
+        Verdict::Valid {
+            role,
+            workload: Some(workload),
+            ..
+        } => {
+            let reach = Reach::Only(workload);
+            match allows(role, Purpose::Backup) && reaches(core, request.method(), path, &reach) {
+                true => Ok(reach),
+                false => Err(out_of_reach(&reach)),
+            }
+        }
+        Verdict::Valid {
+            name,
+            role,
+            workload: None,
+        } => {
             let purpose = purpose(request.method(), path);
             if allows(role, purpose) {
-                return Ok(());
+                return Ok(Reach::All);
             }
             let detail = format!(
                 "the token {name} has the role {}, which does not cover this; use one with the role {}",
@@ -105,6 +148,32 @@ fn judge(core: &Core, request: &Request) -> Result<(), Problem> {
                 .to_owned(),
         )),
     }
+}
+
+/// Whether a request begins a backup, of what is yet to be seen, or belongs to one of the right workload.
+fn reaches(core: &Core, method: &Method, path: &str, reach: &Reach) -> bool {
+    let Some(rest) = path.strip_prefix("/v1/backups") else {
+        return false;
+    };
+    let mut segments = rest.split('/').skip(1);
+    match segments.next().unwrap_or_default() {
+        "" => *method == Method::POST,
+        id => Uuid::parse_str(id)
+            .ok()
+            .and_then(|id| core.backups.find(id).ok())
+            .is_some_and(|backup| reach.covers(&backup.workload)),
+    }
+}
+
+/// The answer to whoever asks for more than backups of one workload, whether it is there or not.
+pub(super) fn out_of_reach(reach: &Reach) -> Problem {
+    let detail = match reach {
+        Reach::All => "the token does not cover this".to_owned(),
+        Reach::Only(workload) => {
+            format!("the token is for backups of {workload} alone; use another one for this")
+        }
+    };
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
 fn purpose(method: &Method, path: &str) -> Purpose {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Json as Reply;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -15,6 +16,7 @@ use crate::Core;
 use crate::backups::{BackupBase, BackupError, BeginRequest, ImageState, OpenBackup, Receiver};
 use crate::framing::{Decoder, Frame};
 
+use super::access::{Reach, out_of_reach};
 use super::body::Json;
 use super::points::PointView;
 use super::problem::Problem;
@@ -67,6 +69,9 @@ pub struct BackupBegun {
     pub backup: Uuid,
     /// The point below, if there is one.
     pub parent: Option<String>,
+    /// The disks of that point.
+    #[serde(default)]
+    pub parent_images: Vec<ImageBody>,
 }
 
 /// A backup under way.
@@ -135,8 +140,13 @@ pub(super) async fn list(State(core): State<Arc<Core>>) -> Reply<Vec<BackupView>
     responses((status = 201, body = BackupBegun), (status = 400, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn begin(
     State(core): State<Arc<Core>>,
+    Extension(reach): Extension<Reach>,
     Json(body): Json<BeginBody>,
 ) -> Result<(StatusCode, Reply<BackupBegun>), Problem> {
+    let workload = WorkloadName::parse(&body.workload)?;
+    if !reach.covers(&workload) {
+        return Err(out_of_reach(&reach));
+    }
     let base = match (body.base, body.since) {
         (BaseChoice::Nothing, None) => BackupBase::Nothing,
         (BaseChoice::Nothing, Some(_)) => {
@@ -146,7 +156,7 @@ pub(super) async fn begin(
         (BaseChoice::Newest, Some(sequence)) => BackupBase::Exactly(sequence),
     };
     let request = BeginRequest {
-        workload: WorkloadName::parse(&body.workload)?,
+        workload,
         images: body
             .images
             .into_iter()
@@ -157,11 +167,17 @@ pub(super) async fn begin(
     };
     let backup = core.run(move |core| core.backups.begin(request)).await?;
     let parent = backup.parent.as_ref().map(|parent| parent.name.to_string());
+    let below = backup.parent.iter().flat_map(|parent| &parent.images);
+    let parent_images = below.map(|image| ImageBody {
+        name: image.name.clone(),
+        size_bytes: image.size_bytes,
+    });
     Ok((
         StatusCode::CREATED,
         Reply(BackupBegun {
             backup: backup.id,
             parent,
+            parent_images: parent_images.collect(),
         }),
     ))
 }

@@ -163,7 +163,7 @@ impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         let detail = chain(&error);
         match error {
-            TokenError::BadName(_) => Self::bad_request(detail),
+            TokenError::BadName(_) | TokenError::NotForOne => Self::bad_request(detail),
             TokenError::Taken(_) => Self::conflict("name-taken", detail),
             TokenError::TooMany => Self::conflict("too-many", detail),
             TokenError::NoSuchToken(_) => Self::not_found(detail),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Json as Reply;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use repo::WorkloadName;
 use repo::clock::{Clock as _, SystemClock, UnixNanoseconds};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Core;
 use crate::config::Span;
-use crate::state::{Role, TokenRecord};
+use crate::state::{NewToken, Role, TokenRecord};
 
 use super::body::Json;
 use super::problem::Problem;
@@ -23,6 +24,9 @@ pub struct TokenView {
     pub name: String,
     /// What it is good for.
     pub role: Role,
+    /// The one workload that it may back up, if it is for one.
+    #[serde(default)]
+    pub workload: Option<String>,
     /// When it was made, RFC 3339; none: before that was noted.
     pub created: Option<String>,
     /// When it ends, RFC 3339; none: never.
@@ -49,6 +53,9 @@ pub struct TokenBody {
     pub name: String,
     /// What for.
     pub role: Role,
+    /// Only to back up this workload, with the role `backup`; not even to look.
+    #[serde(default)]
+    pub workload: Option<String>,
     /// How long it is good for, such as `90d`; none: for ever.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -61,6 +68,7 @@ impl TokenView {
         Self {
             name: record.name.clone(),
             role: record.role,
+            workload: record.workload.as_ref().map(ToString::to_string),
             created: (record.created > 0).then(|| text(record.created)),
             expires: record.expires.map(text),
             expired: record
@@ -87,8 +95,17 @@ pub(super) async fn add(
         let nanoseconds = u64::try_from(span.duration().as_nanos()).unwrap_or(u64::MAX);
         UnixNanoseconds(SystemClock.now().0.saturating_add(nanoseconds))
     });
+    let workload = body.workload.as_deref().map(WorkloadName::parse);
+    let workload = workload.transpose()?;
     let (record, token) = core
-        .run(move |core| core.tokens.add(&body.name, body.role, expires))
+        .run(move |core| {
+            core.tokens.add(NewToken {
+                name: &body.name,
+                role: body.role,
+                workload,
+                expires,
+            })
+        })
         .await?;
     tracing::info!(
         name = record.name,

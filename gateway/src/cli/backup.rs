@@ -17,7 +17,7 @@ use crate::api::{
 use crate::framing::Encoder;
 use crate::sources::image::{ChangedExtents, ImageFormat, ImageSource, Piece, SourceError};
 
-use super::client::{Client, segment};
+use super::client::{Client, Refused};
 use super::output::{Output, size, tell};
 use super::progress::{Progress, rate};
 
@@ -82,17 +82,39 @@ pub(super) fn image(arguments: &ImageArgs, client: &Client) -> Result<Done> {
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    let body = BeginBody {
+    let mut body = BeginBody {
         workload: arguments.workload.clone(),
         images,
         base: BaseChoice::Newest,
         since: arguments.since,
         configuration: json!({ "source": "image", "files": files }),
     };
-    let begun: BackupBegun = client.post("/v1/backups", &body)?;
+    match send(client, &body, &mut disks) {
+        Err(error)
+            if error
+                .downcast_ref::<Refused>()
+                .is_some_and(Refused::is_damage) =>
+        {
+            tell(&format!(
+                "the newest restore point is damaged, and no backup goes over it ({error}); all of the disks is read"
+            ));
+            body.base = BaseChoice::Nothing;
+            body.since = None;
+            for disk in &mut disks {
+                disk.changed = None;
+            }
+            send(client, &body, &mut disks)
+        }
+        sent => sent,
+    }
+}
+
+/// One try at a backup, from its beginning to the commit.
+fn send(client: &Client, body: &BeginBody, disks: &mut [Disk]) -> Result<Done> {
+    let begun: BackupBegun = client.post("/v1/backups", body)?;
     let backup = begun.backup.to_string();
     let mut progress = Progress::start("backup", 0);
-    let sent = send_all(client, &begun, &mut disks, &mut progress);
+    let sent = send_all(client, &begun, disks, &mut progress);
     let committed = sent.and_then(|()| {
         client.post::<PointView>(&format!("/v1/backups/{backup}/commit"), &json!(null))
     });
@@ -137,21 +159,11 @@ fn send_all(
     disks: &mut [Disk],
     progress: &mut Progress,
 ) -> Result<()> {
-    let parent: Option<PointView> = match &begun.parent {
-        Some(parent) => Some(client.get(&format!("/v1/points/{}", segment(parent)))?),
-        None => None,
-    };
     for (number, disk) in disks.iter_mut().enumerate() {
         let size_bytes = disk.source.size_bytes();
-        let same = parent
-            .as_ref()
-            .and_then(|parent| {
-                parent
-                    .disks
-                    .iter()
-                    .find(|image| image.name == format!("disk-{number}"))
-            })
-            .is_some_and(|image| image.size_bytes == size_bytes);
+        let name = format!("disk-{number}");
+        let mut below = begun.parent_images.iter();
+        let same = below.any(|image| image.name == name && image.size_bytes == size_bytes);
         if disk.changed.is_some() && !same {
             tell(&format!(
                 "disk {number} has no point below of its size: all of it is read"

@@ -19,6 +19,9 @@ pub(super) enum TokenVerb {
         /// What it is good for: everything; backups and looking; looking
         #[arg(long, default_value = "admin")]
         role: Role,
+        /// Only to back up this workload, with the role backup; not even to look
+        #[arg(long)]
+        workload: Option<String>,
         /// How long it is good for, such as 90d [default: for ever]
         #[arg(long, value_name = "DURATION")]
         expires_in: Option<Span>,
@@ -37,18 +40,20 @@ pub(super) fn run(verb: &TokenVerb, client: &Client, output: &Output) -> Result<
         TokenVerb::Add {
             name,
             role,
+            workload,
             expires_in,
         } => {
             let body = TokenBody {
                 name: name.clone(),
                 role: *role,
+                workload: workload.clone(),
                 expires_in: *expires_in,
             };
             let made: TokenMade = client.post("/v1/tokens", &body)?;
             super::output::tell(&format!(
                 "Token {} ({}, {}). It is not shown again: keep it in a file for --token-file.",
                 made.view.name,
-                made.view.role.word(),
+                role_of(&made.view),
                 until(&made.view)
             ));
             output.result(&made, |made| made.token.clone())
@@ -72,12 +77,19 @@ fn table(tokens: &[TokenView]) -> Table {
     for token in tokens {
         table.row([
             token.name.clone(),
-            token.role.word().to_owned(),
+            role_of(token),
             token.created.as_deref().map(time).unwrap_or_default(),
             until(token),
         ]);
     }
     table
+}
+
+fn role_of(token: &TokenView) -> String {
+    match &token.workload {
+        Some(workload) => format!("{} of {workload} alone", token.role.word()),
+        None => token.role.word().to_owned(),
+    }
 }
 
 fn until(token: &TokenView) -> String {

@@ -33,7 +33,7 @@ pub use addresses::Addresses;
 pub use authority::{AuthorityError, LockAuthority, NewAuthority};
 pub use certificate::{Fingerprint, Identity};
 pub(crate) use tokens::TOKEN_FILE;
-pub use tokens::{Role, TokenError, TokenRecord, Tokens, Verdict};
+pub use tokens::{NewToken, Role, TokenError, TokenRecord, Tokens, Verdict};
 
 /// The folder.
 #[derive(Debug)]

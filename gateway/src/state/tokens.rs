@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use repo::WorkloadName;
 use repo::clock::{Clock, SystemClock, UnixNanoseconds};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -32,12 +33,28 @@ pub struct TokenRecord {
     /// What it is good for.
     #[serde(default)]
     pub role: Role,
+    /// The one workload that it may back up, and nothing else with it; none: as far as its role goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadName>,
     /// When it was made, in nanoseconds since 1970; 0: before that was noted.
     #[serde(default)]
     pub created: u64,
     /// When it ends, in nanoseconds since 1970; none: never.
     #[serde(default)]
     pub expires: Option<u64>,
+}
+
+/// A token to be made.
+#[derive(Debug, Clone)]
+pub struct NewToken<'a> {
+    /// Who gets it.
+    pub name: &'a str,
+    /// What for.
+    pub role: Role,
+    /// The one workload that it may back up.
+    pub workload: Option<WorkloadName>,
+    /// When it ends; none: never.
+    pub expires: Option<UnixNanoseconds>,
 }
 
 /// What the holder of a token may do.
@@ -64,6 +81,8 @@ pub enum Verdict {
         name: String,
         /// What for.
         role: Role,
+        /// The one workload that it may back up, if it is for one.
+        workload: Option<WorkloadName>,
     },
     /// It was.
     Expired {
@@ -84,6 +103,11 @@ pub enum TokenError {
         "`{0}` is no name for a token; use up to 64 letters, digits, `-`, `_` and `.`, and begin with a letter or digit"
     )]
     BadName(String),
+    /// Only a backup can be for one workload.
+    #[error(
+        "a token for one workload has the role backup: it makes backups of that and sees nothing"
+    )]
+    NotForOne,
     /// The name is in use.
     #[error("there is a token {0} already; revoke that, or take another name")]
     Taken(String),
@@ -152,6 +176,7 @@ impl Tokens {
                     _ => Verdict::Valid {
                         name,
                         role: record.role,
+                        workload: record.workload.clone(),
                     },
                 };
             }
@@ -169,13 +194,17 @@ impl Tokens {
     /// Makes a token and gives it in clear, for the only time.
     ///
     /// # Errors
-    /// If the name cannot be used or the storage refuses.
-    pub fn add(
-        &self,
-        name: &str,
-        role: Role,
-        expires: Option<UnixNanoseconds>,
-    ) -> Result<(TokenRecord, String), TokenError> {
+    /// If the name cannot be used, it is for one workload and no backups, or the storage refuses.
+    pub fn add(&self, new: NewToken<'_>) -> Result<(TokenRecord, String), TokenError> {
+        let NewToken {
+            name,
+            role,
+            workload,
+            expires,
+        } = new;
+        if workload.is_some() && role != Role::Backup {
+            return Err(TokenError::NotForOne);
+        }
         if !is_name(name) {
             return Err(TokenError::BadName(name.to_owned()));
         }
@@ -189,6 +218,7 @@ impl Tokens {
         }
         let (mut record, token) = make(name, self.clock.now());
         record.role = role;
+        record.workload = workload;
         record.expires = expires.map(|at| at.0);
         records.push(record.clone());
         self.store(records)?;
@@ -237,6 +267,7 @@ fn make(name: &str, now: UnixNanoseconds) -> (TokenRecord, String) {
         name: name.to_owned(),
         hash: hash(&token).to_hex().to_string(),
         role: Role::Admin,
+        workload: None,
         created: now.0,
         expires: None,
     };
@@ -276,6 +307,16 @@ mod tests {
         Verdict::Valid {
             name: name.to_owned(),
             role,
+            workload: None,
+        }
+    }
+
+    fn new(name: &str, role: Role, expires: Option<UnixNanoseconds>) -> NewToken<'_> {
+        NewToken {
+            name,
+            role,
+            workload: None,
+            expires,
         }
     }
 
@@ -303,16 +344,18 @@ mod tests {
         let clock = Arc::new(ManualClock::new(UnixNanoseconds(1000)));
         let tokens = Tokens::with_clock(&state, Arc::clone(&clock) as _).unwrap();
         let until = UnixNanoseconds(2000);
-        let (record, probe) = tokens.add("probe", Role::ReadOnly, Some(until)).unwrap();
+        let (record, probe) = tokens
+            .add(new("probe", Role::ReadOnly, Some(until)))
+            .unwrap();
         assert_eq!((record.created, record.expires), (1000, Some(2000)));
-        let (_, client) = tokens.add("client", Role::Backup, None).unwrap();
+        let (_, client) = tokens.add(new("client", Role::Backup, None)).unwrap();
         assert_eq!(tokens.judge(&probe), valid("probe", Role::ReadOnly));
         assert!(matches!(
-            tokens.add("probe", Role::Admin, None),
+            tokens.add(new("probe", Role::Admin, None)),
             Err(TokenError::Taken(_))
         ));
         for name in ["", "-x", "a b", "a/b", &"x".repeat(65)] {
-            let added = tokens.add(name, Role::Admin, None);
+            let added = tokens.add(new(name, Role::Admin, None));
             assert!(matches!(added, Err(TokenError::BadName(_))), "{name}");
         }
         clock.advance(1000);
@@ -335,6 +378,29 @@ mod tests {
         assert_eq!(names, ["operator", "probe"]);
         let stored = std::fs::read_to_string(folder.path().join("tokens.json")).unwrap();
         assert!(!stored.contains(&probe) && !stored.contains("client"));
+    }
+
+    #[test]
+    fn a_token_for_one_workload_makes_backups_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = open(folder.path());
+        let tokens = Tokens::load_or_create(&state).unwrap();
+        let web = WorkloadName::parse("web01").ok();
+        let for_web = |role| NewToken {
+            workload: web.clone(),
+            ..new("agent", role, None)
+        };
+        for role in [Role::Admin, Role::ReadOnly] {
+            let refused = tokens.add(for_web(role));
+            assert!(matches!(refused, Err(TokenError::NotForOne)));
+        }
+        let (_, token) = tokens.add(for_web(Role::Backup)).unwrap();
+        let tokens = Tokens::load_or_create(&state).unwrap();
+        let judged = tokens.judge(&token);
+        assert!(
+            matches!(&judged, Verdict::Valid { workload, .. } if *workload == web),
+            "{judged:?}"
+        );
     }
 
     #[test]

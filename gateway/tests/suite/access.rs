@@ -1,4 +1,4 @@
-use crate::support::{Daemon, content, json_of};
+use crate::support::{Daemon, content, json_of, need};
 
 #[test]
 fn the_network_needs_a_token_and_the_right_certificate() {
@@ -102,6 +102,119 @@ fn tokens_are_made_used_within_their_role_and_revoked() {
     );
     let again = daemon.cli(&["token", "revoke", "probe"]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("there is no token probe"));
+}
+
+#[test]
+fn a_token_for_one_workload_backs_that_up_and_sees_nothing() {
+    let daemon = Daemon::start();
+    daemon.back_up("web01", &content(1));
+    daemon.back_up("db01", &content(2));
+    let misuse = daemon.cli(&["token", "add", "agent", "--workload", "web01"]);
+    let error = String::from_utf8_lossy(&misuse.stderr).into_owned();
+    assert!(error.contains("has the role backup"), "{error}");
+    let add = [
+        "token",
+        "add",
+        "agent",
+        "--role",
+        "backup",
+        "--workload",
+        "web01",
+    ];
+    let made = daemon.json(&add);
+    assert_eq!(made["workload"], "web01");
+    let token = made["token"].as_str().unwrap().to_owned();
+    let with = |arguments: &[&str]| {
+        let addresses = daemon.gateway().addresses();
+        let server = format!("https://{}", addresses.api);
+        let mut command = daemon.plain_command();
+        command.args(["--server", &server, "--fingerprint", &addresses.fingerprint]);
+        command
+            .args(["--token", &token])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let disk = daemon.path("disk.raw");
+    let disk = disk.to_str().unwrap();
+    let extents = daemon.path("extents");
+    std::fs::write(&extents, "0 65536\n").unwrap();
+    let extents = extents.to_str().unwrap();
+    let changed = [
+        "backup",
+        "image",
+        "web01",
+        disk,
+        "--changed-extents",
+        extents,
+    ];
+    for words in [&changed[..4], &changed[..]] {
+        let done = with(words);
+        let error = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{error}");
+    }
+    let points = daemon.json(&["point", "list", "web01"]);
+    assert_eq!(points.as_array().unwrap().len(), 3);
+
+    let listed = daemon.json(&["token", "list"]);
+    assert_eq!(listed[0]["workload"], "web01");
+    let out = daemon.path("out.raw");
+    let out = out.to_str().unwrap();
+    let words: [&[&str]; 12] = [
+        &["backup", "image", "db01", disk],
+        &["backup", "image", "web02", disk],
+        &["restore", "image", "web01@1", "--to", out],
+        &["point", "list"],
+        &["point", "show", "web01@1"],
+        &["point", "expire", "web01@1"],
+        &["workload", "list"],
+        &["stats"],
+        &["token", "list"],
+        &["token", "add", "more"],
+        &["recover", "start", "web01@1"],
+        &["config", "export", out],
+    ];
+    for words in words {
+        let refused = with(words);
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{words:?}: {error}");
+        assert!(
+            error.contains("backups of web01 alone"),
+            "{words:?}: {error}"
+        );
+        assert!(refused.stdout.is_empty(), "{words:?}");
+    }
+
+    if !need("curl") {
+        return;
+    }
+    // Somebody else's backup under way is out of reach, and no more is said of it than of none.
+    let begin = r#"{"workload": "db01", "images": [{"name": "disk-0", "size_bytes": 65536}]}"#;
+    let begun = daemon.call("POST", "/v1/backups", begin).body;
+    let other = begun["backup"].as_str().unwrap();
+    let none = "6c0f0a52-7c5e-4b0c-8a53-1d2f3a4b5c6d";
+    let answers = [other, none].map(|backup| {
+        let paths = ["", "/commit", "/images/0/extents", "/images/0/file"];
+        let methods = ["GET", "POST", "PUT", "POST"];
+        let asked = paths.into_iter().zip(methods).chain([("", "DELETE")]);
+        let asked = asked.map(|(path, method)| {
+            let path = format!("/v1/backups/{backup}{path}");
+            daemon.remote_call(&token, method, &path)
+        });
+        asked.collect::<Vec<_>>()
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert!(
+        answers[0].iter().all(|status| *status == 403),
+        "{answers:?}"
+    );
+    assert_eq!(daemon.remote_call(&token, "GET", "/v1/backups"), 403);
+    assert_eq!(
+        daemon
+            .call("GET", &format!("/v1/backups/{other}"), "")
+            .status,
+        200
+    );
 }
 
 #[test]

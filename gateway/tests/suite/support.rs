@@ -159,6 +159,24 @@ impl Daemon {
         command.args(arguments).output().unwrap()
     }
 
+    /// The status of a request over TLS with a token, by a client that is not ours.
+    pub(crate) fn remote_call(&self, token: &str, method: &str, path: &str) -> u16 {
+        let url = format!("https://{}{path}", self.gateway().addresses().api);
+        let header = format!("Authorization: Bearer {token}");
+        let mut command = Command::new("curl");
+        command.args([
+            "-sk",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            &header,
+        ]);
+        let output = command.args(["-X", method, &url]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).parse().unwrap()
+    }
+
     /// The command line on the daemon's own machine.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
         self.plain_command()

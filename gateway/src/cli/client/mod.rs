@@ -174,12 +174,27 @@ impl Client {
         }
         let text = response.body_mut().read_to_string().unwrap_or_default();
         match serde_json::from_str::<Problem>(&text) {
-            Ok(problem) => Err(anyhow!("{}", problem.detail)),
+            Ok(Problem { kind, detail, .. }) => Err(Refused { kind, detail }.into()),
             Err(_) => Err(anyhow!(
                 "the daemon answered {} and no more; see its log",
                 response.status()
             )),
         }
+    }
+}
+
+/// The daemon refused or failed, and said why.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub(super) struct Refused {
+    kind: String,
+    detail: String,
+}
+
+impl Refused {
+    /// Whether what is stored is damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        self.kind == "urn:holdfast:damaged"
     }
 }
 
