@@ -12,7 +12,7 @@ use repo::{
     VerifyScope, WorkloadName,
 };
 
-use crate::support::{fresh, noise, options, read_all};
+use crate::support::{Mode, fresh_in, noise, read_all};
 
 const CHUNK: usize = 65_536;
 
@@ -205,9 +205,9 @@ impl Model {
     }
 
     /// What is stored in the end is about what a repository has that never held anything else.
-    fn check_space(&self, repository: &Repository) {
+    fn check_space(&self, mode: Mode, repository: &Repository) {
         let folder = tempfile::tempdir().unwrap();
-        let other = fresh(folder.path());
+        let other = fresh_in(mode, folder.path());
         for (name, content) in &self.points {
             let mut backup = other.begin(&name.workload, PointKind::Full).unwrap();
             let mut writer = backup
@@ -258,17 +258,17 @@ fn read_point(repository: &Repository, name: &PointName) -> Content {
     Content { disk, stream }
 }
 
-fn reopen(folder: &Path, repository: Repository, without_index: bool) -> Repository {
+fn reopen(mode: Mode, folder: &Path, repository: Repository, without_index: bool) -> Repository {
     drop(repository);
     if without_index {
         std::fs::remove_dir_all(folder.join("index")).unwrap();
     }
-    Repository::open(folder, &options()).unwrap()
+    Repository::open(folder, &mode.options()).unwrap()
 }
 
-fn run(steps: &[Step]) {
+fn run(mode: Mode, steps: &[Step]) {
     let folder = tempfile::tempdir().unwrap();
-    let mut repository = fresh(folder.path());
+    let mut repository = fresh_in(mode, folder.path());
     let mut model = Model::default();
     for step in steps {
         match step {
@@ -286,16 +286,16 @@ fn run(steps: &[Step]) {
                 );
             }
             Step::Reopen { without_index } => {
-                repository = reopen(folder.path(), repository, *without_index);
+                repository = reopen(mode, folder.path(), repository, *without_index);
             }
         }
         model.check(&repository);
     }
     model.collect(&repository, &at_once());
     model.check(&repository);
-    model.check_space(&repository);
+    model.check_space(mode, &repository);
     let counted = repository.space_statistics().unwrap().alive_bytes;
-    let repository = reopen(folder.path(), repository, true);
+    let repository = reopen(mode, folder.path(), repository, true);
     repository.settle_account(&mut || true).unwrap();
     assert_eq!(
         repository.space_statistics().unwrap().alive_bytes,
@@ -313,8 +313,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn points_stay_and_space_comes_back(steps in prop::collection::vec(step(), 1..24)) {
-        run(&steps);
+    fn points_stay_and_space_comes_back(
+        encrypted in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..24),
+    ) {
+        let mode = match encrypted {
+            true => Mode::Encrypted,
+            false => Mode::Plain,
+        };
+        run(mode, &steps);
     }
 }
 
@@ -340,140 +347,152 @@ fn content_of(seeds: &[u64]) -> Vec<u8> {
 
 #[test]
 fn a_backup_that_found_a_chunk_as_its_last_point_went_keeps_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
-    let first = back_up_noise(&repository, 0, &[1, 2, 3]);
-    // The backup finds chunk 2 where it is stored and takes its place for its map.
-    let mut backup = repository.begin(&name(1), PointKind::Full).unwrap();
-    let mut writer = backup
-        .image(&ImageSpec {
-            name: "disk-0".to_owned(),
-            size_bytes: CHUNK as u64,
-            base: ImageBase::Nothing,
-        })
-        .unwrap();
-    writer.write(0, Bytes::from(noise(2, CHUNK))).unwrap();
-    backup.finish_image(writer).unwrap();
-    // Now its only point goes, and everything is done at once.
-    repository.expire(&first).unwrap();
-    let report = collect(&repository, &at_once());
-    assert_eq!((report.points, report.removed_packs), (1, 0), "{report:?}");
-    let point = backup.commit().unwrap().name.clone();
-    let stored = repository
-        .counters()
-        .stored_chunks
-        .load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(stored, 3, "the chunk was found, not stored again");
-    for _ in 0..2 {
-        collect(&repository, &at_once());
+    Mode::each(|mode| {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(mode, folder.path());
+        let first = back_up_noise(&repository, 0, &[1, 2, 3]);
+        // The backup finds chunk 2 where it is stored and takes its place for its map.
+        let mut backup = repository.begin(&name(1), PointKind::Full).unwrap();
+        let mut writer = backup
+            .image(&ImageSpec {
+                name: "disk-0".to_owned(),
+                size_bytes: CHUNK as u64,
+                base: ImageBase::Nothing,
+            })
+            .unwrap();
+        writer.write(0, Bytes::from(noise(2, CHUNK))).unwrap();
+        backup.finish_image(writer).unwrap();
+        // Now its only point goes, and everything is done at once.
+        repository.expire(&first).unwrap();
+        let report = collect(&repository, &at_once());
+        assert_eq!((report.points, report.removed_packs), (1, 0), "{report:?}");
+        let point = backup.commit().unwrap().name.clone();
+        let stored = repository
+            .counters()
+            .stored_chunks
+            .load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(stored, 3, "the chunk was found, not stored again");
+        for _ in 0..2 {
+            collect(&repository, &at_once());
+            assert!(read_point(&repository, &point).disk == content_of(&[2]));
+        }
+        assert!(repository.statistics().unwrap().stored_bytes < 4 * CHUNK as u64);
+        let repository = reopen(mode, folder.path(), repository, true);
         assert!(read_point(&repository, &point).disk == content_of(&[2]));
-    }
-    assert!(repository.statistics().unwrap().stored_bytes < 4 * CHUNK as u64);
-    let repository = reopen(folder.path(), repository, true);
-    assert!(read_point(&repository, &point).disk == content_of(&[2]));
+    });
 }
 
 #[test]
 fn a_backup_after_the_condemnation_stores_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
-    let first = back_up_noise(&repository, 0, &[1, 2, 3]);
-    repository.expire(&first).unwrap();
-    let with_grace = CollectOptions {
-        reserve_bytes: 0,
-        ..CollectOptions::default()
-    };
-    let report = collect(&repository, &with_grace);
-    assert!(
-        report.condemned_packs > 0 && report.removed_packs == 0,
-        "{report:?}"
-    );
-    let second = back_up_noise(&repository, 1, &[1, 2, 3]);
-    let report = collect(&repository, &at_once());
-    assert!(
-        report.removed_packs > 0 && report.pardoned_packs == 0,
-        "{report:?}"
-    );
-    assert!(read_point(&repository, &second).disk == content_of(&[1, 2, 3]));
+    Mode::each(|mode| {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(mode, folder.path());
+        let first = back_up_noise(&repository, 0, &[1, 2, 3]);
+        repository.expire(&first).unwrap();
+        let with_grace = CollectOptions {
+            reserve_bytes: 0,
+            ..CollectOptions::default()
+        };
+        let report = collect(&repository, &with_grace);
+        assert!(
+            report.condemned_packs > 0 && report.removed_packs == 0,
+            "{report:?}"
+        );
+        let second = back_up_noise(&repository, 1, &[1, 2, 3]);
+        let report = collect(&repository, &at_once());
+        assert!(
+            report.removed_packs > 0 && report.pardoned_packs == 0,
+            "{report:?}"
+        );
+        assert!(read_point(&repository, &second).disk == content_of(&[1, 2, 3]));
+    });
 }
 
 #[test]
 fn what_is_being_read_is_not_taken_away() {
-    let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
-    let name = back_up_noise(&repository, 0, &[1, 2, 3, 4]);
-    let image = repository
-        .image(&repository.point(&name).unwrap(), 0)
-        .unwrap();
-    repository.expire(&name).unwrap();
-    let report = collect(&repository, &at_once());
-    assert_eq!(report.points_in_use, std::slice::from_ref(&name));
-    assert!(read_all(&image) == content_of(&[1, 2, 3, 4]));
-    assert!(repository.unexpire(&name).is_ok());
-    repository.expire(&name).unwrap();
-    drop(image);
-    let report = collect(&repository, &at_once());
-    assert!(
-        report.points_in_use.is_empty() && report.removed_packs > 0,
-        "{report:?}"
-    );
-    assert!(repository.unexpire(&name).is_err());
-    assert_eq!(repository.statistics().unwrap().packs, 0);
+    Mode::each(|mode| {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(mode, folder.path());
+        let name = back_up_noise(&repository, 0, &[1, 2, 3, 4]);
+        let image = repository
+            .image(&repository.point(&name).unwrap(), 0)
+            .unwrap();
+        repository.expire(&name).unwrap();
+        let report = collect(&repository, &at_once());
+        assert_eq!(report.points_in_use, std::slice::from_ref(&name));
+        assert!(read_all(&image) == content_of(&[1, 2, 3, 4]));
+        assert!(repository.unexpire(&name).is_ok());
+        repository.expire(&name).unwrap();
+        drop(image);
+        let report = collect(&repository, &at_once());
+        assert!(
+            report.points_in_use.is_empty() && report.removed_packs > 0,
+            "{report:?}"
+        );
+        assert!(repository.unexpire(&name).is_err());
+        assert_eq!(repository.statistics().unwrap().packs, 0);
+    });
 }
 
 #[test]
 fn a_collection_can_be_stopped_at_any_moment() {
-    let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
-    let mut expired = Vec::new();
-    for turn in 0..6 {
-        let seeds: Vec<u64> = (0..12).map(|chunk| turn * 100 + chunk).collect();
-        expired.push(back_up_noise(&repository, 0, &seeds));
-        repository.close().unwrap();
-    }
-    let kept = expired.pop().unwrap();
-    for name in &expired {
-        repository.expire(name).unwrap();
-    }
-    for allowed in 0.. {
-        let mut steps = 0;
-        let outcome = repository.collect(&at_once(), &mut |_| {
-            steps += 1;
-            match steps > allowed {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        assert!(read_point(&repository, &kept).disk == content_of(&(500..512).collect::<Vec<_>>()));
-        if outcome.is_ok() {
-            break;
+    Mode::each(|mode| {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(mode, folder.path());
+        let mut expired = Vec::new();
+        for turn in 0..6 {
+            let seeds: Vec<u64> = (0..12).map(|chunk| turn * 100 + chunk).collect();
+            expired.push(back_up_noise(&repository, 0, &seeds));
+            repository.close().unwrap();
         }
-    }
-    let statistics = repository.statistics().unwrap();
-    assert!(
-        statistics.stored_bytes < 14 * CHUNK as u64,
-        "{statistics:?}"
-    );
+        let kept = expired.pop().unwrap();
+        for name in &expired {
+            repository.expire(name).unwrap();
+        }
+        for allowed in 0.. {
+            let mut steps = 0;
+            let outcome = repository.collect(&at_once(), &mut |_| {
+                steps += 1;
+                match steps > allowed {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            assert!(
+                read_point(&repository, &kept).disk == content_of(&(500..512).collect::<Vec<_>>())
+            );
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        let statistics = repository.statistics().unwrap();
+        assert!(
+            statistics.stored_bytes < 14 * CHUNK as u64,
+            "{statistics:?}"
+        );
+    });
 }
 
 #[test]
 fn nothing_is_freed_while_a_manifest_is_damaged() {
-    let folder = tempfile::tempdir().unwrap();
-    let repository = fresh(folder.path());
-    let first = back_up_noise(&repository, 0, &[1, 2]);
-    back_up_noise(&repository, 0, &[3]);
-    drop(repository);
-    let manifest = folder
-        .path()
-        .join("points/web/00000000000000000002.00000001");
-    let mut text = std::fs::read(&manifest).unwrap();
-    text[200] ^= 1;
-    std::fs::write(&manifest, text).unwrap();
-    let repository = Repository::open(folder.path(), &options()).unwrap();
-    repository.expire(&first).unwrap();
-    let refused = repository.collect(&at_once(), &mut |_| ControlFlow::Continue(()));
-    assert!(matches!(
-        refused,
-        Err(repo::RepoError::DamagedManifests { count: 1 })
-    ));
+    Mode::each(|mode| {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(mode, folder.path());
+        let first = back_up_noise(&repository, 0, &[1, 2]);
+        back_up_noise(&repository, 0, &[3]);
+        drop(repository);
+        let mut workloads = std::fs::read_dir(folder.path().join("points")).unwrap();
+        let web = workloads.next().unwrap().unwrap().path();
+        let manifest = web.join("00000000000000000002.00000001");
+        let mut text = std::fs::read(&manifest).unwrap();
+        text[200] ^= 1;
+        std::fs::write(&manifest, text).unwrap();
+        let repository = Repository::open(folder.path(), &mode.options()).unwrap();
+        repository.expire(&first).unwrap();
+        let refused = repository.collect(&at_once(), &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(
+            refused,
+            Err(repo::RepoError::DamagedManifests { count: 1 })
+        ));
+    });
 }

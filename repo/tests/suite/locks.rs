@@ -10,24 +10,25 @@ use repo::clock::{ManualClock, UnixNanoseconds};
 use repo::disk::{Disk, Protection, SimulatedDisk};
 use repo::{ImageBase, Lock, LockMode, OpenOptions, PointName, RepoError, Repository};
 
-use crate::support::{back_up, noise, options};
+use crate::support::{Mode, back_up, noise, options};
 
 const DAY: u64 = 24 * 3600 * 1_000_000_000;
 const START: u64 = 20_000 * DAY;
 
 struct Rig {
+    mode: Mode,
     disk: Arc<dyn Disk>,
     clock: Arc<ManualClock>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(mode: Mode) -> Self {
         let disk = SimulatedDisk::new();
         let clock = Arc::new(ManualClock::new(UnixNanoseconds(START)));
         let root = Path::new("repository");
-        Repository::create_on(&disk, root, clock.as_ref(), &repo::CreateOptions::default())
-            .unwrap();
+        Repository::create_on(&disk, root, clock.as_ref(), &mode.create_options()).unwrap();
         Self {
+            mode,
             disk: Arc::new(disk),
             clock,
         }
@@ -39,9 +40,17 @@ impl Rig {
             Arc::clone(&self.disk),
             Path::new("repository"),
             clock,
-            &options(),
+            &self.mode.options(),
         )
         .unwrap()
+    }
+}
+
+impl Rig {
+    /// The folder of the one workload, whose name nobody can tell where it is encrypted.
+    fn only_workload(&self) -> PathBuf {
+        let folders = self.disk.list(Path::new("points")).unwrap();
+        Path::new("points").join(&folders[0].name)
     }
 }
 
@@ -60,225 +69,243 @@ fn point(repository: &Repository, seed: u64) -> PointName {
 
 #[test]
 fn a_starred_point_stays_until_the_star_is_taken_off() {
-    let rig = Rig::new();
-    let name = point(&rig.open(), 1);
-    rig.open().star(&name).unwrap();
-    rig.open().star(&name).unwrap();
-    let repository = rig.open();
-    assert!(repository.marks(&name).starred);
-    let refused = repository.expire(&name);
-    assert!(matches!(refused, Err(RepoError::Starred(_))), "{refused:?}");
-    repository.unstar(&name).unwrap();
-    repository.unstar(&name).unwrap();
-    drop(repository);
-    let repository = rig.open();
-    assert!(!repository.marks(&name).starred);
-    repository.expire(&name).unwrap();
-    assert!(repository.star(&name).is_err());
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let name = point(&rig.open(), 1);
+        rig.open().star(&name).unwrap();
+        rig.open().star(&name).unwrap();
+        let repository = rig.open();
+        assert!(repository.marks(&name).starred);
+        let refused = repository.expire(&name);
+        assert!(matches!(refused, Err(RepoError::Starred(_))), "{refused:?}");
+        repository.unstar(&name).unwrap();
+        repository.unstar(&name).unwrap();
+        drop(repository);
+        let repository = rig.open();
+        assert!(!repository.marks(&name).starred);
+        repository.expire(&name).unwrap();
+        assert!(repository.star(&name).is_err());
+    });
 }
 
 #[test]
 fn a_locked_point_stays_until_its_time_has_come() {
-    for mode in [LockMode::Governance, LockMode::Compliance] {
-        let rig = Rig::new();
-        let repository = rig.open();
-        let name = point(&repository, 1);
-        repository.lock(&name, until(mode, 10)).unwrap();
-        drop(repository);
-        for _ in 0..3 {
+    Mode::each(|mode| {
+        for kind in [LockMode::Governance, LockMode::Compliance] {
+            let rig = Rig::new(mode);
             let repository = rig.open();
-            assert!(repository.expire(&name).is_err());
-            assert_eq!(repository.points(None).len(), 1);
-            rig.clock.advance(3 * DAY);
+            let name = point(&repository, 1);
+            repository.lock(&name, until(kind, 10)).unwrap();
+            drop(repository);
+            for _ in 0..3 {
+                let repository = rig.open();
+                assert!(repository.expire(&name).is_err());
+                assert_eq!(repository.points(None).len(), 1);
+                rig.clock.advance(3 * DAY);
+            }
+            let repository = rig.open();
+            assert_eq!(repository.marks(&name).locks, [until(kind, 10)]);
+            rig.clock.advance(DAY);
+            assert_eq!(repository.marks(&name).locks, []);
+            repository.expire(&name).unwrap();
+            let folder = rig.disk.list(&rig.only_workload()).unwrap();
+            let names: Vec<_> = folder.iter().map(|item| &item.name).collect();
+            assert_eq!(names, ["00000000000000000001.expired"], "no mark is left");
         }
-        let repository = rig.open();
-        assert_eq!(repository.marks(&name).locks, [until(mode, 10)]);
-        rig.clock.advance(DAY);
-        assert_eq!(repository.marks(&name).locks, []);
-        repository.expire(&name).unwrap();
-        let folder = rig.disk.list(Path::new("points/web")).unwrap();
-        let names: Vec<_> = folder.iter().map(|item| &item.name).collect();
-        assert_eq!(names, ["00000000000000000001.expired"], "no mark is left");
-    }
+    });
 }
 
 #[test]
 fn a_clock_that_was_set_unlocks_nothing() {
-    let rig = Rig::new();
-    let repository = rig.open();
-    let name = point(&repository, 1);
-    repository
-        .lock(&name, until(LockMode::Compliance, 10))
-        .unwrap();
-    for set in [START + 4_000 * DAY, START - 4_000 * DAY, 0, u64::MAX] {
-        rig.clock.set(UnixNanoseconds(set));
-        assert!(repository.expire(&name).is_err(), "{set}");
-        drop(repository.clone());
-        rig.clock.advance(DAY / 24);
-    }
-    drop(repository);
-    rig.clock.set(UnixNanoseconds(START + 4_000 * DAY));
-    rig.clock.reboot(0);
-    assert!(rig.open().expire(&name).is_err(), "after a start");
-    rig.disk.remove(Path::new("clock")).unwrap();
-    assert!(rig.open().expire(&name).is_err(), "without its file");
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let repository = rig.open();
+        let name = point(&repository, 1);
+        repository
+            .lock(&name, until(LockMode::Compliance, 10))
+            .unwrap();
+        for set in [START + 4_000 * DAY, START - 4_000 * DAY, 0, u64::MAX] {
+            rig.clock.set(UnixNanoseconds(set));
+            assert!(repository.expire(&name).is_err(), "{set}");
+            drop(repository.clone());
+            rig.clock.advance(DAY / 24);
+        }
+        drop(repository);
+        rig.clock.set(UnixNanoseconds(START + 4_000 * DAY));
+        rig.clock.reboot(0);
+        assert!(rig.open().expire(&name).is_err(), "after a start");
+        rig.disk.remove(Path::new("clock")).unwrap();
+        assert!(rig.open().expire(&name).is_err(), "without its file");
+    });
 }
 
 #[test]
 fn a_lock_gets_longer_and_never_shorter() {
-    let rig = Rig::new();
-    let repository = rig.open();
-    let name = point(&repository, 1);
-    let lock = |mode, days| repository.lock(&name, until(mode, days));
-    assert!(matches!(
-        lock(LockMode::Governance, 0),
-        Err(RepoError::LockInPast { .. })
-    ));
-    lock(LockMode::Governance, 5).unwrap();
-    for (mode, days) in [(LockMode::Governance, 4), (LockMode::Governance, 5)] {
-        let refused = lock(mode, days);
-        assert!(
-            matches!(refused, Err(RepoError::LockNotLonger { .. })),
-            "{refused:?}"
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let repository = rig.open();
+        let name = point(&repository, 1);
+        let lock = |mode, days| repository.lock(&name, until(mode, days));
+        assert!(matches!(
+            lock(LockMode::Governance, 0),
+            Err(RepoError::LockInPast { .. })
+        ));
+        lock(LockMode::Governance, 5).unwrap();
+        for (mode, days) in [(LockMode::Governance, 4), (LockMode::Governance, 5)] {
+            let refused = lock(mode, days);
+            assert!(
+                matches!(refused, Err(RepoError::LockNotLonger { .. })),
+                "{refused:?}"
+            );
+        }
+        lock(LockMode::Governance, 8).unwrap();
+        lock(LockMode::Compliance, 6).unwrap();
+        assert!(lock(LockMode::Compliance, 6).is_err());
+        let both = [
+            until(LockMode::Governance, 8),
+            until(LockMode::Compliance, 6),
+        ];
+        assert_eq!(repository.marks(&name).locks, both);
+        lock(LockMode::Compliance, 9).unwrap();
+        assert_eq!(
+            repository.marks(&name).locks,
+            [until(LockMode::Compliance, 9)],
+            "the stronger one takes the place of both"
         );
-    }
-    lock(LockMode::Governance, 8).unwrap();
-    lock(LockMode::Compliance, 6).unwrap();
-    assert!(lock(LockMode::Compliance, 6).is_err());
-    let both = [
-        until(LockMode::Governance, 8),
-        until(LockMode::Compliance, 6),
-    ];
-    assert_eq!(repository.marks(&name).locks, both);
-    lock(LockMode::Compliance, 9).unwrap();
-    assert_eq!(
-        repository.marks(&name).locks,
-        [until(LockMode::Compliance, 9)],
-        "the stronger one takes the place of both"
-    );
-    assert!(matches!(
-        repository.lift_lock(&name),
-        Err(RepoError::Locked { .. })
-    ));
-    drop(repository);
-    assert_eq!(
-        rig.open().marks(&name).locks,
-        [until(LockMode::Compliance, 9)]
-    );
+        assert!(matches!(
+            repository.lift_lock(&name),
+            Err(RepoError::Locked { .. })
+        ));
+        drop(repository);
+        assert_eq!(
+            rig.open().marks(&name).locks,
+            [until(LockMode::Compliance, 9)]
+        );
+    });
 }
 
 #[test]
 fn governance_is_lifted_and_compliance_is_not() {
-    let rig = Rig::new();
-    let repository = rig.open();
-    let name = point(&repository, 1);
-    assert!(matches!(
-        repository.lift_lock(&name),
-        Err(RepoError::NotLocked(_))
-    ));
-    repository
-        .lock(&name, until(LockMode::Compliance, 5))
-        .unwrap();
-    repository
-        .lock(&name, until(LockMode::Governance, 50))
-        .unwrap();
-    repository.lift_lock(&name).unwrap();
-    drop(repository);
-    let repository = rig.open();
-    assert_eq!(
-        repository.marks(&name).locks,
-        [until(LockMode::Compliance, 5)]
-    );
-    assert!(repository.lift_lock(&name).is_err());
-    assert!(repository.expire(&name).is_err());
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let repository = rig.open();
+        let name = point(&repository, 1);
+        assert!(matches!(
+            repository.lift_lock(&name),
+            Err(RepoError::NotLocked(_))
+        ));
+        repository
+            .lock(&name, until(LockMode::Compliance, 5))
+            .unwrap();
+        repository
+            .lock(&name, until(LockMode::Governance, 50))
+            .unwrap();
+        repository.lift_lock(&name).unwrap();
+        drop(repository);
+        let repository = rig.open();
+        assert_eq!(
+            repository.marks(&name).locks,
+            [until(LockMode::Compliance, 5)]
+        );
+        assert!(repository.lift_lock(&name).is_err());
+        assert!(repository.expire(&name).is_err());
+    });
 }
 
 #[test]
 fn a_mark_that_cannot_be_read_is_a_lock() {
-    let rig = Rig::new();
-    let repository = rig.open();
-    let name = point(&repository, 1);
-    let other = point(&repository, 2);
-    repository
-        .lock(&name, until(LockMode::Governance, 1))
-        .unwrap();
-    drop(repository);
-    let mark = Path::new("points/web/00000000000000000001.lock.00000001");
-    rig.disk.replace(mark, b"garbage").unwrap();
-    rig.clock.advance(100 * DAY);
-    let repository = rig.open();
-    let refused = repository.expire(&name);
-    assert!(
-        matches!(refused, Err(RepoError::MarkDamaged { .. })),
-        "{refused:?}"
-    );
-    assert!(repository.lift_lock(&name).is_err());
-    assert_eq!(repository.damaged_manifests(), Vec::<String>::new());
-    repository.expire(&other).unwrap();
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let repository = rig.open();
+        let name = point(&repository, 1);
+        let other = point(&repository, 2);
+        repository
+            .lock(&name, until(LockMode::Governance, 1))
+            .unwrap();
+        drop(repository);
+        let mark = rig
+            .only_workload()
+            .join("00000000000000000001.lock.00000001");
+        rig.disk.replace(&mark, b"garbage").unwrap();
+        rig.clock.advance(100 * DAY);
+        let repository = rig.open();
+        let refused = repository.expire(&name);
+        assert!(
+            matches!(refused, Err(RepoError::MarkDamaged { .. })),
+            "{refused:?}"
+        );
+        assert!(repository.lift_lock(&name).is_err());
+        assert_eq!(repository.damaged_manifests(), Vec::<String>::new());
+        repository.expire(&other).unwrap();
+    });
 }
 
 #[test]
 fn a_lock_holds_the_packs_that_its_point_needs() {
-    let rig = Rig::new();
-    let first = {
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let first = {
+            let repository = rig.open();
+            let first = point(&repository, 1);
+            repository.close().unwrap();
+            first
+        };
+        // Each opening begins packs of its own.
+        let second = {
+            let repository = rig.open();
+            let second = point(&repository, 2);
+            repository.close().unwrap();
+            second
+        };
         let repository = rig.open();
-        let first = point(&repository, 1);
-        repository.close().unwrap();
-        first
-    };
-    // Each opening begins packs of its own.
-    let second = {
-        let repository = rig.open();
-        let second = point(&repository, 2);
-        repository.close().unwrap();
-        second
-    };
-    let repository = rig.open();
-    let held = || -> BTreeSet<u32> {
-        (0..20)
-            .filter(|pack| repository.holds_pack(*pack))
-            .collect()
-    };
-    assert!(held().is_empty());
-    let report = repository
-        .lock(&first, until(LockMode::Governance, 10))
-        .unwrap();
-    let by_first = held();
-    assert_eq!(report.packs, by_first.len() as u64);
-    assert_eq!(by_first, BTreeSet::from([1, 2]));
-    repository
-        .lock(&second, until(LockMode::Governance, 20))
-        .unwrap();
-    assert_eq!(held(), BTreeSet::from([1, 2, 3, 4]));
-    assert!(matches!(
-        repository.release_pack(3),
-        Err(RepoError::PackHeld(3))
-    ));
-    repository.lift_lock(&second).unwrap();
-    assert_eq!(held(), by_first);
-    repository.release_pack(3).unwrap();
-    rig.clock.advance(10 * DAY);
-    assert!(held().is_empty());
+        let held = || -> BTreeSet<u32> {
+            (0..20)
+                .filter(|pack| repository.holds_pack(*pack))
+                .collect()
+        };
+        assert!(held().is_empty());
+        let report = repository
+            .lock(&first, until(LockMode::Governance, 10))
+            .unwrap();
+        let by_first = held();
+        assert_eq!(report.packs, by_first.len() as u64);
+        assert_eq!(by_first, BTreeSet::from([1, 2]));
+        repository
+            .lock(&second, until(LockMode::Governance, 20))
+            .unwrap();
+        assert_eq!(held(), BTreeSet::from([1, 2, 3, 4]));
+        assert!(matches!(
+            repository.release_pack(3),
+            Err(RepoError::PackHeld(3))
+        ));
+        repository.lift_lock(&second).unwrap();
+        assert_eq!(held(), by_first);
+        repository.release_pack(3).unwrap();
+        rig.clock.advance(10 * DAY);
+        assert!(held().is_empty());
+    });
 }
 
 #[test]
 fn the_packs_of_a_chain_of_locks_are_let_go_in_time() {
-    let rig = Rig::new();
-    let mut all = Vec::new();
-    for seed in 0..20 {
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let mut all = Vec::new();
+        for seed in 0..20 {
+            let repository = rig.open();
+            let name = point(&repository, seed);
+            repository
+                .lock(&name, until(LockMode::Governance, seed + 2))
+                .unwrap();
+            repository.close().unwrap();
+            all.push(name);
+            rig.clock.advance(DAY);
+        }
         let repository = rig.open();
-        let name = point(&repository, seed);
-        repository
-            .lock(&name, until(LockMode::Governance, seed + 2))
-            .unwrap();
-        repository.close().unwrap();
-        all.push(name);
-        rig.clock.advance(DAY);
-    }
-    let repository = rig.open();
-    assert!(!repository.holds_pack(1), "the first points' packs");
-    assert!(repository.holds_pack(39), "the last point's packs");
-    assert_eq!(repository.points(None).len(), all.len());
+        assert!(!repository.holds_pack(1), "the first points' packs");
+        assert!(repository.holds_pack(39), "the last point's packs");
+        assert_eq!(repository.points(None).len(), all.len());
+    });
 }
 
 /// Takes the attribute off whatever a test leaves behind.
