@@ -11,11 +11,12 @@
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use repo::{
     ChunkSource as _, CreateOptions, ImageBase, ImageSpec, KdfSettings, NewKeySlot, OpenOptions,
-    PointKind, Repository, Secret, VerifyScope, WorkloadName,
+    ParityShare, PointKind, Repository, Secret, VerifyScope, WorkloadName,
 };
 
 fn main() {
@@ -29,6 +30,8 @@ fn main() {
         ["ingest", root, file, extents] => ingest(root, file, Some(extents)),
         ["restore", root, file] => restore(root, file),
         ["verify", root] => verify(root),
+        ["parity", root] => parity(root),
+        ["limit", file] => limit(file),
         ["read", root, length, count, mode] => random_reads(root, length, count, mode),
         ["points", root, count] => points(root, count),
         ["disk", root, workload, size] => disk(root, workload, size),
@@ -36,7 +39,8 @@ fn main() {
     }
 }
 
-/// Opens or makes the repository in `root`: an encrypted one if `ENCRYPTED` is set when it is made.
+/// Opens or makes the repository in `root`: an encrypted one if `ENCRYPTED` is set when it is made. `PARITY=none` has
+/// no parity made, `PARITY=wait` has a backup wait for it.
 fn open(root: &str) -> Repository {
     let root = Path::new(root);
     let key = Secret::from_key_file(&[7; 32]).unwrap();
@@ -49,10 +53,13 @@ fn open(root: &str) -> Repository {
         let key_slots = slot.into_iter().collect();
         Repository::create(root, &CreateOptions { key_slots }).unwrap();
     }
-    let options = OpenOptions {
+    let mut options = OpenOptions {
         secret: root.join("keys").exists().then_some(key),
         ..OpenOptions::default()
     };
+    if std::env::var_os("PARITY").is_some_and(|parity| parity == "none") {
+        options.parity_share = ParityShare::NONE;
+    }
     Repository::open(root, &options).unwrap()
 }
 
@@ -90,6 +97,28 @@ fn ingest(root: &str, path: &str, extents: Option<&str>) {
         image.new_chunks
     );
     repository.close().unwrap();
+    if std::env::var_os("PARITY").is_some_and(|parity| parity == "wait") {
+        drop(repository);
+        parity(root);
+    }
+}
+
+/// Waits until every pack has parity: what closing left is made after the next opening.
+fn parity(root: &str) {
+    let repository = open(root);
+    let packs = usize::try_from(repository.statistics().unwrap().packs).unwrap();
+    while parity_files(Path::new(root)) < packs {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn parity_files(root: &Path) -> usize {
+    let folders = std::fs::read_dir(root.join("packs")).unwrap();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    let names = files.map(|file| file.unwrap().file_name());
+    names
+        .filter(|name| name.to_string_lossy().ends_with(".parity"))
+        .count()
 }
 
 fn one(range: Range<u64>) -> Vec<Range<u64>> {
@@ -180,6 +209,46 @@ fn verify(root: &str) {
         "{{\"records\": {}, \"bytes\": {}}}",
         report.records, report.read_bytes
     );
+}
+
+/// How fast two threads decompress the chunks of a file and hash them, with nothing to read and nowhere to look: what
+/// no verification on two cores can exceed.
+fn limit(file: &str) {
+    let bytes = std::fs::read(file).unwrap();
+    let chunks: Vec<&[u8]> = bytes
+        .chunks(65_536)
+        .filter(|chunk| chunk.iter().any(|byte| *byte != 0))
+        .collect();
+    let packed: Vec<Vec<u8>> = chunks
+        .iter()
+        .map(|chunk| zstd::bulk::compress(chunk, 1).unwrap())
+        .collect();
+    let next = AtomicUsize::new(0);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut decoder = zstd::bulk::Decompressor::new().unwrap();
+                let mut raw = vec![0; 65_536];
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(packed) = packed.get(number) else {
+                        break;
+                    };
+                    // What saves little is stored as it is, as in a pack.
+                    let content = match packed.len() * 16 > chunks[number].len() * 15 {
+                        true => chunks[number],
+                        false => {
+                            let length = decoder.decompress_to_buffer(packed, &mut raw).unwrap();
+                            &raw[..length]
+                        }
+                    };
+                    std::hint::black_box(blake3::hash(content));
+                }
+            });
+        }
+    });
+    println!("{{\"seconds\": {:.4}}}", started.elapsed().as_secs_f64());
 }
 
 /// Reads at random places that hold data: `cold` each place once, `hot` a few megabytes again and again.

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """The engine against restic, borg and qemu-img: same data, same machine, same run.
 
-    repo/benches/peers.py [--image FILE] [--dense-mib N] [--folder DIR]
+    repo/benches/peers.py [--image FILE] [--dense-mib N] [--rounds N] [--folder DIR]
 
 Builds `benches/engine.rs`, makes a dense data set (half random bytes, half pieces of source text) or takes a disk
-image, and prints a table: wall seconds, CPU seconds, bytes stored, and the ratio to ours. Peers that are not
+image, and prints a table: wall seconds, CPU seconds, bytes stored, and the ratio to ours. All tools take their turn in
+each round; the medians of the rounds are shown. Then follow what no verification can exceed (a sequential read of what
+is stored, and two threads that decompress and hash), what parity costs a backup, and random reads. Peers that are not
 installed are left out and named. With ENCRYPTED=1 in the environment ours is an encrypted repository. Each repository
 is made below --folder, which needs room for some ten times the data.
 """
@@ -15,6 +17,7 @@ import pathlib
 import random
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -87,7 +90,12 @@ def size_of(folder):
     return sum(file.stat().st_blocks * 512 for file in files if file.is_file())
 
 
-class Ours:
+class Tool:
+    def settle(self):
+        """Waits for what is made in the background."""
+
+
+class Ours(Tool):
     name = "holdfast"
 
     def __init__(self, engine, folder):
@@ -99,11 +107,14 @@ class Ours:
     def restore(self, out):
         return run([self.engine, "restore", self.store, out])
 
+    def settle(self):
+        run([self.engine, "parity", self.store])
+
     def verify(self):
         return run([self.engine, "verify", self.store])
 
 
-class Restic:
+class Restic(Tool):
     name = "restic"
 
     def __init__(self, folder):
@@ -123,7 +134,7 @@ class Restic:
         return self.call("check", "--read-data")
 
 
-class Borg:
+class Borg(Tool):
     name = "borg 64K zstd"
 
     def __init__(self, folder):
@@ -145,7 +156,7 @@ class Borg:
         return run(["borg", "check", "--verify-data", self.store], self.environment)
 
 
-class QemuImg:
+class QemuImg(Tool):
     name = "qemu-img -c zstd"
 
     def __init__(self, folder):
@@ -163,11 +174,14 @@ class QemuImg:
 
 
 def measure(tool, data, out):
-    """One tool through backup, rescan after a change was made, restore and verify."""
+    """One tool through backup, rescan, restore and verify."""
     rows = {}
     for step, action in [("first backup", lambda: tool.back_up(data)), ("again, unchanged", lambda: tool.back_up(data)),
                          ("restore", lambda: tool.restore(out)), ("verify", tool.verify)]:
+        if step == "verify":
+            tool.settle()
         drop_from_cache(data)
+        drop_all_below(tool.store)
         result = action()
         if result:
             rows[step] = result[:2]
@@ -176,6 +190,52 @@ def measure(tool, data, out):
     shutil.rmtree(out + ".folder", ignore_errors=True)
     pathlib.Path(out).unlink(missing_ok=True)
     return rows
+
+
+def drop_all_below(folder):
+    """What was just written is read from the disk again, by all alike."""
+    root = pathlib.Path(folder)
+    for file in [root] if root.is_file() else root.rglob("*"):
+        if file.is_file():
+            subprocess.run(["dd", f"of={file}", "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"])
+
+
+def medians(rounds):
+    """The rows of several rounds as one."""
+    def middle(values):
+        return None if values[0] is None else statistics.median(values)
+    return {step: tuple(middle([rows[step][part] for rows in rounds]) for part in range(2)) for step in rounds[0]}
+
+
+def tell_limits(engine, data, store, verify):
+    """Our verification beside what it cannot exceed."""
+    packs = [file for file in pathlib.Path(store, "packs").rglob("*") if file.is_file() and file.suffix != ".parity"]
+    reading = 0.0
+    for pack in packs:
+        reading += run(["dd", f"if={pack}", "iflag=direct", "bs=4M", "of=/dev/null", "status=none"])[0]
+    stored = sum(pack.stat().st_size for pack in packs)
+    decoding = json.loads(run([engine, "limit", data])[2])["seconds"]
+    print(f"verify: {verify[0]:.2f} s of {stored / 1e6:.0f} MB; reading them in order takes {reading:.2f} s,"
+          f" decompressing and hashing on two threads {decoding:.2f} s: {verify[0] / max(reading, decoding):.2f} of the slower")
+
+
+def tell_parity(engine, folder, data, rounds):
+    """A first backup without parity, and one that waits until it is made."""
+    costs = {"none": [], "wait": []}
+    for _ in range(rounds):
+        for mode, found in costs.items():
+            store = f"{folder}/parity-{mode}"
+            shutil.rmtree(store, ignore_errors=True)
+            drop_from_cache(data)
+            found.append(run([engine, "ingest", store, data], {"PARITY": mode})[:2])
+    (wall, cpu), (wall_with, cpu_with) = ([statistics.median(part) for part in zip(*costs[mode])] for mode in costs)
+    bytes_of = {suffix: sum(file.stat().st_size for file in pathlib.Path(f"{folder}/parity-wait/packs").rglob("*")
+                            if file.is_file() and (file.suffix == ".parity") == suffix) for suffix in (False, True)}
+    print(f"parity: first backup without {wall:.2f} s, {cpu:.2f} CPU s; until it is made {wall_with:.2f} s,"
+          f" {cpu_with:.2f} CPU s ({wall_with / wall:.2f}x, {cpu_with / cpu:.2f}x);"
+          f" {bytes_of[True] / 1e6:.1f} MB beside {bytes_of[False] / 1e6:.1f} MB ({bytes_of[True] / bytes_of[False]:.2%})")
+    for mode in costs:
+        shutil.rmtree(f"{folder}/parity-{mode}", ignore_errors=True)
 
 
 def tell(table):
@@ -198,6 +258,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", help="a raw disk image instead of dense data")
     parser.add_argument("--dense-mib", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", default="/var/tmp/holdfast-bench")
     arguments = parser.parse_args()
     engine = build_engine()
@@ -209,18 +270,25 @@ def main():
     else:
         make_dense(data, arguments.dense_mib)
     os.sync()
-    table = []
-    for name, make in [("", lambda: Ours(engine, arguments.folder)), ("restic", lambda: Restic(arguments.folder)),
-                       ("borg", lambda: Borg(arguments.folder)), ("qemu-img", lambda: QemuImg(arguments.folder))]:
-        if name and not shutil.which(name):
-            print(f"{name} is not installed and left out")
-            continue
-        tool = make()
-        table.append((tool.name, measure(tool, data, f"{arguments.folder}/out.raw")))
-        if name:
-            shutil.rmtree(tool.store, ignore_errors=True)
+    tools = {"": lambda: Ours(engine, arguments.folder), "restic": lambda: Restic(arguments.folder),
+             "borg": lambda: Borg(arguments.folder), "qemu-img": lambda: QemuImg(arguments.folder)}
+    for name in [name for name in tools if name and not shutil.which(name)]:
+        print(f"{name} is not installed and left out")
+        del tools[name]
+    rounds = {name: [] for name in tools}
+    for number in range(arguments.rounds):
+        for name, make in tools.items():
+            tool = make()
+            rounds[name].append((tool.name, measure(tool, data, f"{arguments.folder}/out.raw")))
+            if name or number + 1 < arguments.rounds:
+                shutil.rmtree(tool.store) if os.path.isdir(tool.store) else os.remove(tool.store)
+            for left in ["borg-home", "c"]:
+                shutil.rmtree(f"{arguments.folder}/{left}", ignore_errors=True)
+    table = [(found[0][0], medians([rows for _, rows in found])) for found in rounds.values()]
     tell(table)
     store = f"{arguments.folder}/ours"
+    tell_limits(engine, data, store, table[0][1]["verify"])
+    tell_parity(engine, arguments.folder, data, arguments.rounds)
     for mode, count in [("cold", 5000), ("hot", 200000)]:
         figures = json.loads(run([engine, "read", store, "4096", str(count), mode])[2])
         print(f"4 KiB reads, {mode}: " + ", ".join(f"{key} {value / 1000:.1f} us" for key, value in figures.items()))
