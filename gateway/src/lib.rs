@@ -34,7 +34,6 @@ use crate::alerts::Alerts;
 use crate::api::{ApiServer, Descriptors};
 use crate::backups::Backups;
 use crate::config::Config;
-use crate::exports::Exports;
 use crate::jobs::{Collections, Jobs, Proving, Retention, Schedule};
 use crate::recovery::Sessions;
 use crate::secrets::KeySource;
@@ -111,20 +110,9 @@ impl Gateway {
     pub async fn start_with(config: Config, secret: Option<Secret>) -> Result<Self, StartError> {
         config.check()?;
         let repository = start::repository(&config, secret)?;
-        let mut state = StateFolder::open(&config.state_path())?;
-        state.claim(repository.uuid())?;
-        let state = Arc::new(state);
-        let exports = Exports::new(
-            &config.recovery.allow_root,
-            start::iscsi_authentication(&config.iscsi)?,
-        );
-        let sessions = Sessions::open(
-            repository.clone(),
-            Arc::clone(&exports),
-            Arc::clone(&state),
-            config.recovery.clone(),
-            config.iscsi.clone(),
-        )?;
+        let state = start::state(&config, &repository)?;
+        let exports = start::exports(&config)?;
+        let sessions = start::sessions(&config, &repository, &exports, &state)?;
         let (mut metrics, nbd_metrics, iscsi_metrics) = Metrics::new(&exports);
         let pool = Arc::new(start::pool(
             config.workers.export_threads,
@@ -154,11 +142,7 @@ impl Gateway {
         let listeners = api::Listeners::bind(&config, &state, &identity).await?;
         let core = Arc::new(Core {
             addresses: start::addresses(&config, &state, &nbd, &nfs, iscsi.as_ref(), &listeners)?,
-            backups: Backups::new(
-                repository.clone(),
-                config.backup.clone(),
-                Arc::clone(&metrics),
-            ),
+            backups: start::backups(&config, &repository, &metrics),
             jobs: start::jobs(&repository, &state, &alerts),
             collections,
             retention: Retention::open(repository.clone(), Arc::clone(&state))?,

@@ -12,10 +12,11 @@ use repo::{CollectOptions, KeySlotCounters, OpenOptions, RepoError, Repository, 
 use crate::Core;
 use crate::alerts::Alerts;
 use crate::api;
+use crate::backups::Backups;
 use crate::config::{Config, ConfigError, IscsiConfig, NbdConfig, NbdTls, Portmapper};
 use crate::exports::Exports;
 use crate::jobs::{Collections, Jobs, Proving};
-use crate::recovery::RecoveryError;
+use crate::recovery::{RecoveryError, Sessions};
 use crate::secrets::SecretError;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
 use crate::telemetry::Metrics;
@@ -186,8 +187,53 @@ pub(crate) fn iscsi(
         })
 }
 
+/// The daemon's own folder, which no other daemon and no other repository has.
+pub(crate) fn state(
+    config: &Config,
+    repository: &Repository,
+) -> Result<Arc<StateFolder>, StartError> {
+    let mut state = StateFolder::open(&config.state_path())?;
+    state.claim(repository.uuid())?;
+    Ok(Arc::new(state))
+}
+
+/// What is served, of which there is nothing yet.
+pub(crate) fn exports(config: &Config) -> Result<Arc<Exports>, StartError> {
+    let authentication = iscsi_authentication(&config.iscsi)?;
+    Ok(Exports::new(&config.recovery.allow_root, authentication))
+}
+
+/// Recovery sessions, those of earlier runs among them.
+pub(crate) fn sessions(
+    config: &Config,
+    repository: &Repository,
+    exports: &Arc<Exports>,
+    state: &Arc<StateFolder>,
+) -> Result<Sessions, StartError> {
+    Ok(Sessions::open(
+        repository.clone(),
+        Arc::clone(exports),
+        Arc::clone(state),
+        config.recovery.clone(),
+        config.iscsi.clone(),
+    )?)
+}
+
+/// Backups, of which none is under way yet.
+pub(crate) fn backups(
+    config: &Config,
+    repository: &Repository,
+    metrics: &Arc<Metrics>,
+) -> Arc<Backups> {
+    Backups::new(
+        repository.clone(),
+        config.backup.clone(),
+        Arc::clone(metrics),
+    )
+}
+
 /// How iSCSI initiators prove who they are.
-pub(crate) fn iscsi_authentication(config: &IscsiConfig) -> Result<Authentication, StartError> {
+fn iscsi_authentication(config: &IscsiConfig) -> Result<Authentication, StartError> {
     let account = |user: &Option<String>, file: &Option<PathBuf>| match (user, file) {
         (Some(name), Some(file)) => chap_account(name, file).map(Some),
         _ => Ok(None),
