@@ -23,6 +23,14 @@ impl Collection<'_> {
                 floor.is_none_or(|floor| number < floor) && !self.repository.holds_pack(number);
             is_free && alive_bytes.saturating_mul(100) < length_bytes.saturating_mul(percent)
         };
+        // Where a full disk ended a pack, what nobody needs of it is what must go first.
+        let is_free = |number| floor.is_none_or(|floor| number < floor);
+        match packs.recover_failed(&is_free) {
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "there is no room to seal packs to which a write failed");
+            }
+            other => other?,
+        }
         let open = packs.open_ends();
         packs.seal_idle(&|number| open.get(&number).is_some_and(|end| is_sparse(number, *end)))?;
         let mut sparse: Vec<u32> = packs

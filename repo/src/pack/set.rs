@@ -424,6 +424,38 @@ impl PackSet {
         Ok(still_open.filter(|number| wanted(*number)).collect())
     }
 
+    /// Seals packs to which a write failed, as the next opening would, so that what nobody needs of them can be
+    /// collected. No writer may be using those that are `wanted`.
+    pub(crate) fn recover_failed(&self, wanted: &dyn Fn(u32) -> bool) -> Result<(), RepoError> {
+        self.sync_all()?;
+        let failed: Vec<(u32, PackSummary)> = {
+            let state = self.state.lock();
+            let is_open = |number| state.open.iter().any(|open| open.number == number);
+            let packs = state.packs.iter();
+            packs
+                .filter(|(number, summary)| {
+                    !summary.sealed && wanted(**number) && !is_open(**number)
+                })
+                .map(|(number, summary)| (*number, *summary))
+                .collect()
+        };
+        for (number, summary) in failed {
+            let found = FoundPack {
+                number,
+                epoch: summary.epoch,
+                length_bytes: summary.length_bytes,
+                header: self.header(number, PackClass::Chunks),
+                has_parity: summary.has_parity,
+            };
+            let summary = found.adopt(self.disk.as_ref(), self.index())?;
+            self.state.lock().packs.insert(number, summary);
+            if summary.sealed {
+                self.health.want_care(number, Care::Parity);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a pack back from a writer that ends.
     pub(super) fn give_back(&self, pack: Arc<OpenPack>) {
         if !pack.has_failed() {

@@ -13,6 +13,7 @@ mod crash;
 mod damage;
 mod encryption;
 mod fixture;
+mod full_disk;
 mod image;
 mod keyless;
 mod locks;
