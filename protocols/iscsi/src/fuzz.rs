@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use export::{BlockingPool, MemoryDisk};
+use export::{BlockingPool, MemoryDisk, PayloadBuffers};
 use scsi::{LunMask, Target, TargetIdentity, TargetPort, UnitOptions};
 
 use crate::chap::{ChapAccount, ChapAlgorithm, ChapPolicy, Secret};
@@ -158,6 +158,7 @@ fn session(control: u8) -> FullFeature {
     let around = Surroundings {
         pool: Arc::new(BlockingPool::start(1, 1).expect("the system has a thread left")),
         metrics: Metrics::unregistered(),
+        payloads: PayloadBuffers::new(0),
         budget: Arc::new(Budget::new(1 << 20)),
         neighbours: Arc::new(NoNeighbours),
         names: Arc::new(OneName),

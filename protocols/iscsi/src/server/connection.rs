@@ -119,6 +119,7 @@ async fn serve(
     let around = Surroundings {
         pool: Arc::clone(&shared.pool),
         metrics: shared.metrics.clone(),
+        payloads: shared.payloads.clone(),
         budget: Arc::clone(&shared.budget),
         neighbours: Arc::new(place.neighbours()),
         names: Arc::new(ConnectionNames {

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use export::BlockingPool;
+use export::{BlockingPool, PayloadBuffers};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -113,6 +113,7 @@ impl Server {
             metrics,
             offer: config.offer,
             limits,
+            payloads: PayloadBuffers::new(KEPT_BYTES),
             budget: Arc::new(Budget::new(limits.memory_bytes)),
             slots: Arc::new(Slots::new(limits.connections, limits.connections_per_peer)),
             logins: Arc::new(Slots::new(limits.logins, usize::MAX)),
@@ -185,6 +186,7 @@ struct Shared {
     portals: Vec<portal::Shown>,
     pool: Arc<BlockingPool>,
     metrics: Metrics,
+    payloads: PayloadBuffers,
     offer: Offer,
     limits: Limits,
     budget: Arc<Budget>,
@@ -197,6 +199,9 @@ struct Shared {
     cut: CancellationToken,
     tasks: TaskTracker,
 }
+
+/// Memory for long data that is kept for the next.
+const KEPT_BYTES: usize = 32 * 1024 * 1024;
 
 impl Shared {
     fn session_limits(&self) -> SessionLimits {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::BytesMut;
+use export::PayloadBuffer;
 use scsi::{Cdb, Command, Direction, Plan, Response, Sense, SenseKey, Status};
 
 use super::full_feature::{FullFeature, PIECES_MAX};
@@ -135,10 +135,10 @@ impl FullFeature {
 
     /// Where the data of a Data-Out goes. What no task waits for is dropped; so is what does not follow the order, and
     /// its task fails.
-    pub(super) fn place_data(&mut self, header: &Header) -> BytesMut {
+    pub(super) fn place_data(&mut self, header: &Header) -> PayloadBuffer {
         let request: DataOut = header.view();
         let task_tag = request.task_tag.get();
-        let buffers = &mut self.buffers;
+        let buffers = &self.around.payloads;
         let placed = self
             .tasks
             .with(task_tag, |task| task.transfer.place(&request, buffers));
@@ -147,7 +147,7 @@ impl FullFeature {
             Some(Err(_)) => self.fail(task_tag, DATA_PHASE_ERROR),
             None => {}
         }
-        self.buffers.take(header.data_length.get())
+        self.around.payloads.take(header.data_length.get())
     }
 
     /// Takes a Data-Out PDU.
@@ -248,7 +248,6 @@ impl FullFeature {
         if let (State::Running(_), Some(response)) = (&task.state, finished.response) {
             self.respond(&task.expected, response);
         }
-        self.reclaim(finished.command);
     }
 
     /// Whether there is room for a command, and it is its turn.
@@ -288,8 +287,7 @@ impl FullFeature {
             }),
         };
         if let Some(response) = nexus.try_execute(&command) {
-            self.respond(&task.expected, response);
-            return self.reclaim(command);
+            return self.respond(&task.expected, response);
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         let job = {
@@ -299,13 +297,9 @@ impl FullFeature {
             move || {
                 let is_wanted = !cancelled.load(Ordering::Relaxed);
                 let response = is_wanted.then(|| nexus.execute(&command));
-                // The nexus is let go of before the session learns that nothing of it runs.
-                drop(nexus);
-                drop(finish.send(Finished {
-                    task_tag,
-                    command,
-                    response,
-                }));
+                // Both are let go of before the session learns that nothing of it runs.
+                drop((nexus, command));
+                drop(finish.send(Finished { task_tag, response }));
             }
         };
         if self.around.pool.submit(job).is_ok() {
@@ -345,13 +339,6 @@ impl FullFeature {
         // The response tells how far the window is open now that this command is over.
         self.sender.window.move_on(self.tasks.len(), self.admits(0));
         self.sender.respond(expected, response);
-    }
-
-    /// Keeps the buffers of a command for the next, if nobody else holds them.
-    fn reclaim(&mut self, command: Arc<Command>) {
-        if let Some(command) = Arc::into_inner(command) {
-            self.buffers.give(command.data_out);
-        }
     }
 
     /// Most data that a command may bring unasked.

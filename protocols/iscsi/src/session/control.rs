@@ -18,6 +18,8 @@ pub enum Control {
         /// Kept until they have come to rest.
         rest: Arc<Rest>,
     },
+    /// Abort tasks because a command of another session did so, by preempting this one's reservation.
+    Preempt(Scope),
     /// All tasks that a function of this session aborted have come to rest.
     Rested {
         /// The tag of the function.
@@ -58,6 +60,18 @@ impl Scope {
             Self::LogicalUnit(field) => same_unit(field, lun),
             Self::Target => true,
         }
+    }
+}
+
+/// The tasks of a session, for the device to abort.
+#[derive(Debug)]
+pub(super) struct OwnTasks(pub(super) UnboundedSender<Control>);
+
+impl scsi::TaskSet for OwnTasks {
+    fn abort_all(&self, lun: u16) {
+        let scope = Scope::LogicalUnit(scsi::encode_lun(lun));
+        // A session that is gone has none.
+        drop(self.0.send(Control::Preempt(scope)));
     }
 }
 

@@ -10,16 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
-use export::{BlockingPool, Output};
+use export::{BlockingPool, Output, PayloadBuffer, PayloadBuffers};
 use scsi::Nexus;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use zerocopy::big_endian::U32;
 
 use super::budget::{Budget, Share};
-use super::buffers::Buffers;
-use super::control::{Control, Neighbours};
+use super::control::{Control, Neighbours, OwnTasks};
 use super::discovery::{Names, TextExchange};
 use super::login::{Established, SessionKind};
 use super::management::Ending;
@@ -49,6 +47,8 @@ pub struct Surroundings {
     pub pool: Arc<BlockingPool>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Memory for long data.
+    pub payloads: PayloadBuffers,
     /// The memory of all sessions.
     pub budget: Arc<Budget>,
     /// The other sessions of the target.
@@ -81,7 +81,6 @@ pub struct FullFeature {
     pub(super) around: Surroundings,
     pub(super) receiver: Receiver,
     pub(super) sender: Sender,
-    pub(super) buffers: Buffers,
     pub(super) tasks: Tasks,
     /// Tasks that have all their data and wait for room.
     pub(super) ready: VecDeque<u32>,
@@ -122,6 +121,9 @@ impl FullFeature {
         });
         let (finish, finished) = unbounded_channel();
         let (control, controls) = unbounded_channel();
+        if let Some(nexus) = &nexus {
+            nexus.set_task_set(Arc::new(OwnTasks(control.clone())));
+        }
         Self {
             kind: established.kind,
             cid: established.cid,
@@ -129,7 +131,6 @@ impl FullFeature {
             parameters,
             receiver,
             sender: Sender::new(&parameters, window, established.stat_sn),
-            buffers: Buffers::default(),
             tasks: Tasks::default(),
             ready: VecDeque::new(),
             asking: VecDeque::new(),
@@ -322,11 +323,11 @@ impl FullFeature {
     }
 
     /// Where the data of a PDU goes.
-    fn place(&mut self, header: &Header) -> BytesMut {
+    fn place(&mut self, header: &Header) -> PayloadBuffer {
         if header.kind() == opcode::DATA_OUT {
             self.place_data(header)
         } else {
-            self.buffers.take(header.data_length.get())
+            self.around.payloads.take(header.data_length.get())
         }
     }
 

@@ -159,6 +159,9 @@ impl FullFeature {
                     nexus.commands_cleared(lun);
                 }
             }
+            Control::Preempt(scope) => {
+                self.abort_tasks(|task| scope.covers(task.expected.lun), None);
+            }
             Control::Rested { task_tag, response } => self.rested(task_tag, response),
             Control::RequestLogout(within) => {
                 let secs = u16::try_from(within.as_secs()).unwrap_or(u16::MAX);

@@ -3,7 +3,6 @@
 //! A session has one connection (MaxConnections is 1), so the two are one here.
 
 mod budget;
-mod buffers;
 mod command;
 mod control;
 mod discovery;

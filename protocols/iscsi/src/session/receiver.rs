@@ -4,10 +4,11 @@
 //! writes, go where the session wants them, straight from the socket.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::AsyncRead;
+use export::PayloadBuffer;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 use zerocopy::FromBytes;
 
@@ -57,7 +58,7 @@ pub enum Segment {
     /// At the end of the buffer that was given for it.
     Placed {
         /// The buffer.
-        buffer: BytesMut,
+        buffer: PayloadBuffer,
         /// Where the segment begins in it.
         start: usize,
     },
@@ -68,7 +69,7 @@ impl Segment {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Alone(bytes) => bytes,
-            Self::Placed { buffer, start } => buffer.get(*start..).unwrap_or_default(),
+            Self::Placed { buffer, start } => buffer.as_ref().get(*start..).unwrap_or_default(),
         }
     }
 
@@ -141,14 +142,13 @@ impl Receiver {
         })
     }
 
-    /// Appends the data segment that [`Step::Place`] told of to `buffer`.
-    pub fn receive_into(&mut self, mut buffer: BytesMut) {
+    /// Appends the data segment that [`Step::Place`] told of to `buffer`, which has room for it.
+    pub fn receive_into(&mut self, mut buffer: PayloadBuffer) {
         if let Phase::Segment(pdu) = &self.phase {
             let length = pdu.header.data_length.get();
-            let start = buffer.len();
-            buffer.reserve(length);
+            let start = buffer.as_ref().len();
             let here = length.min(self.input.len());
-            buffer.put(self.input.split_to(here));
+            buffer.put(&self.input.split_to(here));
             self.expect_long = length >= DIRECT_MIN;
             self.phase = Phase::Direct {
                 pdu: pdu.clone(),
@@ -170,10 +170,13 @@ impl Receiver {
         } = &mut self.phase
             && *missing > 0
         {
-            return poll_read_buf(peer, waker, &mut buffer.limit(*missing)).map_ok(|count| {
-                *missing -= count;
-                count
-            });
+            let room = buffer.unfilled().get_mut(..*missing).unwrap_or_default();
+            let mut room = ReadBuf::new(room);
+            ready!(peer.poll_read(waker, &mut room))?;
+            let count = room.filled().len();
+            buffer.advance(count);
+            *missing -= count;
+            return Poll::Ready(Ok(count));
         }
         // Behind a long segment, read no further than the next header, so that the segment behind that need not be
         // moved.
@@ -255,7 +258,7 @@ impl Receiver {
         else {
             return Step::More;
         };
-        let is_intact = self.take_trailer(buffer.get(start..).unwrap_or_default());
+        let is_intact = self.take_trailer(buffer.as_ref().get(start..).unwrap_or_default());
         Step::Pdu(Received {
             header: pdu.header,
             additional: pdu.additional,
@@ -283,7 +286,7 @@ enum Phase {
     /// In a data segment that goes to its own buffer, or behind it.
     Direct {
         pdu: Begun,
-        buffer: BytesMut,
+        buffer: PayloadBuffer,
         start: usize,
         missing: usize,
     },

@@ -62,7 +62,6 @@ impl Attribute {
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) task_tag: u32,
-    pub(super) command: Arc<Command>,
     /// `None` if the command was aborted before it began.
     pub(super) response: Option<Response>,
 }

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use export::{PayloadBuffer, PayloadBuffers};
 
-use super::buffers::Buffers;
 use super::sender::R2tBurst;
 use crate::wire::{DataOut, NO_TAG};
 
@@ -32,7 +32,9 @@ struct Burst {
     start: u32,
     length: u32,
     data_sn: u32,
-    buffer: BytesMut,
+    /// None before the first of its data, and while that is received.
+    buffer: Option<PayloadBuffer>,
+    filled: u32,
 }
 
 /// Data that does not follow the order.
@@ -119,46 +121,43 @@ impl Transfer {
     pub(super) fn place(
         &mut self,
         header: &DataOut,
-        buffers: &mut Buffers,
-    ) -> Result<BytesMut, OutOfOrder> {
+        buffers: &PayloadBuffers,
+    ) -> Result<PayloadBuffer, OutOfOrder> {
         let length = u32::try_from(header.data_length.get()).map_err(|_| OutOfOrder)?;
         let burst = self.bursts.front_mut().ok_or(OutOfOrder)?;
-        let filled = u32::try_from(burst.buffer.len()).map_err(|_| OutOfOrder)?;
         let is_next = header.transfer_tag.get() == burst.transfer_tag
             && header.data_sn.get() == burst.data_sn
-            && header.buffer_offset.get() == burst.start.saturating_add(filled)
-            && length <= burst.length - filled;
+            && header.buffer_offset.get() == burst.start.saturating_add(burst.filled)
+            && length <= burst.length - burst.filled;
         if !is_next {
             return Err(OutOfOrder);
         }
-        if burst.buffer.capacity() == 0 {
-            burst.buffer = buffers.take(burst.length as usize);
-        }
-        Ok(std::mem::take(&mut burst.buffer))
+        let taken = burst.buffer.take();
+        Ok(taken.unwrap_or_else(|| buffers.take(burst.length as usize)))
     }
 
     /// Takes the buffer back, with the data. What is asked for has to come whole; what is not may be less.
-    pub(super) fn put(&mut self, buffer: BytesMut, is_final: bool) -> Result<(), OutOfOrder> {
+    pub(super) fn put(&mut self, buffer: PayloadBuffer, is_final: bool) -> Result<(), OutOfOrder> {
         let burst = self.bursts.front_mut().ok_or(OutOfOrder)?;
-        burst.buffer = buffer;
+        burst.filled = u32::try_from(buffer.as_ref().len()).map_err(|_| OutOfOrder)?;
         burst.data_sn = burst.data_sn.wrapping_add(1);
-        let is_full = burst.buffer.len() == burst.length as usize;
+        let is_full = burst.filled == burst.length;
         let is_solicited = burst.transfer_tag != NO_TAG;
         if !is_final {
             // A sequence that is full ends; only then.
+            burst.buffer = Some(buffer);
             return if is_full { Err(OutOfOrder) } else { Ok(()) };
         }
         if is_solicited && !is_full {
             return Err(OutOfOrder);
         }
         let burst = self.bursts.pop_front().ok_or(OutOfOrder)?;
-        let length = u32::try_from(burst.buffer.len()).map_err(|_| OutOfOrder)?;
-        self.taken += length;
+        self.taken += burst.filled;
         if !is_solicited {
             self.asked = self.taken;
         }
-        if length > 0 {
-            self.pieces.push(burst.buffer.freeze());
+        if burst.filled > 0 {
+            self.pieces.push(buffer.freeze());
         }
         Ok(())
     }
@@ -181,7 +180,8 @@ impl Transfer {
             start: self.asked,
             length,
             data_sn: 0,
-            buffer: BytesMut::new(),
+            buffer: None,
+            filled: 0,
         });
         self.asked = self.asked.saturating_add(length);
     }
@@ -223,9 +223,9 @@ mod tests {
     ) -> Result<(), OutOfOrder> {
         let mut buffer = {
             let pdu = data_out(transfer_tag, data_sn, offset, length);
-            transfer.place(&pdu, &mut Buffers::default())?
+            transfer.place(&pdu, &PayloadBuffers::new(0))?
         };
-        buffer.resize(buffer.len() + length, u8::try_from(data_sn).unwrap());
+        buffer.put(&vec![u8::try_from(data_sn).unwrap(); length]);
         transfer.put(buffer, is_final)
     }
 

@@ -6,6 +6,7 @@
     reason = "a test says that something failed by panicking"
 )]
 
+mod conformance;
 mod data;
 mod hostile;
 mod initiator;

@@ -92,10 +92,11 @@ fn a_reset_aborts_what_others_do_and_tells_them() {
     assert!(is_quiet(&mut second), "the commands of both still run");
     gate.open();
     assert_eq!(second.managed(reset), 0);
-    // The first is told by a unit attention, and not of its command.
-    let next = first.read(0, 1);
-    assert_eq!(next.sense, Some((6, 0x29, 3)));
-    assert_eq!(second.read(0, 1).status, 0);
+    // Both are told by a unit attention, and the first not of its command.
+    for session in [&mut first, &mut second] {
+        assert_eq!(session.read(0, 1).sense, Some((6, 0x29, 3)));
+        assert_eq!(session.read(0, 1).status, 0);
+    }
 }
 
 #[test]
@@ -108,6 +109,7 @@ fn a_cleared_task_set_is_told_to_those_who_had_commands_in_it() {
     first.start_read(0, 1);
     gate.await_waiting(1);
     let clear = second.manage(4, 1, (0, 0));
+    assert!(is_quiet(&mut second), "the command still runs");
     gate.open();
     assert_eq!(second.managed(clear), 0);
     assert_eq!(first.read(0, 1).sense, Some((6, 0x2f, 0)));

@@ -250,3 +250,14 @@ impl BlockExport for Gated {
         self.disk.extents(offset, length, limit)
     }
 }
+
+/// Whether another's program is there. On a laptop a test does without; under `CI` it must not.
+pub(crate) fn need(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    assert!(
+        found || std::env::var_os("CI").is_none(),
+        "{program} is missing, and CI is set"
+    );
+    found
+}
