@@ -1,7 +1,7 @@
 //! What takes up space, and what would be free.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -130,10 +130,18 @@ impl Repository {
             .account()
             .try_lock(PATIENCE)
             .ok_or(RepoError::AccountBusy)?;
-        account.settle(self.catalog(), &mut || Ok(()))?;
+        let started = Instant::now();
+        account.settle(self.catalog(), &mut || match started.elapsed() {
+            taken if taken < SETTLE_PATIENCE => Ok(()),
+            // Whoever keeps the account in step unasked goes on with it.
+            _ => Err(RepoError::AccountBusy),
+        })?;
         Ok(account)
     }
 }
 
 /// How long a question waits for an account that is in use.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a question brings the account in step before it gives up: a first backup of terabytes takes minutes.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
