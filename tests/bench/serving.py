@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""The daemon serving a point and an overlay, against nbdkit, qemu-nbd and nfs-ganesha serving a raw file.
+"""The daemon serving a point and an overlay, against nbdkit, qemu-nbd, nfs-ganesha and tgt serving a raw file.
 
-    tests/bench/serving.py [--rounds N] [--mib N] [--only nbd|nfs] [--rows PATTERN] [--holdfast FILE]
+    tests/bench/serving.py [--rounds N] [--mib N] [--only nbd|nfs|iscsi] [--rows PATTERN] [--holdfast FILE]
 
 Prints for each workload the server's CPU time per operation (user and system, from /proc/PID/stat, least of the
 rounds) and the wall rate (best of the rounds), with the ratio peer : ours. Servers take turns within a round. The disk
 fits the caches of all of them, so this is the cost of serving; reads that miss are measured by repo/benches/peers.py.
 --rows takes the workloads whose names match; --holdfast measures a binary that is there instead of building one.
-Needs root (ports 111 on loopback addresses), qemu-img, nbdkit, qemu-nbd, and for NFS ganesha.nfsd.
+Needs root (ports 111 on loopback addresses), qemu-img, nbdkit, qemu-nbd, for NFS ganesha.nfsd, and for iSCSI tgtd and
+iscsi-perf.
 """
 import argparse
 import json
@@ -27,7 +28,8 @@ import time
 TREE = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 TICK = os.sysconf("SC_CLK_TCK")
-OURS, GANESHA, GANESHA_RPCBIND = "127.0.12.1", "127.0.12.2", "127.0.12.3"
+OURS, GANESHA, GANESHA_RPCBIND, TGT = "127.0.12.1", "127.0.12.2", "127.0.12.3", "127.0.12.4"
+TGT_CONTROL = "12"
 
 # Name, operations, depth, bytes, step, writing. A step of a few KiB more than the size stands for random places.
 WORKLOADS = [
@@ -150,6 +152,47 @@ EXPORT {{ Export_Id = 77; Path = {share}; Pseudo = /g; Access_Type = RW; Squash 
     return ganesha, helpers
 
 
+def start_tgt(disk):
+    """tgt with the raw file as LUN 1."""
+    tgtd = subprocess.Popen(["tgtd", "-f", "-C", TGT_CONTROL, "--iscsi", f"portal={TGT}:3260"],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    name = "iqn.2026-01.bench:tgt"
+    for words in (f"--op new --mode target --tid 1 -T {name}",
+                  f"--op new --mode logicalunit --tid 1 --lun 1 -b {disk} --bstype rdwr",
+                  "--op bind --mode target --tid 1 -I ALL"):
+        command = ["tgtadm", "-C", TGT_CONTROL, "--lld", "iscsi", *words.split()]
+        for _ in range(50):
+            if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            sys.exit(f"tgtadm {words} failed")
+    return tgtd, f"iscsi://{TGT}:3260/{name}/1"
+
+
+def iscsi_perf(servers, rounds):
+    """Random reads as iscsi-perf does them: IOPS and CPU, best of the rounds."""
+    print("\niscsi-perf, random reads: server CPU us/op, operations/s")
+    names = [server.name for server in servers]
+    print("| depth, blocks | " + " | ".join(names) + " |\n|---" + "|---" * len(names) + "|")
+    for depth, blocks in ((1, 8), (32, 8), (32, 128), (8, 2048)):
+        best = {name: (float("inf"), 0.0) for name in names}
+        for _ in range(rounds):
+            for server in servers:
+                before = server.ticks()
+                # It does not end when it is asked to; its report comes every second.
+                done = subprocess.run(["timeout", "-s", "KILL", "10", "stdbuf", "-o0", "iscsi-perf", "-m", str(depth), "-b",
+                                       str(blocks), "-r", "-t", "3", server.url], stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, text=True)
+                rates = [float(rate) for rate in re.findall(r"iops average (\d+)", done.stdout)]
+                if not rates:
+                    continue
+                cpu = (server.ticks() - before) / TICK * 1e6 / max(rates[-1] * 3, 1)
+                best[server.name] = (min(best[server.name][0], cpu), max(best[server.name][1], rates[-1]))
+        print(f"| m{depth}, b{blocks} | " + " | ".join(f"{cpu:.1f}, {rate:.0f}" for cpu, rate in best.values()) + " |")
+    sys.stdout.flush()
+
+
 def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -193,7 +236,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=192)
-    parser.add_argument("--only", choices=["nbd", "nfs"])
+    parser.add_argument("--only", choices=["nbd", "nfs", "iscsi"])
     parser.add_argument("--rows", default="")
     parser.add_argument("--holdfast")
     arguments = parser.parse_args()
@@ -210,7 +253,7 @@ def main():
     try:
         daemon, urls = start_ours(folder, disk, arguments.holdfast)
         processes.append(daemon)
-        if arguments.only != "nfs":
+        if arguments.only in (None, "nbd"):
             port = free_port()
             nbdkit_tcp = subprocess.Popen(["nbdkit", "-f", "-i", "127.0.0.1", "-p", str(port), "file", disk])
             nbdkit_unix = subprocess.Popen(["nbdkit", "-f", "-U", f"{folder}/nbdkit.sock", "file", disk])
@@ -230,7 +273,7 @@ def main():
                 Server("qemu-nbd unix", qemu, f"nbd+unix:///?socket={folder}/qemu.sock"),
             ]
             tell("NBD over a unix socket", servers, measure(servers, arguments.rounds))
-        if arguments.only != "nbd":
+        if arguments.only in (None, "nfs"):
             ganesha, helpers = start_ganesha(folder, share)
             processes += [ganesha, *helpers]
             plain = {name: one["nfs"].replace(":2049", "") for name, one in urls.items()}
@@ -240,6 +283,16 @@ def main():
                 Server("ganesha", ganesha, f"nfs://{GANESHA}{disk}"),
             ]
             tell("NFS", servers, measure(servers, arguments.rounds))
+        if arguments.only in (None, "iscsi"):
+            tgtd, url = start_tgt(disk)
+            processes.append(tgtd)
+            servers = [
+                Server("point iscsi", daemon, urls["point"]["iscsi"][0], writable=False),
+                Server("overlay iscsi", daemon, urls["overlay"]["iscsi"][0]),
+                Server("tgt", tgtd, url),
+            ]
+            tell("iSCSI", servers, measure(servers, arguments.rounds))
+            iscsi_perf(servers, arguments.rounds)
         rss = pathlib.Path(f"/proc/{daemon.pid}/status").read_text().split("VmHWM:")[1].split()[0]
         print(f"\nthe daemon's largest memory: {int(rss) // 1024} MiB")
     finally:

@@ -8,6 +8,7 @@
 
 mod collect_kill;
 mod guest;
+mod iscsi_guest;
 mod kill_rounds;
 mod nfs_guest;
 mod reader;

@@ -136,6 +136,14 @@ impl Exports {
         let hidden = self.served.write().remove(name);
         if let Some(session) = hidden {
             self.by_number.write().remove(&session.number);
+            // Initiators have some time to log out; until then the units are gone already.
+            if let Some(ServedTarget { target, .. }) = &session.target {
+                for lun in target.luns() {
+                    if let Err(error) = target.detach(lun) {
+                        tracing::warn!(session = name, lun, %error, "logical unit was gone already");
+                    }
+                }
+            }
             session.withdrawn.cancel();
             if let Some(folder) = &session.folder {
                 folder.close();

@@ -259,7 +259,7 @@ fn iscsi_commands(
             "libvirt",
             format!("disk {} in the domain's devices, over iSCSI", disk.disk),
             format!(
-                "<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='iscsi' \
+                "<disk type='network' device='disk'><driver name='qemu' type='raw' discard='unmap'/><source protocol='iscsi' \
                  name='{target}/{}'><host name='{host}' port='{port}'/></source><target dev='sd{}' bus='scsi'/>\
                  {read_only}</disk>",
                 disk.disk,
