@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Overlay;
-use super::format::{HEAD_BYTES_MAX, SECTOR_BYTES};
+use super::format::SECTOR_BYTES;
 use super::map::{Content, Look, Place, Span};
 use crate::CHUNK_BYTES;
+use crate::disk::DIRECT_ALIGNMENT;
 use crate::error::RepoError;
 
 /// Where some bytes of a read come from.
@@ -199,20 +200,27 @@ impl Overlay {
         }
     }
 
-    /// One read for all payloads of a run. What lies between them, heads of records, is thrown away.
+    /// One read for all payloads of a run. What lies between them, heads of records and padding, is thrown away.
     fn fill(&self, run: &[&Payload], targets: &mut [Vec<u8>]) -> Result<(), RepoError> {
         let Some(Payload { place: first, .. }) = run.first() else {
             return Ok(());
         };
-        let mut gaps = [0; RUN_PAYLOADS_MAX * GAP_BYTES_MAX];
-        let mut free_gaps = gaps.chunks_mut(GAP_BYTES_MAX);
+        let last = run.last().map_or(first.position, |last| last.place.end());
+        let covered: usize = run
+            .iter()
+            .map(|payload| payload.place.covered_bytes())
+            .sum();
+        let between = usize::try_from(last - first.position).unwrap_or(usize::MAX);
+        let mut gaps = vec![0; between.saturating_sub(covered)];
+        let mut free_gaps = gaps.as_mut_slice();
         let mut slices = Vec::with_capacity(run.len() * 2);
         let mut at = first.position;
         for (Payload { place, .. }, target) in run.iter().zip(targets) {
             let gap = usize::try_from(place.position - at).unwrap_or(usize::MAX);
             if gap > 0 {
-                let between = free_gaps.next().and_then(|free| free.get_mut(..gap));
-                slices.push(IoSliceMut::new(between.unwrap_or_default()));
+                let (here, others) = free_gaps.split_at_mut_checked(gap).unwrap_or_default();
+                slices.push(IoSliceMut::new(here));
+                free_gaps = others;
             }
             at = place.end();
             slices.push(IoSliceMut::new(target));
@@ -339,5 +347,5 @@ const REMEMBERED_BLOCKS_MAX: usize = 4;
 /// Payloads read at once: a megabyte of a disk, and what an odd start adds.
 const RUN_PAYLOADS_MAX: usize = 17;
 
-/// Room between two payloads that is read over: the end of one record and the head of the next.
-const GAP_BYTES_MAX: usize = HEAD_BYTES_MAX + 64;
+/// Room between two payloads that is read over: the end of one record, padding, and the head of the next.
+const GAP_BYTES_MAX: usize = 2 * DIRECT_ALIGNMENT;
