@@ -20,6 +20,7 @@ mod memory_tree;
 mod output;
 mod payload;
 mod segments;
+mod slots;
 
 pub use block::{BlockExport, BlockProperties, BlockState, Durability, Extent, ZeroMode};
 pub use blocking::{BlockingPool, PoolFull};
@@ -33,3 +34,4 @@ pub use memory_tree::MemoryTree;
 pub use output::Output;
 pub use payload::{PayloadBuffer, PayloadBuffers};
 pub use segments::Segments;
+pub use slots::{Slot, Slots};

@@ -57,7 +57,8 @@ fn prepare(stream: &TcpStream) {
 
 /// Starts the task of a connection, if there is room for it.
 fn start(stream: TcpStream, peer: SocketAddr, portal_group: u16, shared: &Arc<Shared>) {
-    let (Some(slot), Some(login_slot)) = (shared.slots.take(peer), shared.logins.take(peer)) else {
+    let ip = Some(peer.ip());
+    let (Some(slot), Some(login_slot)) = (shared.slots.take(ip), shared.logins.take(ip)) else {
         shared.metrics.refused.inc();
         tracing::debug!(%peer, "too many connections");
         return;
@@ -85,7 +86,7 @@ async fn serve(
     mut stream: TcpStream,
     peer: SocketAddr,
     portal_group: u16,
-    login_slot: super::slots::Slot,
+    login_slot: export::Slot,
     shared: &Arc<Shared>,
 ) -> Result<(), ConnectionError> {
     let here = stream.local_addr().map_err(ConnectionError::Socket)?;

@@ -4,7 +4,6 @@ mod connection;
 mod portal;
 mod pump;
 mod sessions;
-mod slots;
 
 pub use portal::Portal;
 
@@ -13,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use export::{BlockingPool, PayloadBuffers};
+use export::{BlockingPool, PayloadBuffers, Slots};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,7 +23,6 @@ use crate::metrics::Metrics;
 use crate::session::{Budget, Control, Offer, SessionLimits, Timing};
 use portal::Listener;
 use sessions::Sessions;
-use slots::Slots;
 
 /// How a server treats its initiators.
 #[derive(Debug, Clone, Default)]

@@ -62,7 +62,7 @@ fn start<S>(stream: S, peer: Peer, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(slot) = shared.slots.take(&peer) else {
+    let Some(slot) = shared.slots.take(peer.ip()) else {
         shared.metrics.refused.inc();
         tracing::debug!(%peer, "too many connections");
         return;

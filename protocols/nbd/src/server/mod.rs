@@ -2,7 +2,6 @@
 
 mod connection;
 mod listener;
-mod slots;
 
 pub use listener::{BoundAddress, Endpoint};
 
@@ -10,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use export::BlockingPool;
+use export::{BlockingPool, Slots};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
@@ -22,7 +21,6 @@ use crate::error::StartError;
 use crate::metrics::Metrics;
 use crate::session::{TlsMode, TransmissionLimits};
 use listener::Listener;
-use slots::Slots;
 
 /// How a server treats its peers.
 #[derive(Debug, Clone, Default)]

@@ -6,11 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::directory::Peer;
-
-/// How many connections there may be.
+/// How many connections a server has, and how many it may have.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub struct Slots {
     most: usize,
     most_per_peer: usize,
     taken: Mutex<Taken>,
@@ -18,7 +16,7 @@ pub(super) struct Slots {
 
 /// Room for one connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub struct Slot {
     slots: Arc<Slots>,
     peer: Option<IpAddr>,
 }
@@ -30,7 +28,8 @@ struct Taken {
 }
 
 impl Slots {
-    pub(super) fn new(most: usize, most_per_peer: usize) -> Self {
+    /// Room for `most` connections, of them `most_per_peer` of one address.
+    pub fn new(most: usize, most_per_peer: usize) -> Self {
         Self {
             most,
             most_per_peer,
@@ -38,13 +37,14 @@ impl Slots {
         }
     }
 
-    /// Takes a slot for `peer`, if it may have one more.
-    pub(super) fn take(self: &Arc<Self>, peer: &Peer) -> Option<Slot> {
+    /// Takes a slot for `peer`, if it may have one more. A peer without an address, such as one on a unix socket, counts
+    /// among all alone.
+    pub fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Option<Slot> {
         let mut taken = self.taken.lock();
         if taken.all >= self.most {
             return None;
         }
-        let peer = peer.ip();
+        let peer = peer.map(|ip| ip.to_canonical());
         if let Some(ip) = peer {
             let count = taken.by_peer.entry(ip).or_default();
             if *count >= self.most_per_peer {
@@ -78,24 +78,23 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::PeerAddress;
 
     #[test]
     fn both_limits_hold_and_slots_come_back() {
-        let peer = |ip: &str| Peer::new(PeerAddress::Tcp(format!("{ip}:1").parse().unwrap()));
         let slots = Arc::new(Slots::new(3, 2));
-        let first = slots.take(&peer("127.0.0.1"));
-        let second = slots.take(&peer("127.0.0.1"));
+        let take = |ip: &str| slots.take(Some(ip.parse().unwrap()));
+        let first = take("127.0.0.1");
+        let second = take("::ffff:127.0.0.1");
         assert!(first.is_some() && second.is_some());
-        assert!(slots.take(&peer("127.0.0.1")).is_none(), "two of one peer");
-        let third = slots.take(&peer("127.0.0.2"));
-        assert!(
-            third.is_some() && slots.take(&peer("127.0.0.3")).is_none(),
-            "three in all"
-        );
+        assert!(take("127.0.0.1").is_none(), "two of one peer");
+        let third = take("127.0.0.2");
+        assert!(third.is_some() && take("127.0.0.3").is_none());
+        assert!(slots.take(None).is_none(), "three in all");
         drop(first);
-        assert!(slots.take(&peer("127.0.0.1")).is_some());
+        assert!(take("127.0.0.1").is_some());
         drop((second, third));
         assert!(slots.taken.lock().by_peer.is_empty());
+        let unnamed: Vec<_> = (0..3).map_while(|_| slots.take(None)).collect();
+        assert_eq!(unnamed.len(), 3);
     }
 }
