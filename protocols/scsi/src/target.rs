@@ -12,6 +12,7 @@ use crate::error::ScsiError;
 use crate::lun::{LUN_MAX, LunMask};
 use crate::nexus::{Nexus, NexusName, NexusState};
 use crate::sense::code;
+use crate::table::Operation;
 use crate::unit::{LogicalUnit, UnitOptions};
 
 /// Who the target is.
@@ -19,7 +20,8 @@ use crate::unit::{LogicalUnit, UnitOptions};
 pub struct TargetIdentity {
     /// SCSI target device name: the iSCSI name.
     pub name: String,
-    /// Its ports, all in one target port group.
+    /// Its ports, all in one target port group. None: a transport that does not know through which port a command came,
+    /// and then nothing is told of ports or of the target; whoever has the ports tells of them.
     pub ports: Vec<TargetPort>,
 }
 
@@ -107,6 +109,16 @@ impl Target {
         let unit = unit.ok_or(ScsiError::NoSuchLun { lun })?;
         unit.raise(code::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED, None);
         Ok(())
+    }
+
+    /// Whether the target knows its ports.
+    pub(crate) fn has_ports(&self) -> bool {
+        !self.identity.ports.is_empty()
+    }
+
+    /// Whether a command is there at all, at `unit`.
+    pub(crate) fn offers(&self, unit: &LogicalUnit, operation: Operation) -> bool {
+        unit.offers(operation) && (self.has_ports() || operation != Operation::ReportPortGroups)
     }
 
     /// The numbers of the units that are there.

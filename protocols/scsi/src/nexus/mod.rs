@@ -124,6 +124,14 @@ impl Nexus {
         }
     }
 
+    /// Drops all attentions that wait, for a transport whose initiators are told by somebody else: behind one nexus there
+    /// are many of them then, and only the first to come would learn of anything.
+    pub fn forget_attentions(&self) {
+        for itl in self.state.units() {
+            while itl.attentions.take().is_some() {}
+        }
+    }
+
     /// The effects of the task management function LOGICAL UNIT RESET. Says whether there is such a unit.
     pub fn logical_unit_reset(&self, lun: [u8; 8]) -> bool {
         match self.find(lun) {
@@ -192,7 +200,7 @@ impl Nexus {
         if writes && unit.geometry.read_only {
             return Err(write_protected());
         }
-        if !unit.offers(definition.operation) {
+        if !self.target.offers(unit, definition.operation) {
             return Err(Sense::illegal(code::INVALID_COMMAND_OPERATION_CODE).into());
         }
         if !unit.is_guarded() {

@@ -12,10 +12,21 @@ use super::{cut_to, vital};
 pub(crate) fn inquiry(call: &Call<'_>) -> Outcome {
     check(call.cdb.u8(1), call.cdb.u8(2))?;
     let answer = match call.cdb.u8(1) & 0x01 {
-        0 => standard(0x00, &call.unit.options),
+        0 => at_unit(call),
         _ => vital::page(call, call.cdb.u8(2)).ok_or(Sense::invalid_field_in_cdb(2, None))?,
     };
     Ok(cut_to(answer, call.cdb.u16(3).into()))
+}
+
+/// The standard answer of a unit.
+fn at_unit(call: &Call<'_>) -> Vec<u8> {
+    let mut answer = standard(0x00, &call.unit.options);
+    if !call.target.has_ports() {
+        // Neither groups of ports nor a transport are known: 3PC alone, and no version descriptor of iSCSI.
+        wire::put(&mut answer, 5, &[0x08]);
+        wire::put(&mut answer, 60, &[0; 2]);
+    }
+    answer
 }
 
 /// Refuses a page code without EVPD.

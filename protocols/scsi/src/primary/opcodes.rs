@@ -13,7 +13,7 @@ pub(crate) fn report_opcodes(call: &Call<'_>) -> Outcome {
     let cdb = call.cdb;
     let mut known: Vec<&Definition> = DEFINITIONS
         .iter()
-        .filter(|definition| call.unit.offers(definition.operation))
+        .filter(|definition| call.target.offers(call.unit, definition.operation))
         .collect();
     known.sort_by_key(|definition| (definition.opcode, definition.action));
     let timeouts = cdb.has(2, 0x80);

@@ -48,6 +48,9 @@ fn identification(call: &Call<'_>) -> Vec<u8> {
     vendor.extend_from_slice(&wire::ascii::<16>(&unit.options.product));
     vendor.extend_from_slice(serial_number(unit).as_bytes());
     descriptor(&mut page, ASCII, UNIT | 0x01, &vendor);
+    if !call.target.has_ports() {
+        return page;
+    }
     let [high, low] = call.nexus.name.target_port.to_be_bytes();
     descriptor(&mut page, BINARY, PORT | 0x04, &[0, 0, high, low]);
     descriptor(&mut page, BINARY, PORT | 0x05, &[0, 0, 0, PORT_GROUP]);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use export::MemoryDisk;
-use scsi::{SenseFormat, SenseKey, Status, UnitOptions};
+use scsi::{LunMask, SenseFormat, SenseKey, Status, Target, TargetIdentity, UnitOptions};
 
 use crate::support::{
-    INVALID_FIELD_IN_PARAMETERS, MIB, PARAMETER_LIST_LENGTH, WRITE_PROTECTED, cdb10, cdb16, host,
-    host_at, target_with, target_with_disk, vpd,
+    Host, INVALID_FIELD_IN_PARAMETERS, MIB, PARAMETER_LIST_LENGTH, WRITE_PROTECTED, cdb10, cdb16,
+    host, host_at, port_name, target_with, target_with_disk, vpd,
 };
 
 #[test]
@@ -320,4 +320,28 @@ fn a_removable_medium_is_taken_out_and_put_in() {
     plain.good(&[0x1b, 0, 0, 0, 0x10, 0], &[]);
     plain.good(&[0; 6], &[]);
     plain.bad_field(&[0x1e, 0, 0, 0, 2, 0], &[], Some(4));
+}
+
+#[test]
+fn a_target_without_ports_tells_of_units_alone() {
+    let target = Target::new(TargetIdentity {
+        name: String::new(),
+        ports: Vec::new(),
+    });
+    let disk = Arc::new(MemoryDisk::new(MIB).with_identity(*b"0123456789abcdef"));
+    target.attach(0, disk, UnitOptions::default()).unwrap();
+    let nexus = Arc::new(target.nexus(port_name("a", 0), LunMask::All));
+    nexus.forget_attentions();
+    let host = Host { nexus, lun: 0 };
+    let inquiry = host.good(&[0x12, 0, 0, 0, 96, 0], &[]);
+    assert_eq!(inquiry[5], 0x08, "no groups of ports");
+    assert_eq!(inquiry[58..64], [0x00, 0xa0, 0, 0, 0x04, 0x60]);
+    let page = host.good(&vpd(0x83), &[]);
+    assert_eq!(page[4..8], [0x01, 0x03, 0, 16], "NAA");
+    assert_eq!(page[24..26], [0x02, 0x01], "T10 vendor ID");
+    assert_eq!(page.len(), 28 + usize::from(page[27]), "and nothing more");
+    let groups = host.send(&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[]);
+    assert_eq!(groups.sense.unwrap().code, (0x20, 0x00));
+    let asked = host.good(&[0xa3, 0x0c, 2, 0xa3, 0, 0x0a, 0, 0, 1, 0, 0, 0], &[]);
+    assert_eq!(asked[1], 1, "reported as not supported");
 }
