@@ -201,13 +201,16 @@ fn disk(root: &str, workload: &str, size: &str) {
 
 fn verify(root: &str) {
     let repository = open(root);
+    let started = Instant::now();
     let report = repository
         .verify(&VerifyScope::All, &mut |_| ControlFlow::Continue(()))
         .unwrap();
     assert!(report.is_sound(), "{report:?}");
     println!(
-        "{{\"records\": {}, \"bytes\": {}}}",
-        report.records, report.read_bytes
+        "{{\"records\": {}, \"bytes\": {}, \"seconds\": {:.3}}}",
+        report.records,
+        report.read_bytes,
+        started.elapsed().as_secs_f64()
     );
 }
 

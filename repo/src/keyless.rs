@@ -19,7 +19,7 @@ use crate::disk::{Access, Caching, Disk, DiskFile, ReadOnlyDisk, SystemDisk};
 use crate::error::RepoError;
 use crate::keys::KeySlots;
 use crate::pack::{
-    NoParity, PackFile, PackOwner, PackView, ParityFile, ParityOwner, Rebuild, RecordKind,
+    Fetch, NoParity, PackFile, PackOwner, PackView, ParityFile, ParityOwner, Rebuild, RecordKind,
     owner_of_pack, pack_table, packs_on, scan_pack,
 };
 use crate::superblock::Superblock;
@@ -287,7 +287,7 @@ impl Check {
         let view = PackView::new(Arc::clone(file), parity.clone(), rebuild);
         let mut reading = Reading::default();
         let mut found: HashSet<(u32, ChunkId)> = HashSet::new();
-        let faults = scan_pack(&view, pack.number, &mut |record| {
+        let faults = scan_pack(&view, pack.number, Fetch::Ahead, &mut |record| {
             if record.header.kind != RecordKind::Padding {
                 found.insert((record.place.slot, record.header.id));
             }

@@ -12,6 +12,7 @@ use super::parity::{PackView, ParityFile, ParityOwner, Rebuild, mend_pages};
 use super::scan::scan_records;
 use super::set::PackSummary;
 use super::table::{Ending, PackTable, TableOrigin, read_ending};
+use super::window::Fetch;
 use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
 use crate::error::RepoError;
 use crate::index::{Coverage, IndexStore};
@@ -207,13 +208,19 @@ impl FoundPack {
     /// What a table of the records before `end` would say.
     fn scan_table(&self, file: &dyn DiskFile, end: u64) -> Result<PackTable, RepoError> {
         let mut table = PackTable::default();
-        let strange_bytes =
-            scan_records(file, self.number, PAGE_BYTES as u64, end, &mut |record| {
+        let strange_bytes = scan_records(
+            file,
+            self.number,
+            PAGE_BYTES as u64,
+            end,
+            Fetch::InTurn,
+            &mut |record| {
                 if record.header.kind != RecordKind::Padding {
                     table.push(record.place, &record.header);
                 }
                 Ok(())
-            })?;
+            },
+        )?;
         if strange_bytes > 0 {
             tracing::info!(
                 pack = self.describe(),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::format::{PACK_PLAIN, PAGE_BYTES, PackHeader, pack_path, parse_pack_name};
 use super::scan::scan_records;
 use super::table::{Ending, PackTable, read_ending};
+use super::window::Fetch;
 use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
 use crate::error::RepoError;
 use crate::pack::RecordKind;
@@ -84,11 +85,18 @@ pub(crate) fn table_or_scan(file: &dyn DiskFile, number: u32) -> Result<PackTabl
         Ending::Open => file.length()?,
     };
     let mut table = PackTable::default();
-    scan_records(file, number, PAGE_BYTES as u64, end, &mut |record| {
-        if record.header.kind != RecordKind::Padding {
-            table.push(record.place, &record.header);
-        }
-        Ok(())
-    })?;
+    scan_records(
+        file,
+        number,
+        PAGE_BYTES as u64,
+        end,
+        Fetch::InTurn,
+        &mut |record| {
+            if record.header.kind != RecordKind::Padding {
+                table.push(record.place, &record.header);
+            }
+            Ok(())
+        },
+    )?;
     Ok(table)
 }

@@ -13,6 +13,7 @@ mod record;
 mod scan;
 mod set;
 mod table;
+mod window;
 mod writer;
 
 pub(crate) use files::{PackFile, PackOwner, owner_of_pack, packs_on, table_or_scan};
@@ -27,6 +28,7 @@ pub(crate) use record::{Record, RecordDecoder, RecordEncoder};
 pub(crate) use scan::{PackFault, scan_pack};
 pub(crate) use set::{Origin, PackClass, PackSet, Sealed};
 pub(crate) use table::{PackTable, pack_table};
+pub(crate) use window::Fetch;
 pub(crate) use writer::{PackWriter, Telling};
 
 #[doc(hidden)]

@@ -1,10 +1,12 @@
 //! Reading a pack record by record, for what has no table and for proving what has one.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::format::{PACK_BYTES_MAX, PAGE_BYTES, PackHeader, Place, RECORD_ALIGNMENT};
 use super::record::RecordHeader;
 use super::table::{Ending, TableOrigin, read_ending};
+use super::window::{Fetch, Window};
 use crate::disk::{AlignedBuffer, DiskFile};
 use crate::error::RepoError;
 
@@ -26,22 +28,31 @@ pub(crate) fn scan_records(
     number: u32,
     start: u64,
     end: u64,
+    fetch: Fetch,
     visit: &mut dyn FnMut(&ScannedRecord<'_>) -> Result<(), RepoError>,
 ) -> Result<u64, RepoError> {
-    let mut window = Window {
-        buffer: AlignedBuffer::zeroed(WINDOW_BYTES),
-        start: 0,
-        length: 0,
-    };
-    let mut offset = start;
+    let end = end.min(PACK_BYTES_MAX * 2);
+    std::thread::scope(|scope| {
+        let window = Window::open(scope, file, start, end, fetch)?;
+        scan_window(window, number, start..end, visit)
+    })
+}
+
+fn scan_window(
+    mut window: Window<'_>,
+    number: u32,
+    range: Range<u64>,
+    visit: &mut dyn FnMut(&ScannedRecord<'_>) -> Result<(), RepoError>,
+) -> Result<u64, RepoError> {
+    let mut offset = range.start;
     let mut strange_bytes = 0;
-    while offset < end.min(PACK_BYTES_MAX * 2) {
-        let whole = window.at_least(file, offset, RECORD_ALIGNMENT)?;
+    while offset < range.end {
+        let whole = window.at_least(offset, RECORD_ALIGNMENT)?;
         let found = RecordHeader::decode(whole);
         let length = found
             .as_ref()
             .map_or(RECORD_ALIGNMENT, RecordHeader::record_length);
-        let bytes = window.at_least(file, offset, length)?;
+        let bytes = window.at_least(offset, length)?;
         match found.and_then(|header| header.check(bytes).map(|_| header)) {
             Ok(header) => {
                 let in_pack = u32::try_from(offset).expect("a pack is smaller than 4 GiB");
@@ -89,6 +100,7 @@ impl fmt::Display for PackFault {
 pub(crate) fn scan_pack(
     file: &dyn DiskFile,
     number: u32,
+    fetch: Fetch,
     visit: &mut dyn FnMut(&ScannedRecord<'_>) -> Result<(), RepoError>,
 ) -> Result<Vec<PackFault>, RepoError> {
     let mut faults = Vec::new();
@@ -115,39 +127,12 @@ pub(crate) fn scan_pack(
         }
         Ending::Open => (length, false),
     };
-    let bytes = scan_records(file, number, PAGE_BYTES as u64, records_end, visit)?;
+    let bytes = scan_records(file, number, PAGE_BYTES as u64, records_end, fetch, visit)?;
     if bytes > 0 && all_records {
         faults.push(PackFault::Strange { bytes });
     }
     Ok(faults)
 }
-
-struct Window {
-    buffer: AlignedBuffer,
-    start: u64,
-    length: usize,
-}
-
-impl Window {
-    /// The bytes from `offset`: at least `length` of them unless the file ends.
-    fn at_least(
-        &mut self,
-        file: &dyn DiskFile,
-        offset: u64,
-        length: usize,
-    ) -> Result<&[u8], RepoError> {
-        let have = (self.start + self.length as u64).saturating_sub(offset);
-        if offset < self.start || have < length as u64 {
-            self.start = offset - offset % PAGE_BYTES as u64;
-            self.length = file.read_at(self.start, &mut self.buffer)?;
-        }
-        let skip = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
-        Ok(self.buffer.get(skip..self.length).unwrap_or_default())
-    }
-}
-
-/// Room for the longest record and much more.
-const WINDOW_BYTES: usize = 4 << 20;
 
 /// Feeds `bytes` to every decoder of packs. Whatever they are, nothing panics.
 #[doc(hidden)]
@@ -178,7 +163,8 @@ pub fn fuzz_pack(bytes: &[u8]) {
     let encrypted = KeyRing::new(MasterKey::from_bytes([7; 32]), Uuid::nil());
     for keys in [KeyRing::plain(), encrypted] {
         let mut decoder = RecordDecoder::new(Arc::new(keys)).expect("memory for a decoder");
-        scan_records(file.as_ref(), 1, 0, bytes.len() as u64, &mut |record| {
+        let end = bytes.len() as u64;
+        scan_records(file.as_ref(), 1, 0, end, Fetch::Ahead, &mut |record| {
             drop(decoder.open(&record.header, record.bytes));
             Ok(())
         })

@@ -116,7 +116,7 @@ pub(super) fn tell(examined: Examined, report: &mut VerifyReport, lost: &mut Has
     }
 }
 
-/// Two decode; a third reads meanwhile.
+/// What comes next of each pack is read meanwhile.
 const THREADS: usize = 3;
 
 /// Time between two looks at whether to stop.

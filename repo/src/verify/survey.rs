@@ -8,7 +8,7 @@ use crate::chunk::ChunkId;
 use crate::error::RepoError;
 use crate::keys::KeyRing;
 use crate::pack::{
-    BadPages, PackFault, PackTable, PackView, Place, RecordDecoder, RecordKind, pack_table,
+    BadPages, Fetch, PackFault, PackTable, PackView, Place, RecordDecoder, RecordKind, pack_table,
     scan_pack,
 };
 
@@ -51,7 +51,7 @@ pub(super) fn survey(
     let mut decoder = RecordDecoder::new(Arc::clone(keys))?;
     let mut failed: BTreeSet<(u32, ChunkId)> = BTreeSet::new();
     let mut unpaid = 0;
-    let faults = scan_pack(view, number, &mut |record| {
+    let faults = scan_pack(view, number, Fetch::Ahead, &mut |record| {
         unpaid += record.bytes.len() as u64;
         if unpaid >= PAYMENT_BYTES {
             pace.spend(std::mem::take(&mut unpaid))?;
