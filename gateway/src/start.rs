@@ -172,6 +172,7 @@ pub(crate) fn iscsi(
     let server = iscsi::ServerConfig {
         limits: iscsi::Limits {
             connections: config.connections,
+            memory_bytes: config.memory.bytes(),
             ..iscsi::Limits::default()
         },
         ..iscsi::ServerConfig::default()

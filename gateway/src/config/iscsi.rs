@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, loopback};
+use super::{ByteSize, ConfigError, loopback};
 
 /// The iSCSI target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct IscsiConfig {
     pub initiators: Vec<String>,
     /// Connections at once.
     pub connections: usize,
+    /// Memory for the data of all sessions that is on its way; initiators wait where it is not enough.
+    pub memory: ByteSize,
     /// Size of a logical block: 512 or 4096. A disk that is no multiple of 4096 bytes has 512.
     pub block_bytes: u32,
     /// The name by which initiators prove themselves with CHAP; none: they need not.
@@ -50,6 +52,8 @@ impl IscsiConfig {
             "[iscsi] target_user and target_secret_file belong together; set both or neither"
         } else if self.target_user.is_some() && self.chap_user.is_none() {
             "[iscsi] target_user is for initiators that prove themselves; set chap_user and chap_secret_file with it"
+        } else if self.memory < MEMORY_MIN {
+            "[iscsi] memory must be at least 16MiB, what the longest command needs"
         } else if self.initiators.is_empty() {
             "[iscsi] initiators is empty, so nobody could log in; name some, or \"*\" for all that the addresses allow"
         } else {
@@ -66,6 +70,7 @@ impl Default for IscsiConfig {
             name: "iqn.2026-01.holdfast".to_owned(),
             initiators: vec!["*".to_owned()],
             connections: 1024,
+            memory: ByteSize::mebibytes(256),
             block_bytes: 512,
             chap_user: None,
             chap_secret_file: None,
@@ -74,6 +79,9 @@ impl Default for IscsiConfig {
         }
     }
 }
+
+/// One command of the longest kind is taken whatever the limit says.
+const MEMORY_MIN: ByteSize = ByteSize::mebibytes(16);
 
 /// Leaves room for a session's name within the 223 bytes of an iSCSI name.
 const NAME_BYTES_MAX: usize = 128;

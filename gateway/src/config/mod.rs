@@ -559,6 +559,7 @@ mod tests {
                 "target_user = \"a\"\ntarget_secret_file = \"/s\"",
                 "chap_user",
             ),
+            ("memory = \"15MiB\"", "16MiB"),
             ("initiators = []", "nobody"),
         ] {
             let text = format!("[repository]\npath = \"/r\"\n[iscsi]\n{text}");
