@@ -135,6 +135,7 @@ fn session(control: u8) -> FullFeature {
             SessionKind::Discovery
         },
         cid: 0,
+        reinstates: None,
         parameters: Parameters {
             digests: Digests {
                 header: false,
@@ -168,7 +169,7 @@ fn session(control: u8) -> FullFeature {
         },
         timing,
     };
-    FullFeature::start(&established, Receiver::new(8192), around)
+    FullFeature::start(&established, Receiver::new(8192), around, None)
 }
 
 struct OneName;

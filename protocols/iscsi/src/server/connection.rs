@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use scsi::Nexus;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -106,6 +107,7 @@ async fn serve(
     let Entered {
         established,
         place,
+        before,
         receiver,
     } = match entered {
         Ok(Ok(Some(entered))) => entered,
@@ -136,8 +138,8 @@ async fn serve(
         limits: shared.session_limits(),
         timing: shared.limits.timing,
     };
-    let session = FullFeature::start(&established, receiver, around);
-    place.begin(session.control());
+    let session = FullFeature::start(&established, receiver, around, before);
+    place.begin(&session);
     run(stream, session, &established, place, shared).await
 }
 
@@ -199,6 +201,8 @@ async fn leave(established: &Established, control: &tokio::sync::mpsc::Unbounded
 struct Entered {
     established: Box<Established>,
     place: Place,
+    /// The nexus of the connection that this one replaces.
+    before: Option<Arc<Nexus>>,
     receiver: Receiver,
 }
 
@@ -233,12 +237,13 @@ async fn enter(
         );
         let step = match step {
             LoginStep::Ready(established) => match take_place(&established, shared).await {
-                Ok(place) => {
+                Ok((place, before)) => {
                     login.accept(place.tsih, shared.limits.queue_depth, &mut out);
                     send(stream, &mut out).await?;
                     return Ok(Some(Entered {
                         established,
                         place,
+                        before,
                         receiver,
                     }));
                 }
@@ -257,13 +262,23 @@ async fn enter(
 }
 
 /// Finds room for a session, after the end of the one whose place it takes.
-async fn take_place(established: &Established, shared: &Shared) -> Result<Place, LoginFailure> {
+async fn take_place(
+    established: &Established,
+    shared: &Shared,
+) -> Result<(Place, Option<Arc<Nexus>>), LoginFailure> {
+    let Established { name, cid, .. } = established;
+    let mut before = None;
+    if let Some(tsih) = established.reinstates {
+        let replaced = shared.sessions.replace(name, *cid, tsih)?;
+        replaced.ended.cancelled().await;
+        before = replaced.nexus;
+    }
     loop {
         if shared.stop.is_cancelled() {
             return Err(LoginFailure::ShuttingDown);
         }
-        match shared.sessions.take(&established.name) {
-            Ok(place) => return Ok(place),
+        match shared.sessions.take(name, *cid, established.reinstates) {
+            Ok(place) => return Ok((place, before)),
             Err(NoPlace::Taken(ended)) => ended.cancelled().await,
             Err(NoPlace::TooMany) => return Err(LoginFailure::TooManySessions),
         }

@@ -1,13 +1,15 @@
 //! The sessions of a server: how many there are, which takes the place of which, and who are neighbours.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use scsi::Nexus;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::{Control, Neighbours, SessionName};
+use crate::error::LoginFailure;
+use crate::session::{Control, FullFeature, Neighbours, SessionName};
 
 /// All sessions.
 #[derive(Debug)]
@@ -25,8 +27,12 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     tsih: u16,
+    /// The number of its one connection.
+    cid: u16,
     /// Set once the session has begun.
     control: Option<UnboundedSender<Control>>,
+    /// The same, unless it is a discovery session.
+    nexus: Option<Weak<Nexus>>,
     cut: CancellationToken,
     ended: CancellationToken,
 }
@@ -39,6 +45,15 @@ pub(super) struct Place {
     pub(super) tsih: u16,
     /// Tells the session to end at once.
     pub(super) cut: CancellationToken,
+}
+
+/// What is left of a connection in whose place another comes.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    /// Tells when nothing of it runs any more.
+    pub(super) ended: CancellationToken,
+    /// What the initiator still is to the target.
+    pub(super) nexus: Option<Arc<Nexus>>,
 }
 
 /// Why there is no place.
@@ -58,8 +73,35 @@ impl Sessions {
         }
     }
 
-    /// Takes the place of a session.
-    pub(super) fn take(self: &Arc<Self>, name: &SessionName) -> Result<Place, NoPlace> {
+    /// Ends the connection `cid` of the session that has this name and handle, so that another of that number can take
+    /// its place.
+    pub(super) fn replace(
+        &self,
+        name: &SessionName,
+        cid: u16,
+        tsih: u16,
+    ) -> Result<Replaced, LoginFailure> {
+        let state = self.state.lock();
+        match state.by_name.get(name) {
+            Some(entry) if entry.tsih == tsih && entry.cid == cid => {
+                entry.cut.cancel();
+                Ok(Replaced {
+                    ended: entry.ended.clone(),
+                    nexus: entry.nexus.as_ref().and_then(Weak::upgrade),
+                })
+            }
+            Some(entry) if entry.tsih == tsih => Err(LoginFailure::TooManyConnections),
+            _ => Err(LoginFailure::NoSession(tsih)),
+        }
+    }
+
+    /// Takes the place of a session, under the handle `tsih` if it has that already.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        name: &SessionName,
+        cid: u16,
+        tsih: Option<u16>,
+    ) -> Result<Place, NoPlace> {
         let mut state = self.state.lock();
         if let Some(entry) = state.by_name.get(name) {
             entry.cut.cancel();
@@ -71,11 +113,17 @@ impl Sessions {
         {
             return Err(NoPlace::TooMany);
         }
-        let tsih = state.next_tsih();
+        let free = |tsih: &u16| state.by_name.values().all(|entry| entry.tsih != *tsih);
+        let tsih = match tsih.filter(free) {
+            Some(tsih) => tsih,
+            None => state.next_tsih(),
+        };
         let cut = CancellationToken::new();
         let entry = Entry {
             tsih,
+            cid,
             control: None,
+            nexus: None,
             cut: cut.clone(),
             ended: CancellationToken::new(),
         };
@@ -136,9 +184,14 @@ impl Entry {
 
 impl Place {
     /// The session has begun and takes messages.
-    pub(super) fn begin(&self, control: UnboundedSender<Control>) {
+    pub(super) fn begin(&self, session: &FullFeature) {
+        self.listen(session.control(), session.nexus().map(Arc::downgrade));
+    }
+
+    fn listen(&self, control: UnboundedSender<Control>, nexus: Option<Weak<Nexus>>) {
         if let Some(entry) = self.sessions.state.lock().by_name.get_mut(&self.name) {
             entry.control = Some(control);
+            entry.nexus = nexus;
         }
     }
 
@@ -192,46 +245,77 @@ mod tests {
     #[test]
     fn a_session_takes_the_place_of_another_when_that_has_ended() {
         let sessions = Arc::new(Sessions::new(4));
-        let first = sessions.take(&name("a", 1, 1)).unwrap();
+        let first = sessions.take(&name("a", 1, 1), 1, None).unwrap();
         assert!(sessions.exists(first.tsih) && !sessions.exists(first.tsih + 1));
-        let other_portal = sessions.take(&name("a", 1, 2)).unwrap();
+        let other_portal = sessions.take(&name("a", 1, 2), 1, None).unwrap();
         assert_ne!(other_portal.tsih, first.tsih);
-        let Err(NoPlace::Taken(ended)) = sessions.take(&name("a", 1, 1)) else {
+        let Err(NoPlace::Taken(ended)) = sessions.take(&name("a", 1, 1), 1, None) else {
             panic!("the place is taken");
         };
         assert!(first.cut.is_cancelled() && !ended.is_cancelled());
         assert!(!other_portal.cut.is_cancelled());
         drop(first);
         assert!(ended.is_cancelled());
-        drop(sessions.take(&name("a", 1, 1)).unwrap());
+        drop(sessions.take(&name("a", 1, 1), 1, None).unwrap());
+    }
+
+    #[test]
+    fn a_connection_is_replaced_by_one_of_its_number() {
+        let sessions = Arc::new(Sessions::new(4));
+        let first = sessions.take(&name("a", 1, 1), 7, None).unwrap();
+        let tsih = first.tsih;
+        let check = |name: SessionName, cid, tsih, wanted| {
+            assert_eq!(sessions.replace(&name, cid, tsih).unwrap_err(), wanted);
+            assert!(!first.cut.is_cancelled());
+        };
+        check(name("a", 1, 1), 8, tsih, LoginFailure::TooManyConnections);
+        check(
+            name("a", 1, 1),
+            7,
+            tsih + 1,
+            LoginFailure::NoSession(tsih + 1),
+        );
+        check(name("a", 2, 1), 7, tsih, LoginFailure::NoSession(tsih));
+        check(name("b", 1, 1), 7, tsih, LoginFailure::NoSession(tsih));
+        let replaced = sessions.replace(&name("a", 1, 1), 7, tsih).unwrap();
+        assert!(first.cut.is_cancelled() && !replaced.ended.is_cancelled());
+        let other = sessions.take(&name("b", 1, 1), 7, None).unwrap();
+        drop(first);
+        assert!(replaced.ended.is_cancelled());
+        let second = sessions.take(&name("a", 1, 1), 7, Some(tsih)).unwrap();
+        assert_eq!(second.tsih, tsih);
+        let third = sessions
+            .take(&name("c", 1, 1), 7, Some(other.tsih))
+            .unwrap();
+        assert_ne!(third.tsih, other.tsih, "a handle is one session's");
     }
 
     #[test]
     fn an_initiator_has_so_many_and_no_more() {
         let sessions = Arc::new(Sessions::new(2));
         let places: Vec<Place> = (1..=2)
-            .map(|isid| sessions.take(&name("a", isid, 1)).unwrap())
+            .map(|isid| sessions.take(&name("a", isid, 1), 1, None).unwrap())
             .collect();
         assert!(matches!(
-            sessions.take(&name("a", 3, 1)),
+            sessions.take(&name("a", 3, 1), 1, None),
             Err(NoPlace::TooMany)
         ));
-        drop(sessions.take(&name("b", 3, 1)).unwrap());
+        drop(sessions.take(&name("b", 3, 1), 1, None).unwrap());
         drop(places);
-        drop(sessions.take(&name("a", 3, 1)).unwrap());
+        drop(sessions.take(&name("a", 3, 1), 1, None).unwrap());
     }
 
     #[test]
     fn messages_reach_the_others_of_the_target() {
         let sessions = Arc::new(Sessions::new(4));
         let places: Vec<Place> = (1..=2)
-            .map(|isid| sessions.take(&name("a", isid, 1)).unwrap())
+            .map(|isid| sessions.take(&name("a", isid, 1), 1, None).unwrap())
             .collect();
         let mut receivers: Vec<_> = places
             .iter()
             .map(|place| {
                 let (control, receiver) = tokio::sync::mpsc::unbounded_channel();
-                place.begin(control);
+                place.listen(control, None);
                 receiver
             })
             .collect();

@@ -296,7 +296,7 @@ impl FullFeature {
             let task_tag = task.expected.task_tag;
             move || {
                 let is_wanted = !cancelled.load(Ordering::Relaxed);
-                let response = is_wanted.then(|| nexus.execute(&command));
+                let response = is_wanted.then(|| nexus.execute_unless(&command, &cancelled));
                 // Both are let go of before the session learns that nothing of it runs.
                 drop((nexus, command));
                 drop(finish.send(Finished { task_tag, response }));

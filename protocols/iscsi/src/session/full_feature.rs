@@ -107,8 +107,14 @@ pub struct FullFeature {
 }
 
 impl FullFeature {
-    /// Begins, with the connection's input as the login left it.
-    pub fn start(established: &Established, mut receiver: Receiver, around: Surroundings) -> Self {
+    /// Begins, with the connection's input as the login left it. A connection that was reinstated goes on with the
+    /// nexus of the one `before`, if it still is one with what the login opened.
+    pub fn start(
+        established: &Established,
+        mut receiver: Receiver,
+        around: Surroundings,
+        before: Option<Arc<Nexus>>,
+    ) -> Self {
         let parameters = established.parameters;
         receiver.agree(parameters.digests, parameters.own_segment_bytes);
         let window = Window::new(established.exp_cmd_sn, around.limits.queue_depth);
@@ -117,7 +123,9 @@ impl FullFeature {
                 initiator_port: established.name.initiator_port(),
                 target_port: established.name.portal_group,
             };
-            Arc::new(opened.target.nexus(name, opened.luns.clone()))
+            before
+                .filter(|before| before.is_with(&opened.target, &opened.luns))
+                .unwrap_or_else(|| Arc::new(opened.target.nexus(name, opened.luns.clone())))
         });
         let (finish, finished) = unbounded_channel();
         let (control, controls) = unbounded_channel();
@@ -155,6 +163,11 @@ impl FullFeature {
     /// Where others send messages to this session.
     pub fn control(&self) -> UnboundedSender<Control> {
         self.control.clone()
+    }
+
+    /// The nexus that its commands go through; none in a discovery session.
+    pub fn nexus(&self) -> Option<&Arc<Nexus>> {
+        self.nexus.as_ref()
     }
 
     /// Takes the answers of the pool and the messages of others. Wakes the task when the next comes.

@@ -81,6 +81,8 @@ pub struct Established {
     pub kind: SessionKind,
     /// The connection's number.
     pub cid: u16,
+    /// The session whose connection of that number this one replaces, if it does (RFC 7143, 6.3.4).
+    pub reinstates: Option<u16>,
     /// What was agreed on.
     pub parameters: Parameters,
     /// The target; none for discovery.
@@ -115,6 +117,7 @@ struct Identity {
     opened: Option<OpenedTarget>,
     isid: [u8; 6],
     cid: u16,
+    reinstates: Option<u16>,
 }
 
 /// What has been proven.
@@ -295,11 +298,11 @@ impl Login {
         if !is_name(name) {
             return Err(LoginFailure::Protocol("the initiator's name is none"));
         }
-        match request.tsih.get() {
-            0 => {}
-            tsih if session_exists(tsih) => return Err(LoginFailure::TooManyConnections),
+        let reinstates = match request.tsih.get() {
+            0 => None,
+            tsih if session_exists(tsih) => Some(tsih),
             tsih => return Err(LoginFailure::NoSession(tsih)),
-        }
+        };
         let initiator = Initiator {
             name: name.to_owned(),
             address: self.context.peer,
@@ -337,6 +340,7 @@ impl Login {
             opened,
             isid: request.isid,
             cid: request.cid.get(),
+            reinstates,
         });
         Ok(())
     }
@@ -464,6 +468,7 @@ impl Login {
             opened,
             isid,
             cid,
+            reinstates,
         } = self.identity.clone()?;
         let target = opened
             .as_ref()
@@ -478,6 +483,7 @@ impl Login {
             initiator,
             kind,
             cid,
+            reinstates,
             parameters: self.negotiation.finish(),
             opened,
             exp_cmd_sn: self.request?.cmd_sn.get(),

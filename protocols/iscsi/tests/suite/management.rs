@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use export::BlockExport as _;
-use iscsi::wire::opcode;
+use iscsi::wire::{Header, ScsiCommand, U24, opcode};
 
 use crate::initiator::{Initiator, cdb_10};
 use crate::support::{Fixture, TARGET, gated};
@@ -167,4 +167,48 @@ fn a_session_comes_back_only_when_nothing_of_the_old_one_runs() {
     assert_eq!(new.read(0, 1).data, [1; 512]);
     assert_eq!(new.write(0, &[2; 512], 512).status, 0);
     assert_eq!(new.read(0, 1).data, [2; 512]);
+}
+
+/// WRITE SAME of 32 MiB, which is done a megabyte at a time.
+fn start_long_write(initiator: &mut Initiator) -> u32 {
+    let mut request = initiator.command(
+        &cdb_10(0x41, 0, 65_535),
+        Header::FINAL | ScsiCommand::WRITE,
+        512,
+    );
+    request.data_length = U24::new(512);
+    let tag = request.task_tag.get();
+    initiator.send(&request, &[7; 512]);
+    tag
+}
+
+#[test]
+fn a_long_command_ends_soon_after_it_was_aborted() {
+    // ABORT TASK, LOGICAL UNIT RESET, and the end of the connection.
+    for function in [1, 5, 0] {
+        let (disk, gate) = gated();
+        let fixture = Fixture::serve(Arc::clone(&disk) as Arc<_>);
+        let mut initiator = fixture.session(&[]);
+        let write = start_long_write(&mut initiator);
+        gate.await_waiting(1);
+        if function == 0 {
+            drop(initiator);
+            // The server sees it before the disk goes on.
+            std::thread::sleep(Duration::from_millis(100));
+            gate.open();
+            fixture.await_sessions(0);
+        } else {
+            let tag = initiator.manage(function, 1, (write, initiator.cmd_sn - 1));
+            assert!(is_quiet(&mut initiator));
+            gate.open();
+            assert_eq!(initiator.managed(tag), 0);
+        }
+        let there = |offset| disk.disk.read(offset, 512).unwrap().to_vec();
+        assert_eq!(there(0), [7; 512], "the piece that was under way is done");
+        assert_eq!(
+            there(1 << 20),
+            [0; 512],
+            "the next was not begun, function {function}"
+        );
+    }
 }

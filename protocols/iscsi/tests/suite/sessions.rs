@@ -11,7 +11,7 @@ use iscsi::wire::{AsyncMessage, Header, LogoutRequest, LogoutResponse, NO_TAG, N
 use scsi::UnitOptions;
 use zerocopy::big_endian::{U16, U32};
 
-use crate::initiator::Initiator;
+use crate::initiator::{Done, Initiator};
 use crate::support::{Fixture, TARGET, await_true, gated, impatient};
 
 fn logout(initiator: &mut Initiator, reason: u8, cid: u16) -> u8 {
@@ -325,4 +325,87 @@ fn sixty_four_sessions_and_two_hundred_fifty_six_units() {
     assert_eq!(done.data.len(), 8 + 256 * 8);
     drop(sessions);
     fixture.await_sessions(0);
+}
+
+/// Logs in to a session that there is.
+fn rejoin(fixture: &Fixture, before: &Initiator, tsih: u16, cid: u16) -> (Initiator, u16, u16) {
+    let mut initiator = Initiator::connect(fixture.portal());
+    (initiator.cmd_sn, initiator.isid) = (before.cmd_sn, before.isid);
+    let mut request = initiator.login_header(0x87);
+    (request.tsih, request.cid) = (U16::new(tsih), U16::new(cid));
+    let pairs = [
+        ("InitiatorName", initiator.name.as_str()),
+        ("TargetName", TARGET),
+    ];
+    let pairs = crate::initiator::text(&pairs);
+    initiator.send(&request, &pairs);
+    let (header, _) = initiator.receive();
+    let response: iscsi::wire::LoginResponse = header.view();
+    (initiator, response.status.get(), response.tsih.get())
+}
+
+#[test]
+fn a_connection_is_reinstated_and_the_session_goes_on() {
+    let (disk, gate) = gated();
+    let fixture = Fixture::serve(disk);
+    let mut first = Initiator::connect(fixture.portal());
+    let name = first.name.clone();
+    let pairs = [("InitiatorName", name.as_str()), ("TargetName", TARGET)];
+    let (response, _) = first.login_request(0x87, &pairs);
+    let tsih = response.tsih.get();
+    let mut first = first.settle();
+    let mut other = fixture.session_of("iqn.2026-01.test:other");
+    assert_eq!(
+        command(&mut first, &[0x16, 0, 0, 0, 0, 0]).status,
+        0,
+        "RESERVE"
+    );
+    // A write that runs, and one that the target never saw.
+    first.start_write(0, &[1; 512], 512);
+    gate.await_waiting(1);
+    first.number();
+    assert_eq!(
+        rejoin(&fixture, &first, tsih, 8).1,
+        0x0206,
+        "a second connection"
+    );
+    first.isid[5] += 1;
+    assert_eq!(
+        rejoin(&fixture, &first, tsih, 7).1,
+        0x020a,
+        "another session's handle"
+    );
+    first.isid[5] -= 1;
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        gate.open();
+    });
+    let started = Instant::now();
+    let (mut second, status, same) = rejoin(&fixture, &first, tsih, 7);
+    assert_eq!((status, same), (0, tsih));
+    assert!(
+        started.elapsed() >= Duration::from_millis(90),
+        "what ran has come to rest"
+    );
+    opener.join().unwrap();
+    assert!(first.is_closed());
+    // The nexus is the one that it was: no unit attention, and what it reserved is still its own.
+    let done = second.read(0, 1);
+    assert_eq!((done.status, done.sense), (0, None));
+    assert_eq!(other.write(0, &[2; 512], 512).status, 0x18);
+    assert_eq!(logout(&mut second, 1, 7), 0);
+    fixture.await_sessions(1);
+    assert_eq!(
+        other.write(0, &[2; 512], 512).status,
+        0,
+        "the nexus was lost with the session"
+    );
+    assert_eq!(rejoin(&fixture, &second, tsih, 7).1, 0x020a);
+}
+
+fn command(initiator: &mut Initiator, cdb: &[u8]) -> Done {
+    let request = initiator.command(cdb, Header::FINAL, 0);
+    let tag = request.task_tag.get();
+    initiator.send(&request, &[]);
+    initiator.finish(tag)
 }

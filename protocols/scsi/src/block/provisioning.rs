@@ -27,6 +27,7 @@ pub(crate) fn unmap(call: &Call<'_>) -> Outcome {
     let ranges = descriptors(list.get(8..8 + described).unwrap_or_default(), call)?;
     call.must_not_wait()?;
     for range in ranges {
+        call.go_on()?;
         let anchor = call.cdb.has(1, 0x01);
         deallocate(call, range, anchor)?;
     }
@@ -141,6 +142,7 @@ pub(crate) fn repeat(
     let buffer = buffer.freeze();
     let mut at = offset;
     while at < offset + length {
+        call.go_on()?;
         let step = (offset + length - at).min(wire::to_u64(buffer.len()));
         let piece = buffer.slice(..wire::to_usize(step));
         write_bytes(call, at, &[piece], durability)?;

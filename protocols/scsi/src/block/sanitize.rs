@@ -9,7 +9,7 @@ use crate::unit::Guard;
 use super::transfer::flush;
 
 /// BLOCK ERASE: everything is given back and reads as zeroes. That is a step of the map and takes no time, so IMMED is
-/// not taken at its word. Everybody else is told that it is under way.
+/// not taken at its word. Everybody else is told that it is under way. No task management ends it (SBC-3, 4.11).
 pub(crate) fn block_erase(call: &Call<'_>) -> Outcome {
     call.must_not_wait()?;
     let geometry = &call.unit.geometry;

@@ -38,6 +38,7 @@ pub(crate) fn verify(call: &Call<'_>) -> Outcome {
         let pattern = data.concat();
         let mut at = offset;
         while at < offset + u64::from(length) && !pattern.is_empty() {
+            call.go_on()?;
             compare(call, at, &[Bytes::copy_from_slice(&pattern)])?;
             at += u64::from(block);
         }
@@ -97,6 +98,7 @@ fn byte_check(call: &Call<'_>) -> Result<ByteCheck, Ending> {
 fn read_through(call: &Call<'_>, offset: u64, length: u64) -> Result<(), Ending> {
     let mut at = offset;
     while at < offset + length {
+        call.go_on()?;
         let step = (offset + length - at).min(PIECE_BYTES);
         read_bytes(call, at, u32::try_from(step).unwrap_or(u32::MAX))?;
         at += step;

@@ -2,7 +2,7 @@
 
 use export::{Durability, ExportError};
 
-use crate::nexus::ItlNexus;
+use crate::nexus::{Call, ItlNexus};
 use crate::reservations;
 use crate::response::Ending;
 use crate::sense::{Sense, SenseKey, code};
@@ -16,7 +16,12 @@ pub(crate) struct Place<'a> {
 }
 
 /// Copies `length` bytes. Where both ranges overlap, the result is as if all had been read first.
-pub(crate) fn copy(from: Place<'_>, to: Place<'_>, length: u64) -> Result<(), ExportError> {
+pub(crate) fn copy(
+    call: &Call<'_>,
+    from: Place<'_>,
+    to: Place<'_>,
+    length: u64,
+) -> Result<(), Ending> {
     let backwards = std::ptr::eq(from.unit, to.unit)
         && to.offset > from.offset
         && to.offset < from.offset + length;
@@ -29,23 +34,26 @@ pub(crate) fn copy(from: Place<'_>, to: Place<'_>, length: u64) -> Result<(), Ex
         };
         let at = number * STEP_BYTES;
         let step = (length - at).min(STEP_BYTES);
-        copy_step(from.skip(at), to.skip(at), step, backwards)?;
+        copy_step(call, from.skip(at), to.skip(at), step, backwards)?;
     }
     Ok(())
 }
 
 /// One piece, during which nobody sees a part of a command that holds its range alone.
 fn copy_step(
+    call: &Call<'_>,
     from: Place<'_>,
     to: Place<'_>,
     length: u64,
     backwards: bool,
-) -> Result<(), ExportError> {
+) -> Result<(), Ending> {
+    call.go_on()?;
     let _guards = share_both(from, to, length);
     to.unit.touch(to.offset, length);
     let durability = to.unit.durability(false);
     let (source, target) = (&*from.unit.export, &*to.unit.export);
-    if target.copy_from(to.offset, source, from.offset, length, durability)? {
+    let referred = target.copy_from(to.offset, source, from.offset, length, durability);
+    if referred.map_err(|error| failed(&error))? {
         return Ok(());
     }
     let pieces = length.div_ceil(PIECE_BYTES);
@@ -57,8 +65,11 @@ fn copy_step(
         };
         let at = number * PIECE_BYTES;
         let step = (length - at).min(PIECE_BYTES);
-        let bytes = source.read(from.offset + at, u32::try_from(step).unwrap_or(u32::MAX))?;
-        target.write(to.offset + at, bytes.pieces(), durability)?;
+        call.go_on()?;
+        let bytes = source.read(from.offset + at, u32::try_from(step).unwrap_or(u32::MAX));
+        bytes
+            .and_then(|bytes| target.write(to.offset + at, bytes.pieces(), durability))
+            .map_err(|error| failed(&error))?;
     }
     Ok(())
 }
@@ -81,13 +92,15 @@ fn share_both<'a>(from: Place<'a>, to: Place<'a>, length: u64) -> PairGuards<'a>
 }
 
 /// Makes zeroes.
-pub(crate) fn zero(to: Place<'_>, length: u64) -> Result<(), ExportError> {
+pub(crate) fn zero(call: &Call<'_>, to: Place<'_>, length: u64) -> Result<(), Ending> {
+    call.go_on()?;
     let _guards = to.unit.stripes.share_all(&[(to.offset, length)]);
     to.unit.touch(to.offset, length);
     let durability: Durability = to.unit.durability(false);
     let mode = export::ZeroMode::Deallocate;
     let export = &to.unit.export;
-    export.write_zeroes(to.offset, length, mode, durability)
+    let answer = export.write_zeroes(to.offset, length, mode, durability);
+    answer.map_err(|error| failed(&error))
 }
 
 impl Place<'_> {
@@ -131,7 +144,7 @@ pub(crate) fn aborted(code: (u8, u8)) -> Ending {
 
 /// How a copy ends of which a disk said `error`. That there is no room is told as for a write: hypervisors stop the guest
 /// then, and go on when there is.
-pub(crate) fn failed(error: &ExportError) -> Ending {
+fn failed(error: &ExportError) -> Ending {
     match error {
         ExportError::NoSpace { .. } | ExportError::ShuttingDown => Ending::of_export(error, 0),
         _ => aborted(code::THIRD_PARTY_DEVICE_FAILURE),

@@ -38,7 +38,7 @@ pub(crate) fn extended_copy(call: &Call<'_>) -> Outcome {
     let (mut done, mut bytes) = (0, 0);
     let mut ending = Ok(());
     for segment in &segments {
-        match copy_segment(segment, &cscds) {
+        match copy_segment(call, segment, &cscds) {
             Ok(copied) => bytes += copied,
             Err(error) => {
                 ending = Err(error);
@@ -217,7 +217,11 @@ fn segments(list: &[u8], header: &Header) -> Result<Vec<Segment>, Ending> {
 }
 
 /// Copies one segment; gives its bytes.
-fn copy_segment(segment: &Segment, cscds: &[Option<Arc<ItlNexus>>]) -> Result<u64, Ending> {
+fn copy_segment(
+    call: &Call<'_>,
+    segment: &Segment,
+    cscds: &[Option<Arc<ItlNexus>>],
+) -> Result<u64, Ending> {
     let reach = |index: usize| {
         let itl = cscds.get(index).and_then(Option::as_ref);
         itl.ok_or(engine::aborted(code::COPY_TARGET_DEVICE_NOT_REACHABLE))
@@ -254,6 +258,6 @@ fn copy_segment(segment: &Segment, cscds: &[Option<Arc<ItlNexus>>]) -> Result<u6
         unit: &destination.unit,
         offset: place(destination, segment.destination_lba)?,
     };
-    engine::copy(from, to, length).map_err(|error| engine::failed(&error))?;
+    engine::copy(call, from, to, length)?;
     Ok(length)
 }

@@ -62,8 +62,7 @@ pub(crate) fn write_using_token(call: &Call<'_>) -> Outcome {
                     unit: call.unit,
                     offset: geometry.offset(range.lba),
                 };
-                engine::zero(to, geometry.bytes(range.blocks))
-                    .map_err(|error| engine::failed(&error))
+                engine::zero(call, to, geometry.bytes(range.blocks))
             });
             keep(call, blocks, done, None)
         }
@@ -120,7 +119,7 @@ fn write_token(
                 unit: call.unit,
                 offset: to,
             };
-            engine::copy(from, destination, step).map_err(|error| engine::failed(&error))?;
+            engine::copy(call, from, destination, step)?;
             // What was copied is what the token stands for only if nobody wrote meanwhile; this write itself may have.
             if token.is_revoked() {
                 return Err(revoked());

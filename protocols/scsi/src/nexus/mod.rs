@@ -4,13 +4,14 @@ mod state;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use export::Segments;
 
 use crate::block;
 use crate::cdb::Cdb;
 use crate::copy;
-use crate::lun::Lun;
+use crate::lun::{Lun, LunMask};
 use crate::primary;
 use crate::reservations;
 use crate::response::{Command, Direction, Ending, Outcome, Plan, Response, Status};
@@ -40,6 +41,8 @@ pub(crate) struct Call<'a> {
     pub(crate) cdb: &'a Cdb,
     pub(crate) command: &'a Command,
     pub(crate) patience: Patience,
+    /// Whether the transport has aborted it since it began.
+    aborted: &'a AtomicBool,
 }
 
 impl Nexus {
@@ -47,9 +50,14 @@ impl Nexus {
         Self { target, state }
     }
 
-    /// Says how the tasks of this nexus are aborted when others ask for it. The first call counts.
+    /// Says how the tasks of this nexus are aborted when others ask for it. The last call counts.
     pub fn set_task_set(&self, tasks: Arc<dyn TaskSet>) {
-        self.state.tasks.get_or_init(|| tasks);
+        *self.state.tasks.lock() = Some(tasks);
+    }
+
+    /// Whether it is one with `target`, and shows the initiator what `mask` does.
+    pub fn is_with(&self, target: &Arc<Target>, mask: &LunMask) -> bool {
+        Arc::ptr_eq(&self.target, target) && self.state.mask == *mask
     }
 
     /// Who is connected to what.
@@ -102,12 +110,18 @@ impl Nexus {
 
     /// Executes a command if memory alone can; `None` says that nothing was done and that it would have to wait.
     pub fn try_execute(&self, command: &Command) -> Option<Response> {
-        self.run(command, Patience::None)
+        self.run(command, Patience::None, &AtomicBool::new(false))
     }
 
     /// Executes a command; may wait for a disk.
     pub fn execute(&self, command: &Command) -> Response {
-        self.run(command, Patience::Waits)
+        self.execute_unless(command, &AtomicBool::new(false))
+    }
+
+    /// Like [`execute`](Self::execute). A command that works piece by piece looks at `aborted` between two of them, and
+    /// ends in TASK ABORTED with what was done until then.
+    pub fn execute_unless(&self, command: &Command, aborted: &AtomicBool) -> Response {
+        self.run(command, Patience::Waits, aborted)
             .expect("a call that may wait ends")
     }
 
@@ -157,16 +171,22 @@ impl Nexus {
         }
     }
 
-    fn run(&self, command: &Command, patience: Patience) -> Option<Response> {
+    fn run(&self, command: &Command, patience: Patience, aborted: &AtomicBool) -> Option<Response> {
         let itl = self.find(command.lun);
         let outcome = match &itl {
-            Some(itl) => self.run_on(itl, command, patience),
+            Some(itl) => self.run_on(itl, command, patience, aborted),
             None => primary::without_unit(&self.state, command),
         };
         self.finish(itl.as_deref(), outcome)
     }
 
-    fn run_on(&self, itl: &ItlNexus, command: &Command, patience: Patience) -> Outcome {
+    fn run_on(
+        &self,
+        itl: &ItlNexus,
+        command: &Command,
+        patience: Patience,
+        aborted: &AtomicBool,
+    ) -> Outcome {
         let cdb = &command.cdb;
         let definition = recognise(Some(itl), cdb)?;
         self.admit(itl, definition, cdb)?;
@@ -178,6 +198,7 @@ impl Nexus {
             cdb,
             command,
             patience,
+            aborted,
         };
         call.dispatch(definition)
     }
@@ -319,6 +340,14 @@ impl Call<'_> {
             return Ok(());
         }
         Err(Sense::illegal(code::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT).into())
+    }
+
+    /// Refuses to begin another piece of a command that was aborted.
+    pub(crate) fn go_on(&self) -> Result<(), Ending> {
+        match self.aborted.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Ending::Status(Status::TaskAborted)),
+        }
     }
 
     /// Whether the call has to be handed on now, because what follows may wait for a disk.

@@ -1,8 +1,8 @@
 //! What is kept for a nexus, and for each unit that it sees.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -56,7 +56,7 @@ pub trait TaskSet: Send + Sync {
     fn abort_all(&self, lun: u16);
 }
 
-type SharedTasks = Arc<OnceLock<Arc<dyn TaskSet>>>;
+type SharedTasks = Arc<Mutex<Option<Arc<dyn TaskSet>>>>;
 
 impl NexusState {
     pub(crate) fn new(id: u64, name: NexusName, mask: LunMask) -> Self {
@@ -125,7 +125,8 @@ impl ItlNexus {
     }
 
     pub(crate) fn abort_tasks(&self) {
-        if let Some(tasks) = self.tasks.get() {
+        let tasks = self.tasks.lock().clone();
+        if let Some(tasks) = tasks {
             tasks.abort_all(self.unit.number);
         }
     }

@@ -6,6 +6,7 @@
     reason = "a test says that something failed by panicking"
 )]
 
+mod aborts;
 mod block;
 mod copy;
 mod hostile;
