@@ -1,6 +1,6 @@
 //! What an overlay costs beside plain calls of the same size on the same disk, in the same run.
 //!
-//! `cargo bench -p repo --bench overlay [-- calls|flushes|open]`; the folder is `HOLDFAST_BENCH_DIR`, or one for temporary files of the build.
+//! `cargo bench -p repo --bench overlay [-- calls|flushes|copies|open]`; the folder is `HOLDFAST_BENCH_DIR`, or one for temporary files of the build.
 
 #![expect(
     clippy::print_stdout,
@@ -68,6 +68,11 @@ fn main() {
         flushes(&overlay, folder.path(), threads);
         repository.discard_overlay(overlay.id()).unwrap();
     }
+    if wants("copies") {
+        let overlay = repository.create_overlay(&point, 0).unwrap();
+        copies(&overlay);
+        repository.discard_overlay(overlay.id()).unwrap();
+    }
     for records in [10_000, 100_000, 1_000_000]
         .into_iter()
         .filter(|_| wants("open"))
@@ -75,6 +80,45 @@ fn main() {
         let overlay = repository.create_overlay(&point, 0).unwrap();
         reopening(&repository, overlay, records);
     }
+}
+
+/// A GiB that the point has, and a GiB that was written, shown elsewhere: in steps as EXTENDED COPY makes them.
+fn copies(overlay: &Overlay) {
+    const GIB: u64 = 1 << 30;
+    const STEP: u64 = 16 << 20;
+    let data = payload(1 << 20);
+    for at in (0..GIB).step_by(1 << 20) {
+        overlay
+            .write(at, std::slice::from_ref(&data), false)
+            .unwrap();
+    }
+    overlay.flush().unwrap();
+    for (what, from, to) in [
+        ("of the point", 10 * GIB, 20 * GIB),
+        ("that was written", 0, 30 * GIB),
+        ("that was copied", 30 * GIB, 40 * GIB + 4096),
+    ] {
+        let before = overlay.statistics().journal_bytes;
+        let started = Instant::now();
+        for at in (0..GIB).step_by(STEP as usize) {
+            assert!(overlay.copy(to + at, from + at, STEP, false).unwrap());
+        }
+        let copied = milliseconds(started);
+        overlay.flush().unwrap();
+        println!(
+            "copy of a GiB {what}: {copied:.1} ms, with a flush {:.1} ms, {} bytes of journal",
+            milliseconds(started),
+            overlay.statistics().journal_bytes - before
+        );
+    }
+    let started = Instant::now();
+    for at in (0..GIB).step_by(1 << 20) {
+        let mut bytes = Vec::new();
+        overlay.read(at, 1 << 20, &mut bytes).unwrap();
+        overlay.write(50 * GIB + at, &bytes, false).unwrap();
+    }
+    overlay.flush().unwrap();
+    println!("read and written instead: {:.1} ms", milliseconds(started));
 }
 
 fn milliseconds(started: Instant) -> f64 {

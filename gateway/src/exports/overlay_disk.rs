@@ -1,5 +1,6 @@
 //! A writable disk: the overlay of a recovery session.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -113,6 +114,25 @@ impl BlockExport for OverlayDisk {
         self.properties.check(offset, length)?;
         self.overlay
             .discard(offset, length, is_stable(durability))
+            .map_err(|error| status(&error))
+    }
+
+    fn copy_from(
+        &self,
+        offset: u64,
+        source: &dyn BlockExport,
+        source_offset: u64,
+        length: u64,
+        durability: Durability,
+    ) -> Result<bool, ExportError> {
+        self.properties.check(offset, length)?;
+        source.properties().check(source_offset, length)?;
+        let Some(source) = (source as &dyn Any).downcast_ref::<Self>() else {
+            return Ok(false);
+        };
+        let stable = is_stable(durability);
+        self.overlay
+            .copy_from(offset, &source.overlay, source_offset, length, stable)
             .map_err(|error| status(&error))
     }
 

@@ -30,11 +30,16 @@ impl Store {
     }
 
     fn back_up(&self, content: &[u8]) -> Arc<Point> {
+        self.back_up_sparse(content.len() as u64, content)
+    }
+
+    /// A disk that begins with `content`, and is zero from there on.
+    fn back_up_sparse(&self, size_bytes: u64, content: &[u8]) -> Arc<Point> {
         let workload = WorkloadName::parse("test").unwrap();
         let mut backup = self.repository.begin(&workload, PointKind::Full).unwrap();
         let spec = ImageSpec {
             name: "disk-0".to_owned(),
-            size_bytes: content.len() as u64,
+            size_bytes,
             base: ImageBase::Nothing,
         };
         let mut image = backup.image(&spec).unwrap();
@@ -131,4 +136,100 @@ fn change_maps_show_what_differs_from_earlier_points() {
             (chunks(2), false)
         ]
     );
+}
+
+/// EXTENDED COPY of a GiB from the start of the unit `from` to the middle of the unit `to`.
+fn clone_gib(nexus: &scsi::Nexus, from: u16, to: u16) -> scsi::Response {
+    let cscd = |lun: u16| {
+        let command = scsi::Command {
+            lun: scsi::encode_lun(lun),
+            cdb: scsi::Cdb::new(&[0x12, 1, 0x83, 1, 0, 0]),
+            data_out: Vec::new(),
+            expected_bytes: None,
+        };
+        let page = nexus.execute(&command).data_in.to_vec();
+        let mut descriptor = vec![0xe4, 0, 0, 0];
+        descriptor.extend_from_slice(&page[4..24]);
+        descriptor.extend_from_slice(&[0, 0, 0, 0, 0, 0, 2, 0]);
+        descriptor
+    };
+    let mut list = vec![1, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    list.extend(cscd(from));
+    list.extend(cscd(to));
+    for segment in 0..64_u64 {
+        // 16 MiB each.
+        list.extend_from_slice(&[2, 0, 0, 0x18, 0, 0, 0, 1, 0, 0, 0x80, 0]);
+        list.extend_from_slice(&(segment * 32_768).to_be_bytes());
+        list.extend_from_slice(&((2 << 20) + segment * 32_768).to_be_bytes());
+    }
+    let lists = u32::try_from(64 * 28).unwrap();
+    list[8..12].copy_from_slice(&lists.to_be_bytes());
+    let mut cdb = [0; 16];
+    cdb[0] = 0x83;
+    cdb[10..14].copy_from_slice(&u32::try_from(list.len()).unwrap().to_be_bytes());
+    let command = scsi::Command {
+        lun: scsi::encode_lun(from),
+        cdb: scsi::Cdb::new(&cdb),
+        expected_bytes: Some(u32::try_from(list.len()).unwrap()),
+        data_out: vec![Bytes::from(list)],
+    };
+    nexus.execute(&command)
+}
+
+#[test]
+fn extended_copy_within_a_disk_and_between_disks_of_a_point_moves_no_bytes() {
+    const GIB: u64 = 1 << 30;
+    let store = Store::new();
+    let content = [[5; 65536], [6; 65536]].concat();
+    let point = store.back_up_sparse(2 * GIB, &content);
+    let target = scsi::Target::new(scsi::TargetIdentity {
+        name: "iqn.2026-01.test:a".to_owned(),
+        ports: vec![scsi::TargetPort {
+            relative_id: 1,
+            name: "iqn.2026-01.test:a,t,0x0001".to_owned(),
+        }],
+    });
+    let overlays: Vec<_> = (0..2)
+        .map(|lun| {
+            let overlay = store.repository.create_overlay(&point, 0).unwrap();
+            let disk = OverlayDisk::new(Arc::clone(&overlay), store.earlier(&point));
+            let options = scsi::UnitOptions::default();
+            target.attach(lun, Arc::new(disk), options).unwrap();
+            overlay
+        })
+        .collect();
+    let written = [Bytes::from(vec![9; 4096])];
+    overlays[0].write(65536 - 512, &written, false).unwrap();
+    let name = scsi::NexusName {
+        initiator_port: "iqn.2026-01.test:b,i,0x000000000001".to_owned(),
+        target_port: 1,
+    };
+    let nexus = target.nexus(name, scsi::LunMask::All);
+    for lun in [0, 1] {
+        let ready = scsi::Command {
+            lun: scsi::encode_lun(lun),
+            cdb: scsi::Cdb::new(&[0; 6]),
+            data_out: Vec::new(),
+            expected_bytes: None,
+        };
+        nexus.execute(&ready);
+    }
+    for (to, written_bytes) in [(0, 0), (1, 4096)] {
+        let overlay = &overlays[usize::from(to)];
+        let before = overlay.statistics();
+        let response = clone_gib(&nexus, 0, to);
+        assert_eq!(
+            (response.status, response.sense),
+            (scsi::Status::Good, None)
+        );
+        let after = overlay.statistics();
+        assert_eq!(after.written_bytes - before.written_bytes, written_bytes);
+        let journal = after.journal_bytes - before.journal_bytes - written_bytes;
+        assert!(journal < 16 << 10, "{journal} bytes of journal");
+        let mut copied = Vec::new();
+        overlay.read(GIB, 3 * 65536, &mut copied).unwrap();
+        let mut original = Vec::new();
+        overlays[0].read(0, 3 * 65536, &mut original).unwrap();
+        assert!(copied.concat() == original.concat());
+    }
 }

@@ -35,6 +35,8 @@ pub(super) enum UnitData {
     Aligned(AlignedBuffer, usize),
     /// So many chunks of zeroes.
     Zeroes { chunks: u64 },
+    /// So many chunks that the image below has from `source` on.
+    Moved { source: u64, chunks: u64 },
 }
 
 impl UnitData {
@@ -42,7 +44,7 @@ impl UnitData {
         match self {
             Self::Shared(bytes) => bytes,
             Self::Aligned(buffer, length) => buffer.get(..*length).unwrap_or_default(),
-            Self::Zeroes { .. } => &[],
+            Self::Zeroes { .. } | Self::Moved { .. } => &[],
         }
     }
 
@@ -50,7 +52,7 @@ impl UnitData {
     fn into_buffer(self) -> Option<AlignedBuffer> {
         match self {
             Self::Aligned(buffer, _) => Some(buffer),
-            Self::Shared(_) | Self::Zeroes { .. } => None,
+            Self::Shared(_) | Self::Zeroes { .. } | Self::Moved { .. } => None,
         }
     }
 }
@@ -117,6 +119,7 @@ impl Worker {
     pub(super) fn process(&mut self, unit: &Unit) -> Result<Processed, RepoError> {
         let outcomes = match &unit.data {
             UnitData::Zeroes { chunks } => (0..*chunks).map(|_| Outcome::Zero).collect(),
+            UnitData::Moved { source, chunks } => self.moved(unit.first, *source, *chunks)?,
             data => self.sort_chunks(unit.first, data.bytes())?,
         };
         Ok(Processed {
@@ -125,6 +128,20 @@ impl Worker {
             length: unit.data.bytes().len(),
             outcomes,
         })
+    }
+
+    fn moved(&self, first: u64, source: u64, chunks: u64) -> Result<Vec<Outcome>, RepoError> {
+        let Some(base) = &self.base else {
+            return Err(RepoError::Refused("there is no image to move chunks of"));
+        };
+        let below = base.pointers(first, chunks)?;
+        let moved = base.pointers(source, chunks)?;
+        let outcome = |(moved, below): (Pointer, Pointer)| match moved {
+            same if same.id == below.id => Outcome::Same,
+            zero if zero.id.is_zero() => Outcome::Zero,
+            other => Outcome::Known(other),
+        };
+        Ok(moved.into_iter().zip(below).map(outcome).collect())
     }
 
     fn sort_chunks(&mut self, first: u64, bytes: &[u8]) -> Result<Vec<Outcome>, RepoError> {

@@ -180,6 +180,27 @@ impl ImageWriter {
         self.write_zero_part(end)
     }
 
+    /// Makes `count` chunks from `first` on those that the image below has from `source` on, without reading them. All
+    /// must be whole.
+    pub(crate) fn move_chunks(
+        &mut self,
+        first: u64,
+        source: u64,
+        count: u64,
+    ) -> Result<(), RepoError> {
+        let chunk = CHUNK_BYTES as u64;
+        self.check(first * chunk, count * chunk)?;
+        self.move_to(first * chunk)?;
+        self.position = (first + count) * chunk;
+        self.send(
+            first,
+            UnitData::Moved {
+                source,
+                chunks: count,
+            },
+        )
+    }
+
     /// Ends the disk: what was not written stays as it is in the image below.
     pub(crate) fn finish(mut self) -> Result<ImageTotals, RepoError> {
         let end = self.size_bytes;

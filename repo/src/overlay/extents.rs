@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Overlay;
 use super::format::SECTOR_BYTES;
-use super::map::{Content, Look};
+use super::map::{Content, Fill, Look};
 use crate::CHUNK_BYTES;
 use crate::error::RepoError;
 
@@ -34,8 +34,17 @@ pub enum OverlayState {
 struct Stretch {
     offset: u64,
     length: u64,
-    /// `None`: the point's.
-    own: Option<OverlayState>,
+    layer: Layer,
+}
+
+/// Where a stretch comes from.
+enum Layer {
+    /// The point has it there.
+    Point,
+    /// It was copied from there, from this offset on.
+    Moved(u64),
+    /// It was written.
+    Own(OverlayState),
 }
 
 impl Overlay {
@@ -48,9 +57,10 @@ impl Overlay {
         limit: usize,
     ) -> Result<Vec<OverlayExtent>, RepoError> {
         let mut runs = Runs::new(limit);
-        self.stretches(offset, length, |stretch| match stretch.own {
-            Some(state) => Ok(runs.add(stretch.length, (state, true))),
-            None => self.describe_below(stretch, &mut runs),
+        self.stretches(offset, length, |stretch| match stretch.layer {
+            Layer::Own(state) => Ok(runs.add(stretch.length, (state, true))),
+            Layer::Point => self.describe_below(stretch.offset, stretch.length, false, &mut runs),
+            Layer::Moved(offset) => self.describe_below(offset, stretch.length, true, &mut runs),
         })?;
         let extent = |(length, (state, own))| OverlayExtent { length, state, own };
         Ok(runs.runs.into_iter().map(extent).collect())
@@ -66,19 +76,22 @@ impl Overlay {
     ) -> Result<Vec<(u64, bool)>, RepoError> {
         let mut runs = Runs::new(limit);
         self.stretches(offset, length, |stretch| {
-            Ok(runs.add(stretch.length, stretch.own.is_some()))
+            let own = !matches!(stretch.layer, Layer::Point);
+            Ok(runs.add(stretch.length, own))
         })?;
         Ok(runs.runs)
     }
 
     fn describe_below(
         &self,
-        stretch: &Stretch,
+        offset: u64,
+        length: u64,
+        own: bool,
         runs: &mut Runs<(OverlayState, bool)>,
     ) -> Result<ControlFlow<()>, RepoError> {
         let chunk_bytes = CHUNK_BYTES as u64;
-        let end = stretch.offset + stretch.length;
-        let mut at = stretch.offset;
+        let end = offset + length;
+        let mut at = offset;
         while at < end {
             let chunk = at / chunk_bytes;
             let part_end = end.min((chunk + 1) * chunk_bytes);
@@ -87,7 +100,7 @@ impl Overlay {
             } else {
                 OverlayState::Data
             };
-            if runs.add(part_end - at, (state, false)).is_break() {
+            if runs.add(part_end - at, (state, own)).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
             at = part_end;
@@ -114,18 +127,19 @@ impl Overlay {
                     (end - at) / SECTOR_BYTES,
                     Look::Everywhere,
                     &mut |span| {
-                        let own = match span.content {
-                            Content::Below => None,
-                            Content::Zero => Some(OverlayState::Zero),
-                            Content::Hole => Some(OverlayState::Hole),
-                            Content::Data { .. } => Some(OverlayState::Data),
+                        let layer = match span.content {
+                            Content::Below => Layer::Point,
+                            Content::Moved { sector } => Layer::Moved(sector * SECTOR_BYTES),
+                            Content::Fill(Fill::Zero) => Layer::Own(OverlayState::Zero),
+                            Content::Fill(Fill::Hole) => Layer::Own(OverlayState::Hole),
+                            Content::Data { .. } => Layer::Own(OverlayState::Data),
                         };
                         let (offset, length) =
                             (span.sector * SECTOR_BYTES, span.sectors * SECTOR_BYTES);
                         batch.push(Stretch {
                             offset,
                             length,
-                            own,
+                            layer,
                         });
                         if batch.len() < BATCH {
                             ControlFlow::Continue(())

@@ -39,11 +39,14 @@ pub(crate) const HEAD_BYTES_MAX: usize = 6 * RECORD_HEADER_BYTES;
 /// Most bytes that padding has behind its head.
 pub(crate) const PADDING_BYTES_MAX: usize = DIRECT_ALIGNMENT - RECORD_HEADER_BYTES;
 
-/// The version of segments that are made now. All from 1 on are read.
-pub(crate) const SEGMENT_VERSION: u32 = 2;
+/// Most bytes of the disk that one record of a copy shows elsewhere, so that taking it in is bounded.
+pub(crate) const COPY_BYTES_MAX: u64 = 64 << 20;
 
-/// The version of all segments of an encrypted repository.
-pub(crate) const SEALED_SEGMENT_VERSION: u32 = 3;
+/// The version of segments that are made now. [`SegmentHeader::decode`] knows the ones before.
+pub(crate) const SEGMENT_VERSION: u32 = 4;
+
+/// The same, in an encrypted repository.
+pub(crate) const SEALED_SEGMENT_VERSION: u32 = 5;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -74,7 +77,7 @@ struct RecordLayout {
     length: U64,
     durable: U64,
     first_check: U32,
-    reserved: [u8; 8],
+    source: U64,
     check: U32,
 }
 
@@ -143,8 +146,9 @@ impl SegmentHeader {
             return Err(SegmentError::Damaged);
         }
         match (layout.version.get(), keys) {
-            (1..=SEGMENT_VERSION, None) => {}
-            (SEALED_SEGMENT_VERSION, Some(keys)) if layout.code == segment_code(keys, layout) => {}
+            (1 | 2 | SEGMENT_VERSION, None) => {}
+            (3 | SEALED_SEGMENT_VERSION, Some(keys))
+                if layout.code == segment_code(keys, layout) => {}
             // In clear, or from somebody without the key.
             (1..=SEALED_SEGMENT_VERSION, Some(_)) => return Err(SegmentError::Damaged),
             (version, _) => return Err(SegmentError::Version(version)),
@@ -226,12 +230,28 @@ pub(crate) enum RecordKind {
     Zeroes { keep_allocated: bool },
     /// Says that a range is not needed; it reads as zeroes.
     Discard,
+    /// Shows in its range what is at `source`.
+    Copy {
+        /// Where that begins, in bytes.
+        source: u64,
+        /// Of what.
+        of: CopySource,
+    },
     /// A flush was asked for; everything before it belongs to what that flush promised.
     Flush,
     /// Only says what is durable.
     Mark,
     /// Takes room, so that what follows is aligned.
     Padding,
+}
+
+/// What a copy shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopySource {
+    /// The overlay itself, as the records before the copy leave it.
+    Overlay,
+    /// The point below.
+    Point,
 }
 
 /// What a record says, without its payload.
@@ -290,7 +310,7 @@ impl Record {
 
     /// Appends head and table for a record that will lie at `position` of a segment with these heads.
     pub(crate) fn encode_head(&self, heads: &HeadProof, position: u64, out: &mut Vec<u8>) {
-        let (kind, flags) = self.kind.encode();
+        let (kind, flags, source) = self.kind.encode();
         let sealed = if self.proofs.is_sealed() {
             FLAG_SEALED
         } else {
@@ -308,7 +328,7 @@ impl Record {
             length: U64::new(self.length),
             durable: U64::new(self.durable),
             first_check: U32::ZERO,
-            reserved: [0; 8],
+            source: U64::new(source),
             check: U32::ZERO,
         };
         let mut table = Vec::with_capacity(HEAD_BYTES_MAX - RECORD_HEADER_BYTES);
@@ -369,7 +389,7 @@ impl Record {
             (None, true, _) => return Found::Unknown,
         }
         let flags = layout.flags & !(FLAG_MORE | FLAG_SEALED);
-        let Some(kind) = RecordKind::decode(layout.kind, flags) else {
+        let Some(kind) = RecordKind::decode(layout.kind, flags, layout.source.get()) else {
             return Found::Unknown;
         };
         if layout.key_epoch.get() != 0 {
@@ -398,6 +418,18 @@ impl Record {
         match self.kind {
             RecordKind::Flush | RecordKind::Mark | RecordKind::Padding => true,
             RecordKind::Zeroes { .. } | RecordKind::Discard => aligned && within && self.length > 0,
+            RecordKind::Copy { source, of } => {
+                let source_within = source
+                    .checked_add(self.length)
+                    .is_some_and(|end| end <= size_bytes);
+                let apart = of == CopySource::Point || source.abs_diff(self.offset) >= self.length;
+                aligned
+                    && within
+                    && source.is_multiple_of(SECTOR_BYTES)
+                    && source_within
+                    && apart
+                    && (1..=COPY_BYTES_MAX).contains(&self.length)
+            }
             RecordKind::Write => {
                 aligned && within && self.length > 0 && self.offset % chunk + self.length <= chunk
             }
@@ -406,23 +438,29 @@ impl Record {
 }
 
 impl RecordKind {
-    fn encode(self) -> (u8, u8) {
+    /// Its number, flags, and the place that it names.
+    fn encode(self) -> (u8, u8, u64) {
         match self {
-            Self::Write => (KIND_WRITE, 0),
+            Self::Write => (KIND_WRITE, 0, 0),
             Self::Zeroes {
                 keep_allocated: false,
-            } => (2, 0),
+            } => (2, 0, 0),
             Self::Zeroes {
                 keep_allocated: true,
-            } => (2, FLAG_KEEP_ALLOCATED),
-            Self::Discard => (3, 0),
-            Self::Flush => (4, 0),
-            Self::Mark => (5, 0),
-            Self::Padding => (KIND_PADDING, 0),
+            } => (2, FLAG_KEEP_ALLOCATED, 0),
+            Self::Discard => (3, 0, 0),
+            Self::Flush => (4, 0, 0),
+            Self::Mark => (5, 0, 0),
+            Self::Padding => (KIND_PADDING, 0, 0),
+            Self::Copy { source, of } => match of {
+                CopySource::Overlay => (7, 0, source),
+                CopySource::Point => (7, FLAG_OF_POINT, source),
+            },
         }
     }
 
-    fn decode(kind: u8, flags: u8) -> Option<Self> {
+    fn decode(kind: u8, flags: u8, source: u64) -> Option<Self> {
+        let copy = |of| Self::Copy { source, of };
         match (kind, flags) {
             (KIND_WRITE, 0) => Some(Self::Write),
             (2, 0) => Some(Self::Zeroes {
@@ -435,6 +473,8 @@ impl RecordKind {
             (4, 0) => Some(Self::Flush),
             (5, 0) => Some(Self::Mark),
             (KIND_PADDING, 0) => Some(Self::Padding),
+            (7, 0) => Some(copy(CopySource::Overlay)),
+            (7, FLAG_OF_POINT) => Some(copy(CopySource::Point)),
             _ => None,
         }
     }
@@ -563,6 +603,8 @@ const KIND_PADDING: u8 = 6;
 
 const FLAG_MORE: u8 = 1;
 const FLAG_KEEP_ALLOCATED: u8 = 2;
+/// The same bit, of a copy.
+const FLAG_OF_POINT: u8 = 2;
 const FLAG_SEALED: u8 = 4;
 
 const SEGMENT_CODE_OFFSET: usize = 72;
@@ -635,6 +677,44 @@ mod tests {
     }
 
     #[test]
+    fn copies_come_back_and_stay_within_their_bounds() {
+        const DISK: u64 = 1 << 40;
+        for heads in both() {
+            let copy = |source, of, offset, length| Record {
+                kind: RecordKind::Copy { source, of },
+                more: false,
+                offset,
+                length,
+                proofs: Proofs::none(heads.keys.is_some()),
+                ..record(512, &heads)
+            };
+            let (own, point) = (CopySource::Overlay, CopySource::Point);
+            for of in [own, point] {
+                let record = copy(1536, of, 1 << 30, 4096);
+                let mut bytes = Vec::new();
+                record.encode_head(&heads, 128, &mut bytes);
+                let found = Record::decode_head(&bytes, &heads, 128);
+                assert_eq!(found, Found::Record(record));
+                bytes[52] ^= 2;
+                let found = Record::decode_head(&bytes, &heads, 128);
+                assert_eq!(found, Found::Nothing, "another source");
+            }
+            let fits = |source, of, offset, length| copy(source, of, offset, length).fits(DISK);
+            assert!(fits(0, own, 4096, 4096) && fits(4096, own, 0, 4096));
+            assert!(
+                !fits(0, own, 4096, 4608) && !fits(4096, own, 0, 4608),
+                "overlap"
+            );
+            assert!(fits(0, point, 0, 4096) && fits(0, point, 512, 4096));
+            assert!(fits(0, own, 1 << 30, COPY_BYTES_MAX));
+            assert!(!fits(0, own, 1 << 30, COPY_BYTES_MAX + 512));
+            assert!(!fits(0, own, 1 << 30, 0));
+            assert!(!fits(100, own, 1 << 30, 512));
+            assert!(!fits(DISK, point, 0, 512) && !fits(u64::MAX - 511, point, 0, 512));
+        }
+    }
+
+    #[test]
     fn without_the_key_no_head_can_be_made() {
         let [clear, sealed] = both();
         let mut bytes = Vec::new();
@@ -684,9 +764,12 @@ mod tests {
         let keys = OverlayKeys::for_tests(1);
         let versioned = |version: u32, keys| {
             let mut bytes = header().encode(keys);
-            bytes[8..12].copy_from_slice(&version.to_le_bytes());
-            let check = check_of_start(&bytes);
-            bytes[124..].copy_from_slice(&check.to_le_bytes());
+            let (layout, _) = SegmentLayout::mut_from_prefix(&mut bytes).unwrap();
+            layout.version = U32::new(version);
+            if let Some(keys) = keys {
+                layout.code = segment_code(keys, layout);
+            }
+            layout.check = U32::new(check_of_start(layout.as_bytes()));
             SegmentHeader::decode(&bytes, keys)
         };
         let keys = keys.journal().map(|keys| &**keys);
@@ -696,7 +779,12 @@ mod tests {
         assert_eq!(versioned(0, None), Err(SegmentError::Version(0)));
         assert_eq!(versioned(3, keys), Ok(header()));
         assert_eq!(versioned(2, keys), Err(SegmentError::Damaged), "in clear");
-        assert_eq!(versioned(4, keys), Err(SegmentError::Version(4)));
+        assert_eq!(versioned(4, None), Ok(header()));
+        assert_eq!(versioned(5, None), Err(SegmentError::Version(5)));
+        assert_eq!(versioned(6, None), Err(SegmentError::Version(6)));
+        assert_eq!(versioned(4, keys), Err(SegmentError::Damaged), "in clear");
+        assert_eq!(versioned(5, keys), Ok(header()));
+        assert_eq!(versioned(6, keys), Err(SegmentError::Version(6)));
         let clear = header().encode(None);
         assert_eq!(
             SegmentHeader::decode(&clear, keys),

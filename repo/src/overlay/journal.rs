@@ -572,7 +572,7 @@ impl Draft {
 impl RecordKind {
     pub(super) fn changes_disk(self) -> bool {
         match self {
-            Self::Write | Self::Zeroes { .. } | Self::Discard => true,
+            Self::Write | Self::Zeroes { .. } | Self::Discard | Self::Copy { .. } => true,
             Self::Flush | Self::Mark | Self::Padding => false,
         }
     }

@@ -11,6 +11,7 @@
 mod blocks;
 mod buffers;
 mod checkpoint;
+mod copy;
 mod extents;
 mod format;
 mod journal;

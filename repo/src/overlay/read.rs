@@ -25,7 +25,7 @@ enum Part {
 #[derive(Debug)]
 struct Payload {
     place: Place,
-    /// Where its first block lies on the disk.
+    /// For which place of the disk its first block was sealed.
     offset: u64,
     /// Those that are meant, after the first ones to skip.
     length: usize,
@@ -264,9 +264,13 @@ fn take_run<'a>(first: &'a Payload, rest: &'a [Part]) -> (Vec<&'a Payload>, &'a 
 fn collect(span: &Span<'_>, parts: &mut Vec<Part>) -> ControlFlow<()> {
     let length = span.sectors * SECTOR_BYTES;
     parts.push(match span.content {
-        Content::Zero | Content::Hole => Part::Zero { length },
+        Content::Fill(_) => Part::Zero { length },
         Content::Below => Part::Below {
             offset: span.sector * SECTOR_BYTES,
+            length,
+        },
+        Content::Moved { sector } => Part::Below {
+            offset: sector * SECTOR_BYTES,
             length,
         },
         Content::Data { place, from } => {
@@ -274,7 +278,7 @@ fn collect(span: &Span<'_>, parts: &mut Vec<Part>) -> ControlFlow<()> {
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             let place = place.cut(from, sectors);
             Part::Journal(Payload {
-                offset: span.sector * SECTOR_BYTES - place.skip_bytes() as u64,
+                offset: place.sealed_for(span.sector),
                 place,
                 length,
             })

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::format::{
-    Found, HEAD_BYTES_MAX, HeadProof, Proofs, RECORD_ALIGNMENT, RECORD_MAGIC, Record, RecordKind,
-    SECTOR_BYTES, SEGMENT_HEADER_BYTES,
+    CopySource, Found, HEAD_BYTES_MAX, HeadProof, Proofs, RECORD_ALIGNMENT, RECORD_MAGIC, Record,
+    RecordKind, SECTOR_BYTES, SEGMENT_HEADER_BYTES,
 };
 use super::journal::{Placed, Position};
 use super::map::{Fill, Map, Place};
@@ -155,6 +155,13 @@ impl Change<'_> {
                 keep_allocated: false,
             }
             | RecordKind::Discard => map.fill(sector, sectors, Fill::Hole),
+            RecordKind::Copy { source, of } => {
+                let source = source / SECTOR_BYTES;
+                match of {
+                    CopySource::Overlay => map.copy(source, sector, sectors),
+                    CopySource::Point => map.refer(source, sector, sectors),
+                }
+            }
             RecordKind::Flush | RecordKind::Mark | RecordKind::Padding => Ok(()),
         }
     }

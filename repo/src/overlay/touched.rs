@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Overlay;
 use super::format::SECTOR_BYTES;
-use super::map::{CHUNK_SECTORS, Look, State};
+use super::map::{CHUNK_SECTORS, Content, Look, State};
 use super::read::Keep;
 use crate::CHUNK_BYTES;
 use crate::error::RepoError;
@@ -18,6 +18,15 @@ pub enum TouchedRange {
     Zeroes {
         /// Index of the first.
         first: u64,
+        /// How many.
+        count: u64,
+    },
+    /// Whole chunks that are what the point has from another chunk on.
+    Moved {
+        /// Index of the first.
+        first: u64,
+        /// Index of the first in the point.
+        source: u64,
         /// How many.
         count: u64,
     },
@@ -84,6 +93,36 @@ impl Overlay {
         Ok(found)
     }
 
+    /// The chunk of the point that a whole chunk shows, if it shows one.
+    fn moved(&self, chunk: u64) -> Result<Option<u64>, RepoError> {
+        let sectors = u64::from(CHUNK_SECTORS);
+        let mut found = None;
+        if (chunk + 1) * CHUNK_BYTES as u64 > self.size_bytes {
+            return Ok(None);
+        }
+        let mut map = self.map.lock();
+        map.walk(chunk * sectors, sectors, Look::Everywhere, &mut |span| {
+            found = match span.content {
+                Content::Moved { sector } if span.sectors == sectors => {
+                    sector.is_multiple_of(sectors).then_some(sector / sectors)
+                }
+                _ => None,
+            };
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// How many chunks from `first` on show those of the point from `source` on; at least that one does.
+    fn moved_run(&self, first: u64, source: u64) -> Result<u64, RepoError> {
+        let mut count = 1;
+        while count < MOVED_MAX && self.moved(first + count)? == Some(source + count) {
+            count += 1;
+        }
+        self.map.lock().shrink();
+        Ok(count)
+    }
+
     /// Whether the page of a chunk, which is in memory, says zero everywhere.
     fn is_all_zero(&self, chunk: u64) -> Result<bool, RepoError> {
         let sector = chunk * u64::from(CHUNK_SECTORS);
@@ -108,6 +147,17 @@ impl TouchedChunks<'_> {
         let Some((first, count, state)) = self.overlay.next_touched(self.next)? else {
             return Ok(None);
         };
+        if state == State::Child
+            && let Some(source) = self.overlay.moved(first)?
+        {
+            let count = self.overlay.moved_run(first, source)?;
+            self.next = first + count;
+            return Ok(Some(TouchedRange::Moved {
+                first,
+                source,
+                count,
+            }));
+        }
         if state == State::Child && !self.overlay.is_all_zero(first)? {
             let content = self.overlay.chunk(first)?;
             self.next = first + 1;
@@ -133,3 +183,6 @@ impl Iterator for TouchedChunks<'_> {
         result
     }
 }
+
+/// Chunks that are given as one range at most.
+const MOVED_MAX: u64 = 1024;

@@ -1,12 +1,13 @@
 //! The ways into an overlay.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::Overlay;
-use super::format::{Proofs, RecordKind, block_checks};
+use super::format::{CopySource, Proofs, RecordKind, block_checks};
 use super::journal::{Draft, SyncReason, Tail};
 use super::map::{Look, Map};
 use super::queue::Call;
@@ -118,7 +119,7 @@ impl Overlay {
         )
     }
 
-    fn change(&self, drafts: Vec<Draft>, stable: bool) -> Result<(), RepoError> {
+    pub(super) fn change(&self, drafts: Vec<Draft>, stable: bool) -> Result<(), RepoError> {
         self.journal.check_open()?;
         self.make_room()?;
         self.prepare(&mut self.map.lock(), &drafts, Look::Everywhere)?;
@@ -184,12 +185,22 @@ impl Overlay {
 
     /// Brings into memory what the drafts will change of the map.
     fn prepare(&self, map: &mut Map, drafts: &[Draft], look: Look) -> Result<bool, RepoError> {
-        for draft in drafts
-            .iter()
-            .filter(|draft| draft.kind == RecordKind::Write)
-        {
-            if !map.prepare(draft.offset / CHUNK_BYTES as u64, look)? {
-                return Ok(false);
+        for draft in drafts {
+            let changed = match draft.kind {
+                RecordKind::Write | RecordKind::Copy { .. } => chunks(draft.offset, draft.length),
+                _ => 0..0,
+            };
+            let shown = match draft.kind {
+                RecordKind::Copy {
+                    source,
+                    of: CopySource::Overlay,
+                } => chunks(source, draft.length),
+                _ => 0..0,
+            };
+            for chunk in changed.chain(shown) {
+                if !map.prepare(chunk, look)? {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
@@ -284,6 +295,12 @@ fn split(offset: u64, data: &[Bytes]) -> Vec<Draft> {
         last.more = false;
     }
     drafts
+}
+
+/// The chunks that a range touches.
+fn chunks(offset: u64, length: u64) -> Range<u64> {
+    let chunk = CHUNK_BYTES as u64;
+    offset / chunk..(offset + length).div_ceil(chunk)
 }
 
 fn room_in_chunk(offset: u64) -> usize {

@@ -95,7 +95,9 @@ fn seal(
     let bytes = noise(3, 8192);
     overlay.write(65_536 - 4096, &[Bytes::from(bytes.clone())], false)?;
     overlay.discard(300 * 1024, 128 * 1024, false)?;
+    overlay.copy(524_288, 131_072 + 512, 65_536, false)?;
     content[65_536 - 4096..][..8192].copy_from_slice(&bytes);
+    content.copy_within(131_072 + 512..196_608 + 512, 524_288);
     content[300 * 1024..][..128 * 1024].fill(0);
     told.pending = Some(content.to_vec());
     let mut backup = repository.begin(&workload(), PointKind::Sealed)?;

@@ -19,6 +19,7 @@ mod keyless;
 mod locks;
 mod model;
 mod mounts;
+mod overlay_copy;
 mod overlay_crash;
 mod overlay_damage;
 mod overlay_model;

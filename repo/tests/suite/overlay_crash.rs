@@ -113,6 +113,16 @@ fn scenario(rig: &Rig, expected: &mut Expected) -> Result<(), RepoError> {
                 expected.answered(place, &zeroes);
             }
             9 => overlay.checkpoint()?,
+            6 | 10 => {
+                let from = (place + SECTORS / 2) % (SECTORS - 40);
+                if from.abs_diff(place) >= sectors {
+                    let bytes = expected.now[from..from + sectors].concat();
+                    expected.begin(place, &bytes);
+                    let length = sectors as u64 * 512;
+                    overlay.copy(place as u64 * 512, from as u64 * 512, length, false)?;
+                    expected.answered(place, &bytes);
+                }
+            }
             _ => {
                 let bytes = tagged(tag, sectors);
                 let stable = tag % 13 == 0;

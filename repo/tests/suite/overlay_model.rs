@@ -38,6 +38,11 @@ enum Operation {
         sector: usize,
         sectors: usize,
     },
+    Copy {
+        from: usize,
+        sector: usize,
+        sectors: usize,
+    },
     Flush,
     Checkpoint,
     Reopen,
@@ -64,11 +69,26 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => range().prop_map(|(sector, sectors)| Operation::TryWrite { sector, sectors }),
         2 => (range(), any::<bool>()).prop_map(|((sector, sectors), keep)| Operation::Zeroes { sector, sectors, keep }),
         2 => range().prop_map(|(sector, sectors)| Operation::Discard { sector, sectors }),
+        4 => (range(), 0..SECTORS).prop_map(|((sector, sectors), from)| copy(from, sector, sectors)),
         1 => Just(Operation::Flush),
         1 => Just(Operation::Checkpoint),
         1 => Just(Operation::Reopen),
         1 => any::<u64>().prop_map(|seed| Operation::Kill { seed }),
     ]
+}
+
+/// A copy that fits the disk; half of them from the same place in another chunk.
+fn copy(from: usize, sector: usize, sectors: usize) -> Operation {
+    let from = match from % 2 {
+        0 => from / 128 * 128 + sector % 128,
+        _ => from,
+    };
+    let from = from.min(SECTORS - 1);
+    Operation::Copy {
+        from,
+        sector,
+        sectors: sectors.min(SECTORS - from),
+    }
 }
 
 fn run(operations: &[Operation], settings: &OverlaySettings) {
@@ -125,6 +145,11 @@ fn run_on(mut rig: Rig, operations: Vec<Operation>) {
                     .unwrap();
                 model.fill(sector, sectors, OverlayState::Hole);
             }
+            Operation::Copy {
+                from,
+                sector,
+                sectors,
+            } => run_copy(&overlay, &mut model, from, sector, sectors),
             Operation::Flush => overlay.flush().unwrap(),
             Operation::Checkpoint => overlay.checkpoint().unwrap(),
             Operation::Reopen => {
@@ -138,6 +163,20 @@ fn run_on(mut rig: Rig, operations: Vec<Operation>) {
         }
     }
     check(&overlay, &model, &rig.ground);
+}
+
+/// Copies, which costs a record, unless the ranges overlap.
+fn run_copy(overlay: &Overlay, model: &mut Model, from: usize, sector: usize, sectors: usize) {
+    let (offset, source) = (sector as u64 * 512, from as u64 * 512);
+    let before = overlay.statistics().journal_bytes;
+    let done = overlay.copy(offset, source, sectors as u64 * 512, false);
+    let is_apart = sector.abs_diff(from) >= sectors;
+    assert_eq!(done.unwrap(), is_apart);
+    if is_apart {
+        model.copy(from, sector, sectors);
+    }
+    let written = overlay.statistics().journal_bytes - before;
+    assert!(written <= 400, "a copy has no payload: {written}");
 }
 
 /// Everything an overlay tells must be as the model says.
@@ -182,12 +221,7 @@ fn check(overlay: &Overlay, model: &Model, ground: &Ground) {
     assert_eq!(extents.iter().flat_map(flat).collect::<Vec<_>>(), expected);
     let some = overlay.extents(0, length, 2).unwrap();
     assert_eq!(some, extents[..extents.len().min(2)]);
-    let live = model
-        .own
-        .iter()
-        .filter(|own| **own == Some(OverlayState::Data))
-        .count() as u64
-        * 512;
+    let live = model.live.iter().filter(|live| **live).count() as u64 * 512;
     assert_eq!(overlay.statistics().live_bytes, live);
     check_touched(overlay, model, ground);
 }
@@ -201,6 +235,16 @@ fn check_touched(overlay: &Overlay, model: &Model, ground: &Ground) {
                 assert!(first >= next);
                 next = first + count;
                 touched.extend((first..first + count).map(|index| (index, vec![0; CHUNK_BYTES])));
+            }
+            TouchedRange::Moved {
+                first,
+                source,
+                count,
+            } => {
+                assert!(first >= next);
+                next = first + count;
+                let chunk = |at| (first + at, ground.chunk(source + at).unwrap().to_vec());
+                touched.extend((0..count).map(chunk));
             }
             TouchedRange::Chunk { index, content } => {
                 assert!(index >= next);
@@ -287,18 +331,9 @@ fn many_writes_spill_and_come_back() {
 fn overlays_of_one_point_do_not_see_each_other() {
     let rig = Rig::new(1 << 20, small_settings());
     let open = |number: u128| {
-        let mut record = rig.record();
-        record.id = uuid::Uuid::from_u128(number);
-        Overlay::create(
-            Arc::new(rig.disk.clone()),
-            &rig.keys,
-            rig.clock.clone(),
-            rig.pages.clone(),
-            rig.ground.clone(),
-            rig.settings.clone(),
-            record,
-        )
-        .unwrap()
+        let id = uuid::Uuid::from_u128(number);
+        let record = repo::overlay::OverlayRecord { id, ..rig.record() };
+        rig.create_as(record).unwrap()
     };
     let overlays = [open(1), open(2), open(3)];
     for round in 0..50 {
@@ -330,6 +365,50 @@ fn overlays_of_one_point_do_not_see_each_other() {
     );
     assert_eq!(rig.pages.page_count(overlays[1].id()), 0);
     assert!(rig.disk.list("overlays".as_ref()).unwrap().len() == 2);
+}
+
+#[test]
+fn copies_between_overlays_take_what_the_point_has_and_write_the_rest() {
+    for rig in Rig::both(8 << 20, &small_settings()) {
+        let create = |number: u128, disk| {
+            let record = repo::overlay::OverlayRecord {
+                id: uuid::Uuid::from_u128(number),
+                disk,
+                ..rig.record()
+            };
+            rig.create_as(record).unwrap()
+        };
+        let (one, two, other) = (create(1, 0), create(2, 0), create(3, 1));
+        let bytes = tagged(9, 16);
+        one.write(5 * 512, &pieces(&bytes), false).unwrap();
+        one.discard(1 << 20, 137 * 512, false).unwrap();
+        one.write_zeroes(2 << 20, 512, true, false).unwrap();
+        assert!(one.copy(3 << 20, 512, 4096, false).unwrap());
+        two.write(1536, &pieces(&tagged(8, 16)), false).unwrap();
+        let done = other.copy_from(0, &one, 0, 512, false).unwrap();
+        assert!(!done, "it lies over another disk");
+        let (to, length) = (4 << 20, 4 << 20);
+        assert!(two.copy_from(to, &one, 0, length, true).unwrap());
+        let copied = read(&one, 0, length as usize).unwrap();
+        assert_eq!(read(&two, to, length as usize).unwrap(), copied);
+        let written = (16 + 16 + 4) * 512;
+        assert_eq!(
+            two.statistics().written_bytes,
+            written,
+            "what was written is, again"
+        );
+        assert!(
+            two.copy_from(0, &two, to, 4096, false).unwrap(),
+            "from itself"
+        );
+        assert_eq!(read(&two, 0, 4096).unwrap(), copied[..4096]);
+        let wanted = read(&two, 0, 8 << 20).unwrap();
+        repo::overlay::discard(&rig.disk, &rig.keys, &*rig.pages, one.id()).unwrap();
+        let id = two.id();
+        drop(two);
+        let two = rig.kill(5).open_as(id).unwrap();
+        assert_eq!(read(&two, 0, 8 << 20).unwrap(), wanted);
+    }
 }
 
 #[test]

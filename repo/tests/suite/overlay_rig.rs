@@ -122,6 +122,10 @@ impl Rig {
     }
 
     pub(crate) fn create(&self) -> Result<Overlay, RepoError> {
+        self.create_as(self.record())
+    }
+
+    pub(crate) fn create_as(&self, record: OverlayRecord) -> Result<Overlay, RepoError> {
         Overlay::create(
             self.shared_disk(),
             &self.keys,
@@ -129,11 +133,15 @@ impl Rig {
             self.pages.clone(),
             self.ground.clone(),
             self.settings.clone(),
-            self.record(),
+            record,
         )
     }
 
     pub(crate) fn open(&self) -> Result<Overlay, RepoError> {
+        self.open_as(ID)
+    }
+
+    pub(crate) fn open_as(&self, id: Uuid) -> Result<Overlay, RepoError> {
         Overlay::open(
             self.shared_disk(),
             &self.keys,
@@ -141,7 +149,7 @@ impl Rig {
             self.pages.clone(),
             self.ground.clone(),
             self.settings.clone(),
-            ID,
+            id,
         )
     }
 
@@ -185,6 +193,8 @@ pub(crate) fn small_settings() -> OverlaySettings {
 pub(crate) struct Model {
     pub(crate) bytes: Vec<u8>,
     pub(crate) own: Vec<Option<OverlayState>>,
+    /// Whether the bytes are in the journal.
+    pub(crate) live: Vec<bool>,
 }
 
 impl Model {
@@ -192,17 +202,39 @@ impl Model {
         let mut bytes = ground.content();
         bytes.resize(bytes.len().next_multiple_of(512), 0);
         let own = vec![None; bytes.len() / 512];
-        Self { bytes, own }
+        let live = vec![false; own.len()];
+        Self { bytes, own, live }
     }
 
     pub(crate) fn put(&mut self, sector: usize, bytes: &[u8]) {
         self.bytes[sector * 512..sector * 512 + bytes.len()].copy_from_slice(bytes);
         self.own[sector..sector + bytes.len() / 512].fill(Some(OverlayState::Data));
+        self.live[sector..sector + bytes.len() / 512].fill(true);
+    }
+
+    /// Shows elsewhere what is at `from`. Where the ground has holes, so has the copy.
+    pub(crate) fn copy(&mut self, from: usize, sector: usize, sectors: usize) {
+        let bytes = self.bytes[from * 512..(from + sectors) * 512].to_vec();
+        self.bytes[sector * 512..(sector + sectors) * 512].copy_from_slice(&bytes);
+        self.live.copy_within(from..from + sectors, sector);
+        let states: Vec<OverlayState> = (from..from + sectors).map(|at| self.state(at)).collect();
+        for (at, state) in (sector..).zip(states) {
+            self.own[at] = Some(state);
+        }
+    }
+
+    /// What is at a sector, whoever has it.
+    fn state(&self, sector: usize) -> OverlayState {
+        self.own[sector].unwrap_or(match (sector / 128) % 3 {
+            2 => OverlayState::Hole,
+            _ => OverlayState::Data,
+        })
     }
 
     pub(crate) fn fill(&mut self, sector: usize, sectors: usize, state: OverlayState) {
         self.bytes[sector * 512..(sector + sectors) * 512].fill(0);
         self.own[sector..sector + sectors].fill(Some(state));
+        self.live[sector..sector + sectors].fill(false);
     }
 }
 

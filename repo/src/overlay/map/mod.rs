@@ -67,10 +67,10 @@ pub(crate) struct Span<'a> {
 pub(crate) enum Content<'a> {
     /// What the point has there.
     Below,
-    /// Zeroes that keep their space.
-    Zero,
-    /// Zeroes without space.
-    Hole,
+    /// What the point has from `sector` on.
+    Moved { sector: u64 },
+    /// Zeroes.
+    Fill(Fill),
     /// The sectors of `place` from the one numbered `from`.
     Data { place: &'a Place, from: u32 },
 }
@@ -157,6 +157,41 @@ impl Map {
         Ok(())
     }
 
+    /// Shows from `sector` on what is at `source` now. The ranges do not overlap.
+    pub(crate) fn copy(&mut self, source: u64, sector: u64, sectors: u64) -> Result<(), RepoError> {
+        let mut found = Vec::new();
+        self.walk(source, sectors, Look::Everywhere, &mut |span| {
+            let body = match span.content {
+                Content::Below => Body::Moved(span.sector),
+                Content::Moved { sector } => Body::Moved(sector),
+                Content::Fill(fill) => fill.body(),
+                Content::Data { place, from } => {
+                    Body::Data(place.cut(from, narrow(span.sectors)).moved(span.sector))
+                }
+            };
+            found.push((span.sector - source, span.sectors, body));
+            ControlFlow::Continue(())
+        })?;
+        for (at, sectors, body) in found {
+            match body {
+                Body::Zero => self.fill(sector + at, sectors, Fill::Zero)?,
+                Body::Hole => self.fill(sector + at, sectors, Fill::Hole)?,
+                body => self.put_over_chunks(sector + at, sectors, &body)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows from `sector` on what the point has at `source`.
+    pub(crate) fn refer(
+        &mut self,
+        source: u64,
+        sector: u64,
+        sectors: u64,
+    ) -> Result<(), RepoError> {
+        self.put_over_chunks(sector, sectors, &Body::Moved(source))
+    }
+
     /// Shows where the sectors of a range come from, in order. Says `false`, perhaps after some of them, if memory
     /// alone cannot tell and nothing else may be asked.
     pub(crate) fn walk(
@@ -176,8 +211,8 @@ impl Map {
             let span_end = end.min((chunk + chunks) * u64::from(CHUNK_SECTORS));
             let content = match state {
                 State::Below => Content::Below,
-                State::Zero => Content::Zero,
-                State::Hole => Content::Hole,
+                State::Zero => Content::Fill(Fill::Zero),
+                State::Hole => Content::Fill(Fill::Hole),
                 State::Child => {
                     if self.walk_page(chunk, at, span_end, visit).is_break() {
                         return Ok(true);
@@ -319,8 +354,11 @@ impl Map {
                 at = piece_start;
             }
             let content = match &piece.body {
-                Body::Zero => Content::Zero,
-                Body::Hole => Content::Hole,
+                Body::Zero => Content::Fill(Fill::Zero),
+                Body::Hole => Content::Fill(Fill::Hole),
+                Body::Moved(sector) => Content::Moved {
+                    sector: sector + (at - piece_start),
+                },
                 Body::Data(place) => Content::Data {
                     place,
                     from: narrow(at - piece_start),
@@ -342,6 +380,19 @@ impl Map {
             })?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Puts something over sectors of any number of chunks.
+    fn put_over_chunks(&mut self, sector: u64, sectors: u64, body: &Body) -> Result<(), RepoError> {
+        let end = sector + sectors;
+        let mut at = sector;
+        while at < end {
+            let next = (at / u64::from(CHUNK_SECTORS) + 1) * u64::from(CHUNK_SECTORS);
+            let part = narrow(end.min(next) - at);
+            self.put_body(at, part, body.within(at - sector, part))?;
+            at += u64::from(part);
+        }
+        Ok(())
     }
 
     /// Puts something over sectors of one chunk.
@@ -519,7 +570,7 @@ impl fmt::Debug for Map {
 
 impl Span<'_> {
     pub(crate) fn is_zero(&self) -> bool {
-        matches!(self.content, Content::Zero | Content::Hole)
+        matches!(self.content, Content::Fill(_))
     }
 }
 

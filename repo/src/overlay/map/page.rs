@@ -29,6 +29,8 @@ pub(crate) enum Body {
     Zero,
     /// Zeroes without space.
     Hole,
+    /// What the point has from this sector of the disk on.
+    Moved(u64),
     /// Bytes of the journal.
     Data(Place),
 }
@@ -51,7 +53,15 @@ pub(crate) struct Place {
 enum PlaceProofs {
     Check([u32; 1]),
     Checks(Box<[u32]>),
-    Seals(Box<Seals>),
+    Seals(Box<PlacedSeals>),
+}
+
+/// [`Seals`] that may be shown elsewhere on the disk than they were made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PlacedSeals {
+    seals: Seals,
+    /// Where the first block lay on the disk when it was sealed, if it is shown elsewhere now.
+    home: Option<u64>,
 }
 
 impl Place {
@@ -85,6 +95,28 @@ impl Place {
         }
     }
 
+    /// The same, which is shown from `sector` of the disk on, to be shown elsewhere.
+    pub(crate) fn moved(mut self, sector: u64) -> Self {
+        let here = self.offset_at(sector);
+        if let PlaceProofs::Seals(placed) = &mut self.proofs {
+            placed.home = placed.home.or(Some(here));
+        }
+        self
+    }
+
+    /// The offset on the disk for which the first block was sealed, if it is shown from `sector` on.
+    pub(crate) fn sealed_for(&self, sector: u64) -> u64 {
+        match &self.proofs {
+            PlaceProofs::Seals(placed) => placed.home.unwrap_or(self.offset_at(sector)),
+            _ => self.offset_at(sector),
+        }
+    }
+
+    /// Where the first block would lie. It may be before the disk for one that is shown elsewhere than it was written.
+    fn offset_at(&self, sector: u64) -> u64 {
+        (sector * 512).wrapping_sub(self.skip_bytes() as u64)
+    }
+
     /// How many blocks there are.
     pub(crate) fn blocks(&self) -> usize {
         self.proofs.count()
@@ -95,7 +127,7 @@ impl Place {
         match &self.proofs {
             PlaceProofs::Check(check) => Proofs::Checks(check.to_vec()),
             PlaceProofs::Checks(checks) => Proofs::Checks(checks.to_vec()),
-            PlaceProofs::Seals(seals) => Proofs::Seals((**seals).clone()),
+            PlaceProofs::Seals(placed) => Proofs::Seals(placed.seals.clone()),
         }
     }
 
@@ -127,7 +159,10 @@ impl PlaceProofs {
     fn new(proofs: &Proofs) -> Self {
         match proofs {
             Proofs::Checks(checks) => Self::of_checks(checks),
-            Proofs::Seals(seals) => Self::Seals(Box::new(seals.clone())),
+            Proofs::Seals(seals) => Self::Seals(Box::new(PlacedSeals {
+                seals: seals.clone(),
+                home: None,
+            })),
         }
     }
 
@@ -142,7 +177,7 @@ impl PlaceProofs {
         match self {
             Self::Check(_) => 1,
             Self::Checks(checks) => checks.len(),
-            Self::Seals(seals) => seals.tags.len(),
+            Self::Seals(placed) => placed.seals.tags.len(),
         }
     }
 
@@ -151,10 +186,17 @@ impl PlaceProofs {
         match self {
             Self::Check(check) => Self::of_checks(check.get(blocks).unwrap_or_default()),
             Self::Checks(checks) => Self::of_checks(checks.get(blocks).unwrap_or_default()),
-            Self::Seals(seals) => Self::Seals(Box::new(Seals {
-                salt: seals.salt,
-                tags: seals.tags.get(blocks).unwrap_or_default().to_vec(),
-            })),
+            Self::Seals(placed) => {
+                let PlacedSeals { seals, home } = &**placed;
+                let dropped = blocks.start as u64 * BLOCK_BYTES as u64;
+                Self::Seals(Box::new(PlacedSeals {
+                    seals: Seals {
+                        salt: seals.salt,
+                        tags: seals.tags.get(blocks).unwrap_or_default().to_vec(),
+                    },
+                    home: home.map(|home| home.saturating_add(dropped)),
+                }))
+            }
         }
     }
 
@@ -163,7 +205,9 @@ impl PlaceProofs {
         match self {
             Self::Check(_) => 0,
             Self::Checks(checks) => checks.len() * 4 + 16,
-            Self::Seals(seals) => size_of::<Seals>() + seals.tags.capacity() * TAG_BYTES + 32,
+            Self::Seals(placed) => {
+                size_of::<PlacedSeals>() + placed.seals.tags.capacity() * TAG_BYTES + 32
+            }
         }
     }
 
@@ -171,9 +215,10 @@ impl PlaceProofs {
         match self {
             Self::Check(check) => out.extend(check.iter().flat_map(|check| check.to_le_bytes())),
             Self::Checks(checks) => out.extend(checks.iter().flat_map(|check| check.to_le_bytes())),
-            Self::Seals(seals) => {
-                out.extend(seals.salt);
-                out.extend(seals.tags.iter().flatten());
+            Self::Seals(placed) => {
+                out.extend(placed.home.into_iter().flat_map(u64::to_le_bytes));
+                out.extend(placed.seals.salt);
+                out.extend(placed.seals.tags.iter().flatten());
             }
         }
     }
@@ -203,11 +248,41 @@ impl Piece {
     /// The part of it within `[start, end)`, which must overlap it.
     fn within(&self, start: u32, end: u32) -> Self {
         let (start, end) = (start.max(self.start()), end.min(self.end()));
-        let body = match &self.body {
-            Body::Data(place) => Body::Data(place.cut(start - self.start(), end - start)),
-            other => other.clone(),
-        };
+        let body = self
+            .body
+            .within(u64::from(start - self.start()), end - start);
         Self::new(start, end - start, body)
+    }
+}
+
+impl Body {
+    /// `sectors` sectors of it, from the one numbered `from`.
+    pub(super) fn within(&self, from: u64, sectors: u32) -> Self {
+        match self {
+            Self::Zero | Self::Hole => self.clone(),
+            Self::Moved(first) => Self::Moved(first + from),
+            Self::Data(place) => {
+                Self::Data(place.cut(u32::try_from(from).unwrap_or(u32::MAX), sectors))
+            }
+        }
+    }
+
+    /// Whether all sectors of it are the same.
+    fn is_fill(&self) -> bool {
+        matches!(self, Self::Zero | Self::Hole)
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Zero => 1,
+            Self::Hole => 2,
+            Self::Moved(_) => MOVED,
+            Self::Data(place) => match &place.proofs {
+                PlaceProofs::Seals(placed) if placed.home.is_some() => MOVED_SEALED_DATA,
+                PlaceProofs::Seals(_) => SEALED_DATA,
+                _ => DATA,
+            },
+        }
     }
 }
 
@@ -271,7 +346,7 @@ impl Page {
         let mut last = self.pieces.partition_point(|piece| piece.start() < end);
         let mut new = Piece::new(start, sectors, body);
         // Neighbours that touch and are the same kind of zeroes become one.
-        if !matches!(new.body, Body::Data(_)) {
+        if new.body.is_fill() {
             if first > 0
                 && self
                     .pieces
@@ -294,7 +369,7 @@ impl Page {
             .get(first)
             .filter(|left| first < last && left.start() < start)
         {
-            if left.body == new.body && !matches!(new.body, Body::Data(_)) {
+            if left.body == new.body && new.body.is_fill() {
                 new = Piece::new(left.start(), new.end() - left.start(), new.body);
             } else {
                 parts.push(left.within(0, start));
@@ -306,7 +381,7 @@ impl Page {
             .and_then(|at| self.pieces.get(at));
         let right = right.filter(|right| right.end() > end);
         match right {
-            Some(right) if right.body == new.body && !matches!(new.body, Body::Data(_)) => {
+            Some(right) if right.body == new.body && new.body.is_fill() => {
                 new = Piece::new(new.start(), right.end() - new.start(), new.body);
                 parts.push(new);
             }
@@ -324,7 +399,7 @@ impl Page {
     pub(crate) fn weight(&self) -> usize {
         let proofs = |piece: &Piece| match &piece.body {
             Body::Data(place) => place.proofs.weight(),
-            Body::Zero | Body::Hole => 0,
+            Body::Zero | Body::Hole | Body::Moved(_) => 0,
         };
         let pieces = self.pieces.capacity() * size_of::<Piece>();
         pieces + self.pieces.iter().map(proofs).sum::<usize>()
@@ -333,18 +408,16 @@ impl Page {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![PAGE_VERSION];
         for piece in &self.pieces {
-            let kind = match &piece.body {
-                Body::Zero => 1,
-                Body::Hole => 2,
-                Body::Data(place) if matches!(place.proofs, PlaceProofs::Seals(_)) => SEALED_DATA,
-                Body::Data(_) => DATA,
-            };
-            out.extend([kind, piece.start, piece.sectors]);
-            if let Body::Data(place) = &piece.body {
-                out.extend([place.skip, place.covered]);
-                out.extend(place.segment.to_le_bytes());
-                out.extend(place.position.to_le_bytes());
-                place.proofs.encode(&mut out);
+            out.extend([piece.body.kind(), piece.start, piece.sectors]);
+            match &piece.body {
+                Body::Zero | Body::Hole => {}
+                Body::Moved(sector) => out.extend(sector.to_le_bytes()),
+                Body::Data(place) => {
+                    out.extend([place.skip, place.covered]);
+                    out.extend(place.segment.to_le_bytes());
+                    out.extend(place.position.to_le_bytes());
+                    place.proofs.encode(&mut out);
+                }
             }
         }
         out.extend(crc32c(&out).to_le_bytes());
@@ -368,7 +441,15 @@ impl Page {
             let body = match kind {
                 1 => Body::Zero,
                 2 => Body::Hole,
-                &kind @ (DATA | SEALED_DATA) => Body::Data(decode_place(kind, &mut rest)?),
+                &MOVED => {
+                    let (sector, after) = rest.split_first_chunk::<8>()?;
+                    rest = after;
+                    let sector = u64::from_le_bytes(*sector);
+                    Body::Moved((sector < SECTORS_MAX).then_some(sector)?)
+                }
+                &kind @ (DATA | SEALED_DATA | MOVED_SEALED_DATA) => {
+                    Body::Data(decode_place(kind, &mut rest)?)
+                }
                 _ => return None,
             };
             let piece = Piece {
@@ -403,6 +484,12 @@ fn decode_place(kind: u8, rest: &mut &[u8]) -> Option<Place> {
             .collect();
         (PlaceProofs::of_checks(&checks), after)
     } else {
+        let (home, after) = if kind == MOVED_SEALED_DATA {
+            let (home, after) = after.split_first_chunk::<8>()?;
+            (Some(u64::from_le_bytes(*home)), after)
+        } else {
+            (None, after)
+        };
         let (salt, after) = after.split_first_chunk()?;
         let (tags, after) = after.split_at_checked(blocks * TAG_BYTES)?;
         let tags = tags.chunks_exact(TAG_BYTES);
@@ -410,7 +497,8 @@ fn decode_place(kind: u8, rest: &mut &[u8]) -> Option<Place> {
             salt: *salt,
             tags: tags.filter_map(|tag| tag.try_into().ok()).collect(),
         };
-        (PlaceProofs::Seals(Box::new(seals)), after)
+        let placed = PlacedSeals { seals, home };
+        (PlaceProofs::Seals(Box::new(placed)), after)
     };
     *rest = after;
     Some(Place {
@@ -431,6 +519,11 @@ fn small(sectors: u32) -> u8 {
 const PAGE_VERSION: u8 = 1;
 const DATA: u8 = 3;
 const SEALED_DATA: u8 = 4;
+const MOVED: u8 = 5;
+const MOVED_SEALED_DATA: u8 = 6;
+
+/// More sectors than any disk has.
+const SECTORS_MAX: u64 = crate::image::IMAGE_BYTES_MAX / 512;
 
 #[cfg(test)]
 mod tests {
@@ -444,6 +537,7 @@ mod tests {
         Below,
         Zero,
         Hole,
+        Moved(u64),
         Data {
             segment: u32,
             byte: u64,
@@ -459,6 +553,7 @@ mod tests {
                 sectors[at as usize] = match &piece.body {
                     Body::Zero => Sector::Zero,
                     Body::Hole => Sector::Hole,
+                    Body::Moved(sector) => Sector::Moved(sector + u64::from(at - piece.start())),
                     Body::Data(place) => {
                         let sector = u32::from(place.skip) + at - piece.start();
                         let byte = place.position + u64::from(sector) * 512;
@@ -485,26 +580,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_page_is_what_was_put_last(puts in prop::collection::vec((0_u32..128, 1_u32..=128, 0..4_u8), 1..40)) {
+        fn a_page_is_what_was_put_last(puts in prop::collection::vec((0_u32..128, 1_u32..=128, 0..6_u8), 1..40)) {
             let mut page = Page::default();
             let mut model = vec![Sector::Below; 128];
             for (number, (start, sectors, kind)) in puts.into_iter().enumerate() {
                 let sectors = sectors.min(128 - start);
                 let segment = u32::try_from(number).unwrap();
                 let checks: Vec<u32> = (0..sectors.div_ceil(8)).map(|block| segment * 100 + block).collect();
-                let salt = if kind == 3 { 9 } else { 0 };
+                let salt = if kind >= 3 { 9 } else { 0 };
                 let tags = checks.iter().map(|check| {
                     let mut tag = [0; 16];
                     tag[..4].copy_from_slice(&check.to_le_bytes());
                     tag
                 });
                 let proofs = match kind {
-                    3 => Proofs::Seals(Seals { salt: [salt; 16], tags: tags.collect() }),
+                    3.. => Proofs::Seals(Seals { salt: [salt; 16], tags: tags.collect() }),
                     _ => Proofs::Checks(checks),
                 };
                 let body = match kind {
                     0 => Body::Zero,
                     1 => Body::Hole,
+                    4 => Body::Moved(u64::from(segment) * 1000),
+                    5 => Body::Data(Place::new(segment, 1000, sectors, &proofs).moved(777)),
                     _ => Body::Data(Place::new(segment, 1000, sectors, &proofs)),
                 };
                 page.put(start, sectors, body);
@@ -512,6 +609,7 @@ mod tests {
                     model[(start + at) as usize] = match kind {
                         0 => Sector::Zero,
                         1 => Sector::Hole,
+                        4 => Sector::Moved(u64::from(segment) * 1000 + u64::from(at)),
                         _ => Sector::Data {
                             segment,
                             byte: 1000 + u64::from(at) * 512,

@@ -11,6 +11,7 @@ enum Sector {
     Below,
     Zero,
     Hole,
+    Moved(u64),
     Data(u64),
 }
 
@@ -25,8 +26,9 @@ fn flat(map: &mut Map, first: u64, sectors: u64) -> Vec<Sector> {
             for at in 0..span.sectors {
                 out.push(match span.content {
                     Content::Below => Sector::Below,
-                    Content::Zero => Sector::Zero,
-                    Content::Hole => Sector::Hole,
+                    Content::Moved { sector } => Sector::Moved(sector + at),
+                    Content::Fill(Fill::Zero) => Sector::Zero,
+                    Content::Fill(Fill::Hole) => Sector::Hole,
                     Content::Data { place, from } => {
                         let cut = place.cut(from + at as u32, 1);
                         Sector::Data(cut.position + cut.skip_bytes() as u64)
