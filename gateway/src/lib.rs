@@ -34,7 +34,7 @@ use crate::alerts::Alerts;
 use crate::api::{ApiServer, Descriptors};
 use crate::backups::Backups;
 use crate::config::Config;
-use crate::jobs::{Collections, Jobs, Proving, Retention, Schedule};
+use crate::jobs::{Collections, Jobs, Proving, Retention, Schedule, SpaceWatch};
 use crate::recovery::Sessions;
 use crate::secrets::KeySource;
 use crate::state::{Addresses, Identity, LockAuthority, StateFolder, Tokens};
@@ -52,6 +52,7 @@ pub struct Gateway {
     iscsi: Option<iscsi::Server>,
     api: ApiServer,
     proving: Proving,
+    space: SpaceWatch,
     watch: Option<Watch>,
     schedule: Schedule,
 }
@@ -133,7 +134,7 @@ impl Gateway {
             Arc::clone(&pool),
             iscsi_metrics,
         )?;
-        let nfs = start::nfs(&config, &state, exports, pool).await?;
+        let nfs = start::nfs(&config, &state, Arc::clone(&exports), pool).await?;
         start::collect(&mut metrics, &repository, &nfs);
         let collections = start::collections(&config, &repository, &mut metrics)?;
         let alerts = start::alerts(&state, &mut metrics)?;
@@ -159,6 +160,7 @@ impl Gateway {
         });
         core.repository.on_care(alerts::found_by_care(&core));
         let proving = start::proving(&core)?;
+        let space = start::space(&core, exports)?;
         let api = listeners.serve(&core);
         core.addresses.store(&core.state)?;
         let schedule = Schedule::start(&core).map_err(StartError::Thread)?;
@@ -169,6 +171,7 @@ impl Gateway {
             iscsi,
             api,
             proving,
+            space,
             watch,
             schedule,
         })
@@ -177,6 +180,7 @@ impl Gateway {
     /// Stops everything in reverse order. Requests under way are answered if they end soon; what was answered stays.
     pub async fn stop(mut self) {
         self.proving.stop();
+        self.space.stop();
         self.api.stop(GRACE).await;
         self.schedule.stop();
         self.core.jobs.stop();

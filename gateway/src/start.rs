@@ -15,7 +15,7 @@ use crate::api;
 use crate::backups::Backups;
 use crate::config::{Config, ConfigError, IscsiConfig, NbdConfig, NbdTls, Portmapper};
 use crate::exports::Exports;
-use crate::jobs::{Collections, Jobs, Proving};
+use crate::jobs::{Collections, Jobs, Proving, SpaceWatch};
 use crate::recovery::{RecoveryError, Sessions};
 use crate::secrets::SecretError;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
@@ -381,6 +381,13 @@ pub(crate) fn proving(core: &Core) -> Result<Proving, StartError> {
         core.config.verify.clone(),
     )
     .map_err(StartError::Thread)
+}
+
+/// The part that warns initiators when the storage fills up.
+pub(crate) fn space(core: &Core, exports: Arc<Exports>) -> Result<SpaceWatch, StartError> {
+    let warn_below_bytes = core.config.recovery.warn_below.bytes();
+    SpaceWatch::start(core.repository.clone(), exports, warn_below_bytes)
+        .map_err(StartError::Thread)
 }
 
 /// Adds what others count to `/metrics`.

@@ -24,6 +24,8 @@ pub struct IscsiConfig {
     pub memory: ByteSize,
     /// Size of a logical block: 512 or 4096. A disk that is no multiple of 4096 bytes has 512.
     pub block_bytes: u32,
+    /// Size of a physical block that initiators are told: 512 or 4096, not below the logical one; none: what costs least.
+    pub physical_block_bytes: Option<u32>,
     /// The name by which initiators prove themselves with CHAP; none: they need not.
     pub chap_user: Option<String>,
     /// A file with the secret that belongs to it, 12 to 255 characters.
@@ -46,6 +48,11 @@ impl IscsiConfig {
             "[iscsi] name must be an iSCSI name such as iqn.2026-01.com.example:backup: iqn., then lower-case letters, digits and - . : only, up to 128 bytes"
         } else if !matches!(self.block_bytes, 512 | 4096) {
             "[iscsi] block_bytes must be 512 or 4096"
+        } else if self
+            .physical_block_bytes
+            .is_some_and(|physical| !matches!(physical, 512 | 4096) || physical < self.block_bytes)
+        {
+            "[iscsi] physical_block_bytes must be 512 or 4096, and not less than block_bytes"
         } else if self.chap_user.is_some() != self.chap_secret_file.is_some() {
             "[iscsi] chap_user and chap_secret_file belong together; set both, or neither to let initiators in by name and address alone"
         } else if self.target_user.is_some() != self.target_secret_file.is_some() {
@@ -72,6 +79,7 @@ impl Default for IscsiConfig {
             connections: 1024,
             memory: ByteSize::mebibytes(256),
             block_bytes: 512,
+            physical_block_bytes: None,
             chap_user: None,
             chap_secret_file: None,
             target_user: None,

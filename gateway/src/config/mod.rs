@@ -182,6 +182,8 @@ pub struct RecoveryConfig {
     pub file_bytes: ByteSize,
     /// Sessions at once.
     pub sessions: usize,
+    /// When less space than this is left for the repository, initiators are told; `0B`: never.
+    pub warn_below: ByteSize,
 }
 
 /// Giving space back.
@@ -423,6 +425,7 @@ impl Default for RecoveryConfig {
             files: 10_000,
             file_bytes: ByteSize::mebibytes(16 * 1024),
             sessions: 1024,
+            warn_below: ByteSize::mebibytes(1024),
         }
     }
 }
@@ -553,6 +556,8 @@ mod tests {
             ("name = \"backup\"", "iqn."),
             ("name = \"iqn.2026-01.A\"", "lower-case"),
             ("block_bytes = 1024", "512 or 4096"),
+            ("physical_block_bytes = 8192", "512 or 4096"),
+            ("block_bytes = 4096\nphysical_block_bytes = 512", "not less"),
             ("chap_user = \"a\"", "chap_secret_file"),
             ("target_secret_file = \"/s\"", "target_user"),
             (

@@ -108,6 +108,23 @@ impl Exports {
         })
     }
 
+    /// Tells the initiators of all writable disks that there is little space left below them.
+    pub fn storage_fills_up(&self) {
+        for session in self.served.read().values() {
+            let is_written = session
+                .disks
+                .iter()
+                .any(|(_, disk)| !disk.properties().read_only);
+            let Some(target) = session.target.as_ref().filter(|_| is_written) else {
+                continue;
+            };
+            for lun in target.target.luns() {
+                // A unit that is gone by now needs no warning.
+                drop(target.target.thin_threshold_reached(lun));
+            }
+        }
+    }
+
     /// Serves a session from now on.
     pub fn show(&self, mut session: ServedSession) {
         session.export = session.folder.as_ref().map(|folder| {

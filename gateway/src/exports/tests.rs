@@ -5,12 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use export::contract::block;
 use export::{BlockExport, Durability};
+use repo::clock::{Clock as _, SystemClock};
+use repo::disk::{Fault, SimulatedDisk};
+use repo::overlay::{MemoryPages, Overlay, OverlayKeys, OverlayRecord, OverlaySettings};
 use repo::{
     CreateOptions, ImageBase, ImageSpec, OpenOptions, Point, PointKind, Repository, WorkloadName,
 };
+use scsi::SenseKey;
 use tempfile::TempDir;
 
-use super::{EarlierPoints, OverlayDisk, PointDisk};
+use super::{EarlierPoints, Exports, OverlayDisk, PointDisk, ServedSession, ServedTarget};
+use crate::config::Peers;
 
 struct Store {
     repository: Repository,
@@ -138,22 +143,50 @@ fn change_maps_show_what_differs_from_earlier_points() {
     );
 }
 
+/// A target with these disks, and an initiator that has been told of the power on.
+fn target_with(disks: Vec<Arc<dyn BlockExport>>) -> (Arc<scsi::Target>, scsi::Nexus) {
+    let target = scsi::Target::new(scsi::TargetIdentity {
+        name: "iqn.2026-01.test:a".to_owned(),
+        ports: vec![scsi::TargetPort {
+            relative_id: 1,
+            name: "iqn.2026-01.test:a,t,0x0001".to_owned(),
+        }],
+    });
+    let name = scsi::NexusName {
+        initiator_port: "iqn.2026-01.test:b,i,0x000000000001".to_owned(),
+        target_port: 1,
+    };
+    for (lun, disk) in (0..).zip(disks) {
+        let options = scsi::UnitOptions::default();
+        target.attach(lun, disk, options).unwrap();
+    }
+    let nexus = target.nexus(name, scsi::LunMask::All);
+    for lun in target.luns() {
+        send(&nexus, lun, &[0; 6], Vec::new());
+    }
+    (target, nexus)
+}
+
+fn send(nexus: &scsi::Nexus, lun: u16, cdb: &[u8], data: Vec<u8>) -> scsi::Response {
+    nexus.execute(&scsi::Command {
+        lun: scsi::encode_lun(lun),
+        cdb: scsi::Cdb::new(cdb),
+        expected_bytes: Some(u32::try_from(data.len()).unwrap()),
+        data_out: vec![Bytes::from(data)],
+    })
+}
+
 /// EXTENDED COPY of a GiB from the start of the unit `from` to the middle of the unit `to`.
 fn clone_gib(nexus: &scsi::Nexus, from: u16, to: u16) -> scsi::Response {
     let cscd = |lun: u16| {
-        let command = scsi::Command {
-            lun: scsi::encode_lun(lun),
-            cdb: scsi::Cdb::new(&[0x12, 1, 0x83, 1, 0, 0]),
-            data_out: Vec::new(),
-            expected_bytes: None,
-        };
-        let page = nexus.execute(&command).data_in.to_vec();
+        let page = send(nexus, lun, &[0x12, 1, 0x83, 1, 0, 0], Vec::new());
+        let page = page.data_in.to_vec();
         let mut descriptor = vec![0xe4, 0, 0, 0];
         descriptor.extend_from_slice(&page[4..24]);
         descriptor.extend_from_slice(&[0, 0, 0, 0, 0, 0, 2, 0]);
         descriptor
     };
-    let mut list = vec![1, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut list = vec![1, 0, 0, 64, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0];
     list.extend(cscd(from));
     list.extend(cscd(to));
     for segment in 0..64_u64 {
@@ -162,18 +195,10 @@ fn clone_gib(nexus: &scsi::Nexus, from: u16, to: u16) -> scsi::Response {
         list.extend_from_slice(&(segment * 32_768).to_be_bytes());
         list.extend_from_slice(&((2 << 20) + segment * 32_768).to_be_bytes());
     }
-    let lists = u32::try_from(64 * 28).unwrap();
-    list[8..12].copy_from_slice(&lists.to_be_bytes());
     let mut cdb = [0; 16];
     cdb[0] = 0x83;
     cdb[10..14].copy_from_slice(&u32::try_from(list.len()).unwrap().to_be_bytes());
-    let command = scsi::Command {
-        lun: scsi::encode_lun(from),
-        cdb: scsi::Cdb::new(&cdb),
-        expected_bytes: Some(u32::try_from(list.len()).unwrap()),
-        data_out: vec![Bytes::from(list)],
-    };
-    nexus.execute(&command)
+    send(nexus, from, &cdb, list)
 }
 
 #[test]
@@ -182,38 +207,14 @@ fn extended_copy_within_a_disk_and_between_disks_of_a_point_moves_no_bytes() {
     let store = Store::new();
     let content = [[5; 65536], [6; 65536]].concat();
     let point = store.back_up_sparse(2 * GIB, &content);
-    let target = scsi::Target::new(scsi::TargetIdentity {
-        name: "iqn.2026-01.test:a".to_owned(),
-        ports: vec![scsi::TargetPort {
-            relative_id: 1,
-            name: "iqn.2026-01.test:a,t,0x0001".to_owned(),
-        }],
-    });
-    let overlays: Vec<_> = (0..2)
-        .map(|lun| {
-            let overlay = store.repository.create_overlay(&point, 0).unwrap();
-            let disk = OverlayDisk::new(Arc::clone(&overlay), store.earlier(&point));
-            let options = scsi::UnitOptions::default();
-            target.attach(lun, Arc::new(disk), options).unwrap();
-            overlay
-        })
-        .collect();
+    let overlays = [(); 2].map(|()| store.repository.create_overlay(&point, 0).unwrap());
+    let disk = |overlay| Arc::new(OverlayDisk::new(overlay, store.earlier(&point)));
+    let disks = overlays
+        .iter()
+        .map(|overlay| disk(Arc::clone(overlay)) as _);
+    let (_target, nexus) = target_with(disks.collect());
     let written = [Bytes::from(vec![9; 4096])];
     overlays[0].write(65536 - 512, &written, false).unwrap();
-    let name = scsi::NexusName {
-        initiator_port: "iqn.2026-01.test:b,i,0x000000000001".to_owned(),
-        target_port: 1,
-    };
-    let nexus = target.nexus(name, scsi::LunMask::All);
-    for lun in [0, 1] {
-        let ready = scsi::Command {
-            lun: scsi::encode_lun(lun),
-            cdb: scsi::Cdb::new(&[0; 6]),
-            data_out: Vec::new(),
-            expected_bytes: None,
-        };
-        nexus.execute(&ready);
-    }
     for (to, written_bytes) in [(0, 0), (1, 4096)] {
         let overlay = &overlays[usize::from(to)];
         let before = overlay.statistics();
@@ -232,4 +233,59 @@ fn extended_copy_within_a_disk_and_between_disks_of_a_point_moves_no_bytes() {
         overlays[0].read(0, 3 * 65536, &mut original).unwrap();
         assert!(copied.concat() == original.concat());
     }
+}
+
+#[test]
+fn initiators_are_told_that_space_ends_and_that_there_is_none() {
+    let store = Store::new();
+    let point = store.back_up(&[1; 1 << 20]);
+    let disk = SimulatedDisk::new();
+    let overlay = Overlay::create(
+        Arc::new(disk.clone()),
+        &OverlayKeys::none(),
+        Arc::new(SystemClock),
+        Arc::new(MemoryPages::new()),
+        Arc::new(store.repository.image(&point, 0).unwrap()),
+        OverlaySettings::default(),
+        OverlayRecord {
+            id: uuid::Uuid::from_u128(1),
+            point: point.name.clone(),
+            disk: 0,
+            size_bytes: 1 << 20,
+            created: SystemClock.now(),
+        },
+    );
+    let export: Arc<dyn BlockExport> = Arc::new(OverlayDisk::new(
+        Arc::new(overlay.unwrap()),
+        store.earlier(&point),
+    ));
+    let (target, nexus) = target_with(vec![Arc::clone(&export)]);
+    let exports = Exports::new(&Peers::loopback(), iscsi::Authentication::None);
+    let mut session = ServedSession::new("lab".into(), 1, "lab".into(), Peers::loopback());
+    session.disks = vec![(0, export)];
+    session.target = Some(ServedTarget {
+        target,
+        initiators: Vec::new(),
+    });
+    exports.show(session);
+    let write = || {
+        let response = send(
+            &nexus,
+            0,
+            &[0x2a, 0, 0, 0, 0, 0, 0, 0, 64, 0],
+            vec![7; 32_768],
+        );
+        response.sense.map(|sense| (sense.key, sense.code))
+    };
+    assert_eq!(write(), None);
+    exports.storage_fills_up();
+    assert_eq!(write(), Some((SenseKey::UnitAttention, (0x38, 0x07))));
+    assert_eq!(write(), None, "it is a warning");
+    disk.inject(Fault::FullAfter { bytes: 10_000 });
+    let no_space = Some((SenseKey::DataProtect, (0x27, 0x07)));
+    assert_eq!([write(), write()], [no_space; 2]);
+    let read = send(&nexus, 0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], Vec::new());
+    assert_eq!(read.data_in.to_vec(), [7; 512]);
+    disk.clear_faults();
+    assert_eq!(write(), None, "there is room again");
 }

@@ -3,7 +3,9 @@
 mod collect;
 mod proving;
 mod retention;
+mod rounds;
 mod schedule;
+mod space;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +25,7 @@ pub use collect::{CollectError, CollectMode, Collection, Collections};
 pub use proving::Proving;
 pub use retention::{Applied, Retention, RuleBook};
 pub use schedule::Schedule;
+pub use space::SpaceWatch;
 
 use crate::alerts::{Alerts, found_by_verification};
 use crate::exports::chain;

@@ -3,23 +3,19 @@
 //! Nothing is kept of it but the proofs of the packs: whatever stops it, it goes on with the packs that were proven
 //! longest ago.
 
-use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use repo::clock::{Clock as _, SystemClock, UnixNanoseconds};
 use repo::{Repair, Repository, VerifyOptions, VerifyScope};
 
+use super::rounds::Rounds;
 use super::{JobState, Jobs};
 use crate::config::VerifyConfig;
 
 /// Starts verify jobs when they are due.
-pub struct Proving {
-    ends: Arc<(Mutex<bool>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
-}
+#[derive(Debug)]
+pub struct Proving(Rounds);
 
 impl Proving {
     /// Starts looking for what is due, in a while.
@@ -31,43 +27,16 @@ impl Proving {
         jobs: Arc<Jobs>,
         config: VerifyConfig,
     ) -> std::io::Result<Self> {
-        let ends: Arc<(Mutex<bool>, Condvar)> = Arc::default();
-        let until = Arc::clone(&ends);
-        let thread = std::thread::Builder::new()
-            .name("verify-schedule".to_owned())
-            .spawn(move || {
-                let (ended, changed) = &*until;
-                let mut wait = FIRST_LOOK;
-                loop {
-                    {
-                        let mut ended = ended.lock();
-                        if !*ended {
-                            changed.wait_for(&mut ended, wait);
-                        }
-                        if *ended {
-                            return;
-                        }
-                    }
-                    wait = BETWEEN_LOOKS;
-                    look(&repository, &jobs, &config);
-                }
-            })?;
-        Ok(Self {
-            ends,
-            thread: Some(thread),
+        let look = move || look(&repository, &jobs, &config);
+        Rounds::start("verify-schedule", FIRST_LOOK, BETWEEN_LOOKS, move |_| {
+            look()
         })
+        .map(Self)
     }
 
     /// Stops looking. Jobs under way are not stopped by it.
     pub fn stop(mut self) {
-        let (ended, changed) = &*self.ends;
-        *ended.lock() = true;
-        changed.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the schedule of verification has panicked");
-        }
+        self.0.stop();
     }
 }
 
@@ -107,12 +76,6 @@ fn due_packs(packs: u64, today: u64, period: Duration) -> u64 {
     }
     let days = period.as_secs().div_ceil(DAY.as_secs()).max(1);
     packs.div_ceil(days).saturating_sub(today)
-}
-
-impl fmt::Debug for Proving {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Proving").finish_non_exhaustive()
-    }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -2,29 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use repo::{PointName, RepoError, UnixNanoseconds};
 use serde::{Deserialize, Serialize};
 
 use super::collect::{CollectError, CollectMode, Collections};
+use super::rounds::{End, Rounds};
 use crate::Core;
 use crate::exports::chain;
 
 /// The thread that does it.
 #[derive(Debug)]
-pub struct Schedule {
-    stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Stop {
-    stopped: Mutex<bool>,
-    changed: Condvar,
-}
+pub struct Schedule(Rounds);
 
 /// When what was last done, by the time that only goes forward.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -40,57 +30,19 @@ impl Schedule {
     /// # Errors
     /// If the system refuses it.
     pub fn start(core: &Arc<Core>) -> std::io::Result<Self> {
-        let stop = Arc::new(Stop::default());
-        let (core, watched) = (Arc::clone(core), Arc::clone(&stop));
-        let thread = std::thread::Builder::new()
-            .name("schedule".to_owned())
-            .spawn(move || {
-                while watched.wait(PAUSE) {
-                    core.keep_house(&watched);
-                }
-            })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        let core = Arc::clone(core);
+        Rounds::start("schedule", PAUSE, PAUSE, move |end| core.keep_house(end)).map(Self)
     }
 
     /// Stops it and waits for its end.
     pub fn stop(&mut self) {
-        *self.stop.stopped.lock() = true;
-        self.stop.changed.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the schedule panicked");
-        }
-    }
-}
-
-impl Drop for Schedule {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Stop {
-    fn is_stopped(&self) -> bool {
-        *self.stopped.lock()
-    }
-
-    /// Waits; says whether to go on.
-    fn wait(&self, pause: Duration) -> bool {
-        let mut stopped = self.stopped.lock();
-        if !*stopped {
-            self.changed.wait_for(&mut stopped, pause);
-        }
-        !*stopped
+        self.0.stop();
     }
 }
 
 impl Core {
-    fn keep_house(&self, stop: &Stop) {
-        match self.repository.settle_account(&mut || !stop.is_stopped()) {
+    fn keep_house(&self, end: &End) {
+        match self.repository.settle_account(&mut || !end.is_reached()) {
             Ok(()) | Err(RepoError::Stopped) => {}
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the account of space is not in step");
@@ -113,7 +65,7 @@ impl Core {
         if due(
             self.config.collect.every.duration(),
             done.collect_unix_nanoseconds,
-        ) && !stop.is_stopped()
+        ) && !end.is_reached()
         {
             start_collection(&self.collections);
             done.collect_unix_nanoseconds = now.0;

@@ -61,6 +61,7 @@ pub(super) fn make_target(
             .is_multiple_of(u64::from(config.block_bytes));
         let options = UnitOptions {
             product: "RECOVERED DISK".to_owned(),
+            physical_block_bytes: config.physical_block_bytes,
             logical_block_bytes: if whole { config.block_bytes } else { 512 },
             reservations: Some(Arc::new(KeptReservations {
                 state: Arc::clone(state),

@@ -17,7 +17,7 @@ use crate::account::Account;
 use crate::backup::Backup;
 use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
 use crate::clock::Clock;
-use crate::disk::{Disk, DiskError, ForeignChange, Watch};
+use crate::disk::{Disk, DiskError, ForeignChange, Space, Watch};
 use crate::error::RepoError;
 use crate::health::{CareReport, Keeper, RepairCounters};
 use crate::image::Image;
@@ -259,6 +259,14 @@ impl Repository {
             }
             other => other,
         })
+    }
+
+    /// The space of the storage that it lies on.
+    ///
+    /// # Errors
+    /// If the storage cannot be asked.
+    pub fn space(&self) -> Result<Space, RepoError> {
+        Ok(self.inner.disk.space()?)
     }
 
     /// What the repository holds.

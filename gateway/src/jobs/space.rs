@@ -1,0 +1,120 @@
+//! Tells initiators that the storage under their disks is filling up, before it is full.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use repo::Repository;
+
+use super::rounds::Rounds;
+use crate::exports::{Exports, chain};
+
+/// Looks at the free space.
+#[derive(Debug)]
+pub struct SpaceWatch(Rounds);
+
+/// Whether little space is left. It has to become more than little by a quarter to be enough again.
+#[derive(Debug)]
+struct Threshold {
+    warn_below_bytes: u64,
+    is_low: bool,
+}
+
+/// What has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Crossing {
+    Low,
+    Enough,
+}
+
+impl SpaceWatch {
+    /// Starts looking. With 0 nobody is warned.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(
+        repository: Repository,
+        exports: Arc<Exports>,
+        warn_below_bytes: u64,
+    ) -> std::io::Result<Self> {
+        let mut threshold = Threshold {
+            warn_below_bytes,
+            is_low: false,
+        };
+        let look = move || match repository.space() {
+            Ok(space) => match threshold.look(space.available_bytes) {
+                Some(Crossing::Low) => {
+                    let free_bytes = space.available_bytes;
+                    tracing::warn!(
+                        free_bytes,
+                        "little space is left; initiators are told (`[recovery] warn_below`)"
+                    );
+                    exports.storage_fills_up();
+                }
+                Some(Crossing::Enough) => {
+                    let free_bytes = space.available_bytes;
+                    tracing::info!(free_bytes, "there is space again");
+                }
+                None => {}
+            },
+            Err(error) => {
+                tracing::debug!(
+                    error = chain(&error),
+                    "the free space could not be asked for"
+                );
+            }
+        };
+        let mut look = look;
+        Rounds::start("space", BETWEEN_LOOKS, BETWEEN_LOOKS, move |_| look()).map(Self)
+    }
+
+    /// Stops looking.
+    pub fn stop(mut self) {
+        self.0.stop();
+    }
+}
+
+impl Threshold {
+    fn look(&mut self, free_bytes: u64) -> Option<Crossing> {
+        let enough = self
+            .warn_below_bytes
+            .saturating_add(self.warn_below_bytes / 4);
+        match self.is_low {
+            false if free_bytes < self.warn_below_bytes => {
+                self.is_low = true;
+                Some(Crossing::Low)
+            }
+            true if free_bytes >= enough => {
+                self.is_low = false;
+                Some(Crossing::Enough)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A disk fills by some gigabytes in this time at most.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_been_warned_is_not_warned_again_for_little_changes() {
+        let mut threshold = Threshold {
+            warn_below_bytes: 100,
+            is_low: false,
+        };
+        let mut look = |free| threshold.look(free);
+        assert_eq!(look(100), None);
+        assert_eq!(look(99), Some(Crossing::Low));
+        assert_eq!([look(0), look(100), look(124)], [None; 3]);
+        assert_eq!(look(125), Some(Crossing::Enough));
+        assert_eq!(look(50), Some(Crossing::Low));
+        let mut never = Threshold {
+            warn_below_bytes: 0,
+            is_low: false,
+        };
+        assert_eq!(never.look(0), None);
+    }
+}
