@@ -9,6 +9,7 @@
 mod collect_kill;
 mod guest;
 mod iscsi_guest;
+mod iscsi_suite;
 mod kill_rounds;
 mod nfs_guest;
 mod reader;

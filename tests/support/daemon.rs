@@ -24,6 +24,7 @@ pub struct Daemon {
     process: Option<Process>,
     address: Ipv4Addr,
     listen: Listen,
+    iscsi: Iscsi,
     starts: u32,
     announced: Vec<String>,
     logs: String,
@@ -39,10 +40,32 @@ struct Listen {
     portmapper: u16,
 }
 
+/// How it serves iSCSI.
+#[derive(Clone, Debug)]
+struct Iscsi {
+    portals: usize,
+    /// Further lines of its table.
+    lines: String,
+}
+
 impl Daemon {
     /// Makes a repository in `folder` and serves it on 127.0.0.1 and on any ports, without a portmapper.
     pub fn start(folder: &Path) -> Self {
-        Self::create(folder, Ipv4Addr::LOCALHOST, Listen::default())
+        Self::create(
+            folder,
+            Ipv4Addr::LOCALHOST,
+            Listen::default(),
+            Iscsi::default(),
+        )
+    }
+
+    /// The same with two portals of iSCSI, and `lines` in the table `[iscsi]` of its configuration.
+    pub fn start_with_two_portals(folder: &Path, lines: &str) -> Self {
+        let iscsi = Iscsi {
+            portals: 2,
+            lines: lines.to_owned(),
+        };
+        Self::create(folder, Ipv4Addr::LOCALHOST, Listen::default(), iscsi)
     }
 
     /// The same at `address` with NFS on its own ports 2049 and 111, where QEMU looks for it.
@@ -55,15 +78,17 @@ impl Daemon {
                 portmapper: 111,
                 ..Listen::default()
             },
+            Iscsi::default(),
         )
     }
 
-    fn create(folder: &Path, address: Ipv4Addr, listen: Listen) -> Self {
+    fn create(folder: &Path, address: Ipv4Addr, listen: Listen, iscsi: Iscsi) -> Self {
         let mut daemon = Self {
             folder: folder.to_path_buf(),
             process: None,
             address,
             listen,
+            iscsi,
             starts: 0,
             announced: Vec::new(),
             logs: String::new(),
@@ -193,16 +218,21 @@ impl Daemon {
         } else {
             at(portmapper).to_string()
         };
+        // The first is where it was when it is started again.
+        let first = format!("\"{}\"", at(iscsi));
+        let others = (1..self.iscsi.portals).map(|_| format!("\"{}\"", at(0)));
+        let portals: Vec<String> = std::iter::once(first).chain(others).collect();
         format!(
             "[repository]\npath = \"{}\"\n[state]\npath = \"{}\"\n[api]\nlisten = \"{}\"\n\
              [nbd]\nlisten = \"{}\"\n[nfs]\nlisten = \"{}\"\nportmapper = \"{portmapper}\"\n\
-             [iscsi]\nlisten = [\"{}\"]\n",
+             [iscsi]\nlisten = [{}]\n{}",
             self.repository().display(),
             self.state().display(),
             at(api),
             at(nbd),
             at(nfs),
-            at(iscsi),
+            portals.join(", "),
+            self.iscsi.lines,
         )
     }
 
@@ -212,6 +242,15 @@ impl Daemon {
             "the log ends with the daemon"
         );
         self.logs.push_str(&process.stderr().all());
+    }
+}
+
+impl Default for Iscsi {
+    fn default() -> Self {
+        Self {
+            portals: 1,
+            lines: String::new(),
+        }
     }
 }
 

@@ -10,6 +10,12 @@ mod conformance;
 mod data;
 mod hostile;
 mod initiator;
+#[path = "../../../../tests/support/libiscsi.rs"]
+#[expect(
+    unreachable_pub,
+    reason = "it is a part of the end-to-end tests' library, too"
+)]
+mod libiscsi;
 mod login;
 mod management;
 mod sessions;
