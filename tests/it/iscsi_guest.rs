@@ -139,20 +139,7 @@ fn guest_on_iscsi_lives_through_a_killed_daemon() {
     let folder = scratch();
     let mut daemon = Daemon::start(folder.path());
     assert_eq!(daemon.back_up("guest", &files.disk(1)), "guest@1");
-    let view = daemon.cli([
-        "recover",
-        "start",
-        "guest@1",
-        "--protocol",
-        "iscsi",
-        "--name",
-        "lab",
-    ]);
-    let url = view
-        .pointer("/disks/0/urls/iscsi/0")
-        .unwrap()
-        .as_str()
-        .unwrap();
+    let url = start_session(&daemon);
     let target = url.split('/').nth(3).unwrap().to_owned();
     let port = daemon.port("iscsi");
     let (mut guest, _own) = boot(&files);
@@ -191,6 +178,38 @@ fn guest_on_iscsi_lives_through_a_killed_daemon() {
 }
 
 #[test]
+fn guest_boots_through_the_initiator_of_its_own_kernel() {
+    let Some(files) = GuestFiles::find() else {
+        return;
+    };
+    let folder = scratch();
+    let initrd = folder.path().join("initrd");
+    if files.make_iscsi_initrd(&initrd).is_none() {
+        return;
+    }
+    let daemon = Daemon::start(folder.path());
+    assert_eq!(daemon.back_up("guest", &files.disk(2)), "guest@1");
+    let url = start_session(&daemon);
+    let target = url.split('/').nth(3).unwrap();
+    let words = format!("iscsi.target={target} iscsi.port={}", daemon.port("iscsi"));
+    for boot in 0..2 {
+        let mut guest = Machine::diskless(&files, &initrd, &words).start();
+        guest.wait_for_login(files.prompt(2));
+        guest.log_in();
+        let root = guest.must(
+            "findmnt -n -o SOURCE / && readlink /sys/block/sda && ls /dev/vd* 2>&1 || true",
+            MINUTE,
+        );
+        assert!(root.starts_with("/dev/sda\n"), "{root}");
+        assert!(root.contains("/session1/target"), "{root}");
+        assert!(root.contains("cannot access"), "{root}");
+        write_or_compare(&mut guest, boot);
+        guest.power_off();
+    }
+    daemon.cli(["recover", "discard", "lab"]);
+}
+
+#[test]
 fn guest_boots_from_a_logical_unit() {
     let Some(files) = GuestFiles::find() else {
         return;
@@ -198,6 +217,19 @@ fn guest_boots_from_a_logical_unit() {
     let folder = scratch();
     let daemon = Daemon::start(folder.path());
     assert_eq!(daemon.back_up("guest", &files.disk(2)), "guest@1");
+    let url = start_session(&daemon);
+    for boot in 0..2 {
+        let mut guest = Machine::new(&files, Drive::Url(url.clone())).start();
+        guest.wait_for_login(files.prompt(2));
+        guest.log_in();
+        write_or_compare(&mut guest, boot);
+        guest.power_off();
+    }
+    daemon.cli(["recover", "discard", "lab"]);
+}
+
+/// Starts the session `lab` of `guest@1` and gives the URL of its disk.
+fn start_session(daemon: &Daemon) -> String {
     let view = daemon.cli([
         "recover",
         "start",
@@ -207,23 +239,17 @@ fn guest_boots_from_a_logical_unit() {
         "--name",
         "lab",
     ]);
-    let url = view
-        .pointer("/disks/0/urls/iscsi/0")
-        .unwrap()
-        .as_str()
-        .unwrap();
-    for boot in 0..2 {
-        let mut guest = Machine::new(&files, Drive::Url(url.to_owned())).start();
-        guest.wait_for_login(files.prompt(2));
-        guest.log_in();
-        if boot == 0 {
-            guest.must("dd if=/dev/urandom of=/srv/written bs=1M count=16 conv=fsync status=none; cp /srv/written /srv/written-too; fstrim /; sync", 2 * MINUTE);
-        } else {
-            guest.must("cmp /srv/written /srv/written-too", MINUTE);
-        }
-        guest.power_off();
+    let url = view.pointer("/disks/0/urls/iscsi/0").unwrap();
+    url.as_str().unwrap().to_owned()
+}
+
+/// At the first boot the guest writes to its disk; at later ones it looks whether that is there.
+fn write_or_compare(guest: &mut Guest, boot: u32) {
+    if boot == 0 {
+        guest.must("dd if=/dev/urandom of=/srv/written bs=1M count=16 conv=fsync status=none; cp /srv/written /srv/written-too; fstrim /; sync", 2 * MINUTE);
+    } else {
+        guest.must("cmp /srv/written /srv/written-too", MINUTE);
     }
-    daemon.cli(["recover", "discard", "lab"]);
 }
 
 /// Serves a disk of 256 MiB through two portals that the guest finds at 10.0.2.2.

@@ -56,6 +56,16 @@ impl GuestFiles {
             .arg(to));
     }
 
+    /// Makes an initrd that boots from the logical unit which `iscsi.target=` and `iscsi.port=` of the kernel's command
+    /// line name, at 10.0.2.2. Gives `None`, after saying why, on a machine that cannot make it.
+    pub fn make_iscsi_initrd(&self, to: &Path) -> Option<()> {
+        need("debugfs")?;
+        need("cpio")?;
+        let script = workspace().join("tests/fixtures/iscsi-initrd.sh");
+        run(Command::new("bash").arg(script).arg(&self.folder).arg(to));
+        Some(())
+    }
+
     /// The login prompt that tells which disk was booted.
     pub fn prompt(&self, number: usize) -> &str {
         self.prompts

@@ -4,7 +4,7 @@ mod console;
 mod files;
 mod qmp;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -84,14 +84,26 @@ impl Drive {
 pub struct Machine<'a> {
     files: &'a GuestFiles,
     drives: Vec<Drive>,
+    initrd: PathBuf,
+    command_line: String,
 }
 
 impl<'a> Machine<'a> {
     /// A guest that boots from `disk`.
     pub fn new(files: &'a GuestFiles, disk: Drive) -> Self {
         Self {
-            files,
             drives: vec![disk],
+            ..Self::diskless(files, &files.path("initrd"), "")
+        }
+    }
+
+    /// A guest without a disk, which finds one by its initrd and by `words` of the kernel's command line.
+    pub fn diskless(files: &'a GuestFiles, initrd: &Path, words: &str) -> Self {
+        Self {
+            files,
+            drives: Vec::new(),
+            initrd: initrd.to_owned(),
+            command_line: format!("{} {words}", files.command_line),
         }
     }
 
@@ -112,8 +124,8 @@ impl<'a> Machine<'a> {
             .arg("-kernel")
             .arg(self.files.path("vmlinuz"))
             .arg("-initrd")
-            .arg(self.files.path("initrd"));
-        command.arg("-append").arg(&self.files.command_line);
+            .arg(&self.initrd);
+        command.arg("-append").arg(&self.command_line);
         command
             .arg("-qmp")
             .arg(format!("unix:{}", listener.path().display()));
