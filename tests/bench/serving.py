@@ -25,24 +25,11 @@ import tempfile
 import threading
 import time
 
+from measure import MIB, TICK, WORKLOADS, qemu_bench, start_tgt, ticks, timed
+
 TREE = pathlib.Path(__file__).resolve().parents[2]
-MIB = 1 << 20
-TICK = os.sysconf("SC_CLK_TCK")
 OURS, GANESHA, GANESHA_RPCBIND, TGT = "127.0.12.1", "127.0.12.2", "127.0.12.3", "127.0.12.4"
 TGT_CONTROL = "12"
-
-# Name, operations, depth, bytes, step, writing. A step of a few KiB more than the size stands for random places.
-WORKLOADS = [
-    ("1 MiB read d1", 400, 1, MIB, MIB, False),
-    ("1 MiB read d8", 800, 8, MIB, MIB, False),
-    ("64 KiB read d32", 6000, 32, 65536, 1114112, False),
-    ("4 KiB read d1", 8000, 1, 4096, 1052672, False),
-    ("4 KiB read d32", 30000, 32, 4096, 1052672, False),
-    ("1 MiB write d8", 300, 8, MIB, MIB, True),
-    ("64 KiB write d32", 3000, 32, 65536, 1114112, True),
-    ("4 KiB write d1", 6000, 1, 4096, 1052672, True),
-    ("4 KiB write d32", 20000, 32, 4096, 1052672, True),
-]
 
 
 class Server:
@@ -52,17 +39,11 @@ class Server:
         self.name, self.process, self.url, self.writable = name, process, url, writable
 
     def ticks(self):
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
+        return ticks(self.process)
 
-    def run(self, count, depth, size, step, writing):
+    def run(self, count, *workload):
         """CPU microseconds and operations a second."""
-        before, started = self.ticks(), time.monotonic()
-        command = ["qemu-img", "bench", "-q", "-f", "raw", "-t", "none", "-c", str(count), "-d", str(depth), "-s",
-                   str(size), "-S", str(step)] + (["-w", "--pattern", "7"] if writing else []) + [self.url]
-        subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
-        wall = time.monotonic() - started
-        return (self.ticks() - before) / TICK * 1e6 / count, count / wall
+        return timed(self.process, count, lambda: qemu_bench(self.url, count, *workload))
 
 
 def wait_for(url):
@@ -150,24 +131,6 @@ EXPORT {{ Export_Id = 77; Path = {share}; Pseudo = /g; Access_Type = RW; Squash 
     ganesha = subprocess.Popen(["ganesha.nfsd", "-F", "-L", f"{folder}/ganesha.log", "-f", configuration, "-p",
                                 f"{folder}/ganesha.pid"])
     return ganesha, helpers
-
-
-def start_tgt(disk):
-    """tgt with the raw file as LUN 1."""
-    tgtd = subprocess.Popen(["tgtd", "-f", "-C", TGT_CONTROL, "--iscsi", f"portal={TGT}:3260"],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    name = "iqn.2026-01.bench:tgt"
-    for words in (f"--op new --mode target --tid 1 -T {name}",
-                  f"--op new --mode logicalunit --tid 1 --lun 1 -b {disk} --bstype rdwr",
-                  "--op bind --mode target --tid 1 -I ALL"):
-        command = ["tgtadm", "-C", TGT_CONTROL, "--lld", "iscsi", *words.split()]
-        for _ in range(50):
-            if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
-                break
-            time.sleep(0.1)
-        else:
-            sys.exit(f"tgtadm {words} failed")
-    return tgtd, f"iscsi://{TGT}:3260/{name}/1"
 
 
 def iscsi_perf(servers, rounds):
@@ -284,7 +247,7 @@ def main():
             ]
             tell("NFS", servers, measure(servers, arguments.rounds))
         if arguments.only in (None, "iscsi"):
-            tgtd, url = start_tgt(disk)
+            tgtd, url = start_tgt(TGT, TGT_CONTROL, "iqn.2026-01.bench:tgt", disk)
             processes.append(tgtd)
             servers = [
                 Server("point iscsi", daemon, urls["point"]["iscsi"][0], writable=False),
