@@ -18,7 +18,7 @@ const ALLOWED: &[&str] = &[
 ];
 
 /// Why tests are left out that get only one URL.
-pub const ONE_PATH: &str = "Multipath unavailable.";
+const ONE_PATH: &str = "Multipath unavailable.";
 
 /// What one run of the suite told.
 #[derive(Debug, Default)]
@@ -51,8 +51,23 @@ impl Told {
         told
     }
 
-    /// Runs one suite.
-    pub fn run(&mut self, suite: &str, urls: &[String]) {
+    /// Runs the suites that use two paths, if `urls` has them.
+    pub fn with_two_paths(urls: &[String]) -> Self {
+        let mut told = Self::default();
+        for suite in [
+            "SCSI.MultipathIO",
+            "SCSI.CompareAndWrite",
+            "SCSI.ProutReserve",
+            "SCSI.ProutPreempt",
+        ] {
+            told.run(suite, urls);
+        }
+        let one_path = |reason: &String| reason.contains(ONE_PATH);
+        assert!(!told.skipped.keys().any(one_path), "both paths are used");
+        told
+    }
+
+    fn run(&mut self, suite: &str, urls: &[String]) {
         // Its report and its remarks go to different places, and only unbuffered into the right order.
         let script =
             "exec timeout -k 5 120 stdbuf -o0 -e0 iscsi-test-cu -d -n -t \"$0\" \"$@\" 2>&1";

@@ -8,7 +8,7 @@ use export::{BlockingPool, MemoryDisk};
 use iscsi::{Authentication, Limits};
 use scsi::{LunMask, UnitOptions};
 
-use crate::libiscsi::{ONE_PATH, Told};
+use crate::libiscsi::Told;
 use crate::support::{Fixture, TARGET, need};
 
 /// A thin disk that can be written, as unit 1. Its physical blocks have one logical block each, because a test of GET LBA
@@ -57,17 +57,6 @@ fn the_tests_with_two_paths() {
         return;
     }
     let (fixture, urls) = fixture();
-    let mut told = Told::default();
-    for suite in [
-        "SCSI.MultipathIO",
-        "SCSI.CompareAndWrite",
-        "SCSI.ProutReserve",
-        "SCSI.ProutPreempt",
-    ] {
-        told.run(suite, &urls);
-    }
-    told.check(&[]);
-    let one_path = |reason: &String| reason.contains(ONE_PATH);
-    assert!(!told.skipped.keys().any(one_path), "both paths are used");
+    Told::with_two_paths(&urls).check(&[]);
     drop(fixture);
 }
