@@ -1,5 +1,5 @@
 //! Makes the repositories that `tests/fixtures` holds, and says what must be read from them. With `ENCRYPTED=1` in the
-//! environment it makes an encrypted one, without overlays.
+//! environment it makes an encrypted one.
 //!
 //! ```text
 //! cargo run -p repo --example make_fixture -- FOLDER
@@ -215,9 +215,7 @@ fn killed(folder: &Path, round: u64) {
     log.append(&text(30 + round, 40_000)).unwrap();
     backup.finish_stream(log).unwrap();
     let point = backup.commit().unwrap();
-    if !is_encrypted() {
-        write_overlay(&repository, &point, round);
-    }
+    write_overlay(&repository, &point, round);
 
     // Records that no point needs: a backup that was never committed.
     let mut abandoned = repository.begin(&web, PointKind::Full).unwrap();
@@ -242,6 +240,16 @@ fn write_overlay(repository: &Repository, point: &Point, round: u64) {
         .write_zeroes(65 * MIB, 131_072, true, false)
         .unwrap();
     overlay.discard(2 * MIB, 65_536, false).unwrap();
+    // What was written, across it and the point, and the point's whole chunks.
+    for (to, from, length) in [
+        (5 * MIB, MIB, 8_192),
+        (6 * MIB + 512, MIB - 4_096, 131_072),
+        (30 * MIB, 0, MIB),
+    ] {
+        assert!(overlay.copy(to, from, length, false).unwrap());
+    }
+    let other = repository.create_overlay(point, 0).unwrap();
+    assert!(other.copy_from(MIB, &overlay, 0, 8 * MIB, true).unwrap());
     overlay.flush().unwrap();
 }
 

@@ -129,6 +129,33 @@ fn a_repository_of_format_version_1_is_read_and_written_on() {
 }
 
 #[test]
+fn overlays_with_copies_are_read_and_written_on() {
+    for (fixture, is_encrypted) in [
+        ("repository-v1-copies.tar.gz", false),
+        ("repository-v1-encrypted-copies.tar.gz", true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let expected = unpack(fixture, folder.path());
+        let text = expected["secrets"]["passphrase"].as_str();
+        assert_eq!(text.is_some(), is_encrypted);
+        let open = OpenOptions {
+            secret: text.map(|text| Secret::from_text(text.as_bytes()).unwrap()),
+            ..options()
+        };
+        let root = folder.path().join("repository");
+        let repository = Repository::open(&root, &open).unwrap();
+        check_overlays(&repository, &expected);
+        let id = list(&expected["overlays"])[0]["overlay"].as_str().unwrap();
+        let overlay = repository.open_overlay(id.parse().unwrap()).unwrap();
+        assert!(overlay.copy(40 << 20, 5 << 20, 1 << 20, true).unwrap());
+        let (mut copied, mut original) = (Vec::new(), Vec::new());
+        overlay.read(40 << 20, 1 << 20, &mut copied).unwrap();
+        overlay.read(5 << 20, 1 << 20, &mut original).unwrap();
+        assert_eq!(copied.concat(), original.concat());
+    }
+}
+
+#[test]
 fn an_encrypted_repository_is_read_with_either_of_its_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let expected = unpack("repository-v1-encrypted.tar.gz", folder.path());
