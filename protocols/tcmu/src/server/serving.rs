@@ -1,0 +1,195 @@
+//! The thread of a ring.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use export::BlockingPool;
+
+use super::doorbell::{Call, Doorbell, End};
+use crate::error::RingError;
+use crate::metrics::Metrics;
+use crate::session::{Job, Step, Unit};
+
+/// A disk that is being served through the kernel's target. Dropping it ends that; the backstore stays, and its
+/// initiators wait until it is served again.
+#[derive(Debug)]
+pub struct ServedUnit {
+    name: String,
+    path: PathBuf,
+    end: Arc<End>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread works on.
+struct Serving {
+    name: String,
+    unit: Arc<Unit>,
+    doorbell: Arc<Doorbell>,
+    pool: Arc<BlockingPool>,
+    end: Arc<End>,
+    metrics: Metrics,
+}
+
+/// Why a ring is served no more.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    #[error("the device of the ring failed")]
+    Doorbell(#[from] io::Error),
+}
+
+impl ServedUnit {
+    /// Serves a unit whose kernel is at `doorbell`; `path` is its backstore.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(
+        name: &str,
+        path: PathBuf,
+        unit: Arc<Unit>,
+        doorbell: Doorbell,
+        pool: Arc<BlockingPool>,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
+        let end = Arc::new(End::new()?);
+        let serving = Serving {
+            name: name.to_owned(),
+            unit,
+            doorbell: Arc::new(doorbell),
+            pool,
+            end: Arc::clone(&end),
+            metrics: metrics.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("tcmu-{name}").chars().take(15).collect())
+            .spawn(move || serving.run())?;
+        Ok(Self {
+            name: name.to_owned(),
+            path,
+            end,
+            thread: Some(thread),
+        })
+    }
+
+    /// The backstore's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The backstore's folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ServedUnit {
+    /// Takes nothing more from the ring and lets end what was taken.
+    fn drop(&mut self) {
+        self.end.tell();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(backstore = self.name, "the thread of a ring panicked");
+        }
+    }
+}
+
+impl Serving {
+    fn run(self) {
+        self.metrics.units.inc();
+        if let Err(error) = self.serve() {
+            self.metrics.broken.inc();
+            tracing::error!(
+                backstore = self.name,
+                error = chain(&error),
+                "a ring cannot be trusted and is served no more; stop and start its session to begin anew"
+            );
+        }
+        if !self.unit.settle(GRACE) {
+            tracing::warn!(
+                backstore = self.name,
+                "a disk has not answered for long; commands under way are left to it"
+            );
+        }
+        self.metrics.units.dec();
+    }
+
+    fn serve(&self) -> Result<(), Broken> {
+        loop {
+            self.drain()?;
+            if self.doorbell.wait(&self.end)? == Call::End {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes all there is.
+    fn drain(&self) -> Result<(), Broken> {
+        let mut answered = 0;
+        loop {
+            match self.unit.step()? {
+                Step::Idle => break,
+                Step::Told => {}
+                Step::Answered => answered += 1,
+                Step::Waits(job) => self.hand_over(job),
+            }
+            // The kernel completes the first of many while the others are done.
+            if answered >= ANSWERS_TOGETHER {
+                answered = 0;
+                self.doorbell.ring()?;
+            }
+        }
+        if answered > 0 {
+            self.doorbell.ring()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the pool wait for the disk. If that has enough to do, this thread waits itself: the kernel then keeps what
+    /// comes.
+    fn hand_over(&self, job: Job) {
+        let doorbell = Arc::clone(&self.doorbell);
+        let job = Arc::new(parking_lot::Mutex::new(Some(job)));
+        let work = {
+            let job = Arc::clone(&job);
+            move || {
+                if let Some(job) = job.lock().take() {
+                    finish(job, &doorbell);
+                }
+            }
+        };
+        if self.pool.submit(work).is_err()
+            && let Some(job) = job.lock().take()
+        {
+            finish(job, &self.doorbell);
+        }
+    }
+}
+
+fn finish(job: Job, doorbell: &Doorbell) {
+    job.run();
+    if let Err(error) = doorbell.ring() {
+        tracing::error!(%error, "the kernel could not be told of an answer");
+    }
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// How many answers are told of at once.
+const ANSWERS_TOGETHER: usize = 16;
+/// How long a command that was begun may take when the unit is to end.
+const GRACE: Duration = Duration::from_secs(10);
