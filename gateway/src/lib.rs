@@ -113,12 +113,13 @@ impl Gateway {
         let repository = start::repository(&config, secret)?;
         let state = start::state(&config, &repository)?;
         let exports = start::exports(&config)?;
-        let sessions = start::sessions(&config, &repository, &exports, &state)?;
-        let (mut metrics, nbd_metrics, iscsi_metrics) = Metrics::new(&exports);
+        let (mut metrics, counters) = Metrics::new(&exports);
         let pool = Arc::new(start::pool(
             config.workers.export_threads,
             config.workers.export_queue,
         )?);
+        let backstores = start::backstores(&config.tcmu, &pool, counters.tcmu);
+        let sessions = start::sessions(&config, &repository, &exports, &state, backstores)?;
         let identity = Identity::load_or_create(&state, &config.api.certificate_names)?;
         let nbd = start::nbd(
             &config,
@@ -126,13 +127,13 @@ impl Gateway {
             &identity,
             Arc::clone(&exports),
             Arc::clone(&pool),
-            nbd_metrics,
+            counters.nbd,
         )?;
         let iscsi = start::iscsi(
             &config.iscsi,
             Arc::clone(&exports),
             Arc::clone(&pool),
-            iscsi_metrics,
+            counters.iscsi,
         )?;
         let nfs = start::nfs(&config, &state, Arc::clone(&exports), pool).await?;
         start::collect(&mut metrics, &repository, &nfs);

@@ -13,10 +13,10 @@ use crate::Core;
 use crate::alerts::Alerts;
 use crate::api;
 use crate::backups::Backups;
-use crate::config::{Config, ConfigError, IscsiConfig, NbdConfig, NbdTls, Portmapper};
+use crate::config::{Config, ConfigError, IscsiConfig, NbdConfig, NbdTls, Portmapper, TcmuConfig};
 use crate::exports::Exports;
 use crate::jobs::{Collections, Jobs, Proving, SpaceWatch};
-use crate::recovery::{RecoveryError, Sessions};
+use crate::recovery::{Backstores, RecoveryError, Sessions};
 use crate::secrets::SecretError;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
 use crate::telemetry::Metrics;
@@ -210,6 +210,7 @@ pub(crate) fn sessions(
     repository: &Repository,
     exports: &Arc<Exports>,
     state: &Arc<StateFolder>,
+    backstores: Backstores,
 ) -> Result<Sessions, StartError> {
     Ok(Sessions::open(
         repository.clone(),
@@ -217,7 +218,21 @@ pub(crate) fn sessions(
         Arc::clone(state),
         config.recovery.clone(),
         config.iscsi.clone(),
+        backstores,
     )?)
+}
+
+/// The user side of the kernel's target, which is asked for nothing yet.
+pub(crate) fn backstores(
+    config: &TcmuConfig,
+    pool: &Arc<BlockingPool>,
+    metrics: tcmu::Metrics,
+) -> Backstores {
+    let server = tcmu::ServerConfig {
+        data_area_mebibytes: config.data_area_mebibytes(),
+    };
+    let server = tcmu::Server::new(tcmu::Kernel::system(), server, Arc::clone(pool), metrics);
+    Backstores::new(server, config.block_bytes)
 }
 
 /// Backups, of which none is under way yet.

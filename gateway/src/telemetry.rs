@@ -54,12 +54,26 @@ pub struct Metrics {
     pub repository_foreign_changes: Counter,
 }
 
+/// What the servers count, registered already.
+#[derive(Debug)]
+pub struct ServerMetrics {
+    /// NBD.
+    pub nbd: nbd::Metrics,
+    /// iSCSI.
+    pub iscsi: iscsi::Metrics,
+    /// The kernel's target.
+    pub tcmu: tcmu::Metrics,
+}
+
 impl Metrics {
-    /// A registry with everything in it that the gateway counts itself, and the counters of the NBD and iSCSI servers.
-    pub fn new(exports: &Arc<Exports>) -> (Self, nbd::Metrics, iscsi::Metrics) {
+    /// A registry with everything in it that the gateway counts itself, and the counters of the servers.
+    pub fn new(exports: &Arc<Exports>) -> (Self, ServerMetrics) {
         let mut registry = Registry::default();
-        let nbd = nbd::Metrics::register(&mut registry);
-        let iscsi = iscsi::Metrics::register(&mut registry);
+        let servers = ServerMetrics {
+            nbd: nbd::Metrics::register(&mut registry),
+            iscsi: iscsi::Metrics::register(&mut registry),
+            tcmu: tcmu::Metrics::register(&mut registry),
+        };
         let mut metrics = Self {
             registry: Registry::default(),
             api_answered: Counter::default(),
@@ -111,7 +125,7 @@ impl Metrics {
         );
         registry.register_collector(Box::new(SessionCount(Arc::clone(exports))));
         metrics.registry = registry;
-        (metrics, nbd, iscsi)
+        (metrics, servers)
     }
 
     /// Adds numbers that somebody else counts, asked for at each scrape. Names that end in `_total` only grow.
@@ -189,7 +203,7 @@ mod tests {
     #[test]
     fn all_areas_show_under_their_names() {
         let exports = Exports::new(&Peers::loopback(), iscsi::Authentication::None);
-        let (mut metrics, _, _) = Metrics::new(&exports);
+        let (mut metrics, _) = Metrics::new(&exports);
         metrics.api_answered.inc();
         metrics.collect(|| {
             vec![

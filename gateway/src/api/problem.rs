@@ -127,7 +127,13 @@ impl From<RecoveryError> for Problem {
             RecoveryError::Repository(error) => error.into(),
             RecoveryError::State(_)
             | RecoveryError::Folder { .. }
-            | RecoveryError::Target { .. } => Self::internal(&error),
+            | RecoveryError::Target { .. }
+            | RecoveryError::Backstore { .. } => Self::internal(&error),
+            RecoveryError::Kernel(tcmu::KernelError::InUse { .. }) => {
+                Self::conflict("in-use", detail)
+            }
+            // All of them are for who runs the machine, and it may be the caller.
+            RecoveryError::Kernel(_) => Self::conflict("not-served", detail),
             RecoveryError::NotServed(_) => Self::conflict("not-served", detail),
             RecoveryError::NoSuchSession(_)
             | RecoveryError::NoPoint(_)

@@ -28,7 +28,7 @@ pub struct RecoveryBody {
     pub disks: Vec<usize>,
     /// Whether writes are refused.
     pub read_only: bool,
-    /// Protocols; empty: all there are.
+    /// Protocols; empty: all but `tcmu`.
     pub protocols: Vec<Protocol>,
     /// Addresses and networks of peers; none: as configured, which is loopback only unless changed.
     pub allow: Option<Vec<String>>,
@@ -130,5 +130,9 @@ pub(super) async fn seal(
 }
 
 fn view(core: &Core, record: &SessionRecord) -> SessionView {
-    SessionView::new(record, &core.addresses)
+    SessionView::new(
+        record,
+        &core.addresses,
+        &core.sessions.backstores(&record.name),
+    )
 }

@@ -23,7 +23,7 @@ pub(super) enum RecoverVerb {
         /// A disk by number; more than once for several [default: all]
         #[arg(long = "disk", value_name = "N")]
         disks: Vec<usize>,
-        /// How it is served [default: all]
+        /// How it is served [default: nbd, nfs and iscsi]
         #[arg(long = "protocol", value_name = "LIST", value_delimiter = ',')]
         protocols: Vec<Protocol>,
         /// Show the restore point itself and refuse writes
@@ -167,7 +167,7 @@ fn describe(session: &SessionView) -> String {
             size(disk.size_bytes)
         ));
         let urls = &disk.urls;
-        let single = [&urls.nbd, &urls.nbds, &urls.nbd_unix, &urls.nfs];
+        let single = [&urls.nbd, &urls.nbds, &urls.nbd_unix, &urls.nfs, &urls.tcmu];
         for url in single.into_iter().flatten().chain(&urls.iscsi) {
             text.push_str(&format!("  {url}\n"));
         }

@@ -4,6 +4,7 @@
 
 mod iscsi;
 mod peers;
+mod tcmu;
 mod units;
 mod verify;
 
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 
 pub use iscsi::IscsiConfig;
 pub use peers::{BadPeers, Peers};
+pub use tcmu::TcmuConfig;
 pub use units::{ByteSize, Span, UnitError};
 pub use verify::{Share, VerifyConfig};
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub nfs: NfsConfig,
     /// The iSCSI target.
     pub iscsi: IscsiConfig,
+    /// The kernel's target.
+    pub tcmu: TcmuConfig,
     /// Backups sent through the API.
     pub backup: BackupConfig,
     /// Recovery sessions.
@@ -337,7 +341,8 @@ impl Config {
             return Err(ConfigError::NoRepository);
         }
         self.nbd.check()?;
-        self.iscsi.check()
+        self.iscsi.check()?;
+        self.tcmu.check()
     }
 }
 
@@ -568,6 +573,15 @@ mod tests {
             ("initiators = []", "nobody"),
         ] {
             let text = format!("[repository]\npath = \"/r\"\n[iscsi]\n{text}");
+            let error = Config::parse(&text).unwrap().check().unwrap_err();
+            assert!(error.to_string().contains(word), "{text}: {error}");
+        }
+        for (text, word) in [
+            ("block_bytes = 1024", "512 or 4096"),
+            ("data_area = \"16MiB\"", "32MiB"),
+            ("data_area = \"40000KiB\"", "whole MiB"),
+        ] {
+            let text = format!("[repository]\npath = \"/r\"\n[tcmu]\n{text}");
             let error = Config::parse(&text).unwrap().check().unwrap_err();
             assert!(error.to_string().contains(word), "{text}: {error}");
         }

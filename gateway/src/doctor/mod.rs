@@ -179,6 +179,7 @@ fn machine(config: &Config) -> Vec<Finding> {
             "run `holdfast demo --boot`",
             "install the package qemu-system-x86",
         ),
+        kernel_target(),
         Finding::good(
             "index",
             "RocksDB, linked from the system's library; it is rebuilt from the packs if it is lost",
@@ -342,6 +343,21 @@ fn program(name: &str, argument: &str, purpose: &str, mend: &str) -> Finding {
             mend,
         ),
         Err(error) => Finding::warning(name, error.to_string(), mend),
+    }
+}
+
+/// Whether sessions can be served through the kernel's target. Who does not want that needs none of it.
+fn kernel_target() -> Finding {
+    let check = "kernel target";
+    match tcmu::Kernel::system().check() {
+        Ok(()) => Finding::good(
+            check,
+            "`recover start --protocol tcmu` can be used, for Fibre Channel, iSER, SRP and vhost",
+        ),
+        Err(error) => Finding::good(
+            check,
+            format!("for Fibre Channel, iSER, SRP or vhost only: {error}"),
+        ),
     }
 }
 

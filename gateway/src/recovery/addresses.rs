@@ -1,7 +1,7 @@
 //! How to reach a session: URLs, and commands that attach its disks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::config::NbdTls;
 use crate::state::Addresses;
 
+use super::fabrics;
 use super::record::{Protocol, SessionMode, SessionRecord, SessionState};
 use super::targets::target_name;
 
@@ -71,12 +72,15 @@ pub struct Urls {
     /// iSCSI, through each portal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub iscsi: Vec<String>,
+    /// The folder of its backstore in the kernel's target; the last part is the backstore's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcmu: Option<String>,
 }
 
 /// A command for one kind of machine.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AttachCommand {
-    /// Which machine: `linux`, `libvirt`, `esxi` or `windows`.
+    /// Which machine: `linux`, `libvirt`, `esxi` or `windows`; `lio` is the daemon's own, for fabrics of its kernel.
     pub system: String,
     /// What it does.
     pub what: String,
@@ -85,8 +89,12 @@ pub struct AttachCommand {
 }
 
 impl SessionView {
-    /// The view of `record` on a daemon that listens at `addresses`.
-    pub fn new(record: &SessionRecord, addresses: &Addresses) -> Self {
+    /// The view of `record` on a daemon that listens at `addresses`, and whose kernel has `backstores` of its disks.
+    pub fn new(
+        record: &SessionRecord,
+        addresses: &Addresses,
+        backstores: &[(usize, PathBuf)],
+    ) -> Self {
         let served = record.state == SessionState::Active;
         let nbd = served && record.protocols.contains(&Protocol::Nbd);
         let nfs = served && record.protocols.contains(&Protocol::Nfs);
@@ -109,6 +117,8 @@ impl SessionView {
                 if let Some(target) = &target {
                     urls.iscsi = iscsi_urls(target, disk.number, &addresses.iscsi);
                 }
+                let backstore = backstores.iter().find(|(number, _)| *number == disk.number);
+                urls.tcmu = backstore.map(|(_, path)| path.display().to_string());
                 DiskView {
                     disk: disk.number,
                     name: disk.name.clone(),
@@ -126,6 +136,9 @@ impl SessionView {
         }
         if let Some(target) = &target {
             attach.extend(iscsi_commands(target, record, &disks, &addresses.iscsi));
+        }
+        if !backstores.is_empty() {
+            attach.extend(lio_commands(record, &disks, addresses));
         }
         Self {
             session: record.name.clone(),
@@ -270,6 +283,18 @@ fn iscsi_commands(
     commands
 }
 
+fn lio_commands(
+    record: &SessionRecord,
+    disks: &[DiskView],
+    addresses: &Addresses,
+) -> Vec<AttachCommand> {
+    let paths = disks
+        .iter()
+        .filter_map(|disk| Some((disk.disk, disk.urls.tcmu.clone()?)));
+    let target = target_name(&addresses.iscsi_name, record);
+    fabrics::commands(record, &target, &paths.collect::<Vec<_>>())
+}
+
 fn nfs_commands(record: &SessionRecord, address: SocketAddr) -> Vec<AttachCommand> {
     let (host, port, name) = (address.ip(), address.port(), &record.name);
     let read_only = record.mode == SessionMode::ReadOnly;
@@ -354,7 +379,7 @@ mod tests {
             fingerprint: String::new(),
             process: 1,
         };
-        let view = SessionView::new(&record, &addresses);
+        let view = SessionView::new(&record, &addresses, &[]);
         let urls = &view.disks[0].urls;
         assert_eq!(
             urls.nbd.as_deref(),
@@ -379,20 +404,22 @@ mod tests {
         assert_eq!(view.created, "1970-01-01T00:00:00Z");
         assert!(urls.nbds.is_none());
         addresses.nbd_tls = NbdTls::Allow;
-        let urls = SessionView::new(&record, &addresses).disks[0].urls.clone();
+        let urls = SessionView::new(&record, &addresses, &[]).disks[0]
+            .urls
+            .clone();
         assert!(urls.nbd.is_some());
         assert_eq!(
             urls.nbds.as_deref(),
             Some("nbds://127.0.0.1:10809/web01-3/disk-0")
         );
         addresses.nbd_tls = NbdTls::Require;
-        let view = SessionView::new(&record, &addresses);
+        let view = SessionView::new(&record, &addresses, &[]);
         let urls = &view.disks[0].urls;
         assert!(urls.nbd.is_none() && urls.nbds.is_some() && urls.nbd_unix.is_some());
         assert!(view.attach[0].command.contains(" -enable-tls "));
         assert!(view.attach[1].command.contains(" tls='yes'>"));
         record.state = SessionState::Stopped;
-        let view = SessionView::new(&record, &addresses);
+        let view = SessionView::new(&record, &addresses, &[]);
         assert!(
             view.disks[0].urls.nbd.is_none() && view.folder_url.is_none() && view.attach.is_empty()
         );

@@ -34,6 +34,18 @@ pub enum RecoveryError {
         #[source]
         source: scsi::ScsiError,
     },
+    /// The kernel's target refused or cannot.
+    #[error(transparent)]
+    Kernel(#[from] tcmu::KernelError),
+    /// A disk could not be served through the kernel's target.
+    #[error("cannot show session {session} through the kernel's target")]
+    Backstore {
+        /// The session.
+        session: String,
+        /// How it failed.
+        #[source]
+        source: tcmu::ServeError,
+    },
     /// A protocol that this daemon does not serve.
     #[error("this daemon does not serve {0}; set `listen` under [{0}] and start it again")]
     NotServed(&'static str),

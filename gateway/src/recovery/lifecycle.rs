@@ -12,6 +12,7 @@ use crate::exports::{
     ServedSession, SessionFolder, chain,
 };
 
+use super::backstores::{KernelDisk, backstore_name};
 use super::record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState, VERSION};
 use super::targets::make_target;
 use super::{Records, RecoveryError, Sessions, StartRequest};
@@ -35,6 +36,9 @@ impl Sessions {
         if request.protocols.contains(&Protocol::Iscsi) && !self.serves(Protocol::Iscsi) {
             return Err(RecoveryError::NotServed("iscsi"));
         }
+        if request.protocols.contains(&Protocol::Tcmu) {
+            self.backstores.check()?;
+        }
         let disks = chosen_disks(&point, &request.disks)?;
         let mut record = self.claim(&point, disks, request)?;
         match self.make(&mut record, &point) {
@@ -54,9 +58,12 @@ impl Sessions {
         let _turn = self.turn(name)?;
         let mut record = self.find(name)?;
         if record.state == SessionState::Active {
+            self.backstores.check_unused(&self.kernel_disks(&record)?)?;
             record.state = SessionState::Stopped;
             self.keep(&record)?;
             self.exports.hide(name);
+            let disks = self.kernel_disks(&record)?;
+            self.backstores.remove(name, &disks)?;
         }
         Ok(record)
     }
@@ -68,6 +75,7 @@ impl Sessions {
     pub fn discard(&self, name: &str) -> Result<SessionRecord, RecoveryError> {
         let _turn = self.turn(name)?;
         let mut record = self.find(name)?;
+        self.backstores.check_unused(&self.kernel_disks(&record)?)?;
         record.state = SessionState::Discarding;
         self.keep(&record)?;
         self.drop_session(&record)?;
@@ -129,6 +137,8 @@ impl Sessions {
     /// Ends serving and removes overlays, folder and record, in an order that can be resumed anywhere.
     pub(super) fn drop_session(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
         self.exports.hide(&record.name);
+        let disks = self.kernel_disks(record)?;
+        self.backstores.remove(&record.name, &disks)?;
         for overlay in record.disks.iter().filter_map(|disk| disk.overlay) {
             match self.repository.discard_overlay(overlay) {
                 Ok(()) | Err(RepoError::NoSuchOverlay(_)) => {}
@@ -184,6 +194,9 @@ impl Sessions {
         if record.protocols.contains(&Protocol::Iscsi) && self.serves(Protocol::Iscsi) {
             let target = make_target(record, &disks, &self.iscsi, &self.state)?;
             served.target = Some(target);
+        }
+        if record.protocols.contains(&Protocol::Tcmu) {
+            self.backstores.serve(record, &disks)?;
         }
         served.disks = disks;
         self.exports.show(served);
@@ -288,7 +301,7 @@ impl Sessions {
         };
         let mut protocols = request.protocols.clone();
         if protocols.is_empty() {
-            protocols = Protocol::ALL.to_vec();
+            protocols = Protocol::OWN.to_vec();
             protocols.retain(|protocol| self.serves(*protocol));
         }
         let record = SessionRecord {
@@ -408,6 +421,25 @@ impl Sessions {
         let text = self.state.read(Path::new(NEXT_FILE), 64)?;
         let number = text.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
         Ok(number.unwrap_or(ROOT_ID + 1))
+    }
+
+    /// A session's disks as the kernel knows them; none if it is not served through its target.
+    pub(super) fn kernel_disks(
+        &self,
+        record: &SessionRecord,
+    ) -> Result<Vec<KernelDisk>, RecoveryError> {
+        if !record.protocols.contains(&Protocol::Tcmu) {
+            return Ok(Vec::new());
+        }
+        let point = parse_point(&record.point)?;
+        let disks = record.disks.iter().map(|disk| KernelDisk {
+            name: backstore_name(&record.name, disk.number),
+            identity: match disk.overlay {
+                Some(id) => *id.as_bytes(),
+                None => self.identity(&point, disk.number),
+            },
+        });
+        Ok(disks.collect())
     }
 
     /// What identifies a disk of a point for ever.

@@ -5,7 +5,9 @@
 //! [`Sessions`] changes records; the servers see sessions through [`Exports`].
 
 mod addresses;
+mod backstores;
 mod error;
+mod fabrics;
 mod lifecycle;
 mod record;
 mod seal;
@@ -24,6 +26,7 @@ use crate::exports::Exports;
 use crate::state::StateFolder;
 
 pub use addresses::{AttachCommand, DiskView, SessionView, Urls};
+pub use backstores::Backstores;
 pub use error::RecoveryError;
 pub(crate) use lifecycle::resolve;
 pub use record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState};
@@ -35,6 +38,7 @@ pub struct Sessions {
     state: Arc<StateFolder>,
     config: RecoveryConfig,
     iscsi: IscsiConfig,
+    backstores: Backstores,
     records: Mutex<Records>,
 }
 
@@ -49,7 +53,7 @@ pub struct StartRequest {
     pub disks: Vec<usize>,
     /// Whether writes are refused. No overlay is made then.
     pub read_only: bool,
-    /// Protocols; empty: all there are.
+    /// Protocols; empty: all that the daemon speaks itself.
     pub protocols: Vec<Protocol>,
     /// Who may come; none: as configured.
     pub allow: Option<Peers>,
@@ -79,6 +83,7 @@ impl Sessions {
         state: Arc<StateFolder>,
         config: RecoveryConfig,
         iscsi: IscsiConfig,
+        backstores: Backstores,
     ) -> Result<Self, RecoveryError> {
         let sessions = Self {
             repository,
@@ -86,6 +91,7 @@ impl Sessions {
             state,
             config,
             iscsi,
+            backstores,
             records: Mutex::default(),
         };
         sessions.restore()?;
@@ -110,11 +116,17 @@ impl Sessions {
             .ok_or_else(|| RecoveryError::NoSuchSession(name.to_owned()))
     }
 
+    /// Where the kernel's target has the disks of a session that it serves, by number.
+    pub fn backstores(&self, name: &str) -> Vec<(usize, PathBuf)> {
+        self.backstores.of(name)
+    }
+
     /// Serves nothing any more; records stay as they are, so that the next start serves the same again.
     pub(crate) fn leave(&self) {
         for session in self.exports.sessions() {
             self.exports.hide(&session.name);
         }
+        self.backstores.leave_all();
     }
 
     /// The session that shows a point, if one does.

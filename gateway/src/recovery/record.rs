@@ -103,11 +103,13 @@ pub enum Protocol {
     Nfs,
     /// SCSI over TCP.
     Iscsi,
+    /// The kernel's target, for Fibre Channel, iSER, SRP and vhost; only if it is named.
+    Tcmu,
 }
 
 impl Protocol {
-    /// All there are.
-    pub const ALL: [Self; 3] = [Self::Nbd, Self::Nfs, Self::Iscsi];
+    /// Those that the daemon speaks itself, over which every session is served unless others are named.
+    pub const OWN: [Self; 3] = [Self::Nbd, Self::Nfs, Self::Iscsi];
 }
 
 impl SessionRecord {
@@ -167,7 +169,7 @@ pub(super) mod tests {
                 size_bytes: 4096,
                 overlay: None,
             }],
-            protocols: Protocol::ALL.to_vec(),
+            protocols: Protocol::OWN.to_vec(),
             allow: Peers::loopback(),
             created: 0,
             state: SessionState::Active,

@@ -25,11 +25,13 @@ impl Sessions {
         if record.mode == SessionMode::ReadOnly {
             return Err(RecoveryError::NothingToSeal(name.to_owned()));
         }
+        self.backstores.check_unused(&self.kernel_disks(&record)?)?;
         let before = record.state;
         record.state = SessionState::Sealing;
         record.seal = Some(Uuid::new_v4());
         self.keep(&record)?;
         self.exports.hide(name);
+        self.backstores.leave(name);
         match self.make_point(&record) {
             Ok(point) => {
                 self.drop_session(&record)?;
@@ -163,7 +165,7 @@ mod tests {
 
     use repo::{CreateOptions, ImageBase, ImageSpec, OpenOptions, Repository, WorkloadName};
 
-    use super::super::StartRequest;
+    use super::super::{Backstores, StartRequest};
     use super::*;
     use crate::config::{IscsiConfig, Peers, RecoveryConfig};
     use crate::exports::Exports;
@@ -186,12 +188,19 @@ mod tests {
         backup.commit().unwrap();
         let state = StateFolder::open(&folder.join("state")).unwrap();
         let exports = Exports::new(&Peers::loopback(), iscsi::Authentication::None);
+        let server = tcmu::Server::new(
+            tcmu::Kernel::at(folder),
+            tcmu::ServerConfig::default(),
+            Arc::new(export::BlockingPool::start(1, 1).unwrap()),
+            tcmu::Metrics::unregistered(),
+        );
         Sessions::open(
             repository,
             exports,
             Arc::new(state),
             RecoveryConfig::default(),
             IscsiConfig::default(),
+            Backstores::new(server, 512),
         )
         .unwrap()
     }

@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod hostile;
 mod iscsi;
+mod kernel_target;
 mod keys;
 mod locks;
 mod nbd_tls;

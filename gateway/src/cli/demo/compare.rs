@@ -47,6 +47,7 @@ impl Comparison {
             Protocol::Nbd => Remote::Nbd(connect(session)?),
             Protocol::Nfs => mount(session, addresses)?,
             Protocol::Iscsi => bail!("there is no iSCSI client in here; boot from it instead"),
+            Protocol::Tcmu => bail!("the kernel's target has no client"),
         };
         let mut first_byte = None;
         let mut theirs = vec![0; STEP_BYTES];

@@ -64,7 +64,7 @@ fn play(arguments: &DemoArgs, guest: &Guest, stage: &Stage, report: &mut Report<
         }
     }
     if arguments.boot {
-        for protocol in Protocol::ALL {
+        for protocol in Protocol::OWN {
             for (number, point) in points.iter().enumerate() {
                 let what = format!("boot {point} over {} and write in it", name(protocol));
                 report.step(&what, || boot(stage, guest, number, point, protocol))?;
@@ -161,6 +161,7 @@ fn boot(
         Protocol::Nbd => session.url(|urls| urls.nbd.clone()),
         Protocol::Nfs => session.url(|urls| urls.nfs.clone()),
         Protocol::Iscsi => session.url(|urls| urls.iscsi.first().cloned()),
+        Protocol::Tcmu => session.url(|urls| urls.tcmu.clone()),
     }
     .and_then(|url| guest.boot(number, &url));
     session.discard()?;
@@ -241,6 +242,7 @@ fn name(protocol: Protocol) -> &'static str {
         Protocol::Nbd => "NBD",
         Protocol::Nfs => "NFS",
         Protocol::Iscsi => "iSCSI",
+        Protocol::Tcmu => "the kernel's target",
     }
 }
 
