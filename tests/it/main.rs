@@ -14,4 +14,5 @@ mod kill_rounds;
 mod nfs_guest;
 mod reader;
 mod recovery_guest;
+mod tcmu_guest;
 mod tidy;

@@ -17,7 +17,7 @@ mod transcript;
 
 pub use daemon::{Daemon, client};
 pub use disk::{Noise, assert_same_bytes, sparse_disk};
-pub use guest::{Drive, Guest, GuestFiles, Machine, Output};
+pub use guest::{Drive, Guest, GuestFiles, Machine, Output, disk_with_daemon};
 pub use libiscsi::Told;
 pub use need::{need, need_reader_python, need_root, scratch, workspace};
 pub use net::{free_port, loopback_for_well_known_ports};

@@ -2,6 +2,7 @@
 
 mod console;
 mod files;
+mod programs;
 mod qmp;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 pub use console::Output;
 pub use files::GuestFiles;
+pub use programs::disk_with_daemon;
 
 use self::console::Console;
 use self::qmp::Qmp;
