@@ -223,6 +223,15 @@ fn live_through_a_killed_daemon(guest: &mut Guest, disk: &str) {
     let output = guest.finish(5 * MINUTE);
     assert_eq!(output.status, 0, "{}", output.text);
     assert!(output.text.ends_with("verified\n"), "{}", output.text);
+    // Stopped in good order, I/O waits as well.
+    guest.must(
+        &format!(
+            "kill $(pidof holdfast); for n in $(seq 100); do pidof holdfast >/dev/null || break; sleep 0.3; done
+             dd if={disk} of=/dev/null bs=1M count=4 iflag=direct status=none & read=$!
+             sleep 1; kill -0 $read && serve && wait $read"
+        ),
+        2 * MINUTE,
+    );
     let errors = guest.run("dmesg | grep -E 'I/O error|ring is broken'", MINUTE);
     assert_eq!(errors.text, "");
 }

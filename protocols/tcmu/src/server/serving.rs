@@ -106,7 +106,7 @@ impl Serving {
             tracing::error!(
                 backstore = self.name,
                 error = chain(&error),
-                "a ring cannot be trusted and is served no more; stop and start its session to begin anew"
+                "a ring cannot be trusted and is served no more; start the daemon again to begin anew"
             );
         }
         if !self.unit.settle(GRACE) {
