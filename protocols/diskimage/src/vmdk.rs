@@ -1,7 +1,5 @@
 //! VMDK: a hosted sparse extent with all grains allocated, and the descriptor of a flat disk (Virtual Disk Format 5.0).
 
-use std::fmt::Write as _;
-
 use crate::codec::Block;
 use crate::layout::{Content, Layout, Table, Value, Width};
 
@@ -77,18 +75,10 @@ fn descriptor(kind: &str, extent: &str, sectors: u64, identity: &[u8; 16]) -> St
         })
         // What has all bits set says that there is no content.
         .min(0xffff_fffd);
-    let mut uuid = String::new();
-    let mut long = String::new();
-    for (number, byte) in identity.iter().enumerate() {
-        let gap = match number {
-            0 => "",
-            8 => "-",
-            _ => " ",
-        };
-        // Writing to a string cannot fail.
-        let _ = write!(uuid, "{gap}{byte:02x}");
-        let _ = write!(long, "{byte:02x}");
-    }
+    let pairs: Vec<String> = identity.iter().map(|byte| format!("{byte:02x}")).collect();
+    let long = pairs.concat();
+    let (first, second) = pairs.split_at(pairs.len() / 2);
+    let uuid = format!("{}-{}", first.join(" "), second.join(" "));
     format!(
         "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={content:08x}\nparentCID=ffffffff\n\
          createType=\"{kind}\"\n\n# Extent description\n{extent}\n\n# The Disk Data Base\n#DDB\n\n\

@@ -92,7 +92,7 @@ fn what_places_blocks_does_not_change() {
         // The first sector of the file; for a fixed VHD that is the disk's, and its last is the format's.
         let own = if start > 0 { 0 } else { length - 512 };
         let other = Bytes::from(vec![0xa5; 512]);
-        let written = face.write(own, &[other.clone()], Durability::Unstable);
+        let written = face.write(own, std::slice::from_ref(&other), Durability::Unstable);
         assert!(
             matches!(written, Err(ExportError::NotPermitted)),
             "{format}: {written:?}"
