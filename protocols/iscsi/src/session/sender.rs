@@ -9,7 +9,7 @@ use zerocopy::big_endian::U32;
 use super::parameters::Parameters;
 use super::window::Window;
 use crate::wire::{DataIn, Header, Pdu, R2t, Reject, ScsiResponse, U24, digest, opcode, padding};
-use crate::wire::{Digests, NO_TAG};
+use crate::wire::{Digesting, Digests, NO_TAG};
 
 /// The output of a session, with the numbers that every PDU of the target carries.
 #[derive(Debug)]
@@ -222,7 +222,7 @@ impl Sender {
         pieces: &mut impl Iterator<Item = Bytes>,
     ) {
         let mut missing = length;
-        let mut sum = 0;
+        let mut sum = self.digests.data.then(Digesting::default);
         while missing > 0 {
             if piece.is_empty() {
                 match pieces.next() {
@@ -232,22 +232,19 @@ impl Sender {
             }
             let part = piece.split_to(missing.min(piece.len()));
             missing -= part.len();
-            if self.digests.data {
-                sum = crc32c::crc32c_append(sum, &part);
+            if let Some(sum) = &mut sum {
+                sum.add(&part);
             }
             self.output.data(part);
         }
         let pad = [0; 3];
         let pad = pad.get(..padding(length)).unwrap_or_default();
-        if self.digests.data {
-            sum = crc32c::crc32c_append(sum, pad);
+        if let Some(sum) = &mut sum {
+            sum.add(pad);
         }
-        let has_digest = self.digests.data;
         self.output.header(|out| {
             out.extend_from_slice(pad);
-            if has_digest {
-                out.extend_from_slice(&sum.to_le_bytes());
-            }
+            out.extend(sum.into_iter().flat_map(Digesting::finish));
         });
     }
 

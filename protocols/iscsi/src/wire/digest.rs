@@ -1,5 +1,7 @@
 //! CRC32C over headers and data (RFC 7143, 13.1).
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 /// Which parts of a PDU carry a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Digests {
@@ -25,11 +27,38 @@ impl Digests {
     }
 }
 
+/// A digest on its way over one piece after the other.
+#[derive(Debug, Clone)]
+pub struct Digesting(Digest);
+
+/// That of nothing.
+impl Default for Digesting {
+    fn default() -> Self {
+        Self(Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Digesting {
+    /// Goes on over `bytes`.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all, as it stands on the wire.
+    pub fn finish(self) -> [u8; DIGEST_LENGTH] {
+        let sum = u32::try_from(self.0.finalize()).expect("a CRC of 32 bits has no more");
+        // The standard sends the reflected remainder lowest byte first (RFC 3720, appendix B.4).
+        sum.to_le_bytes()
+    }
+}
+
 /// The digest of `pieces`, one after the other, as it stands on the wire.
 pub fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> [u8; DIGEST_LENGTH] {
-    let sum = pieces.into_iter().fold(0, crc32c::crc32c_append);
-    // The standard sends the reflected remainder lowest byte first (RFC 3720, appendix B.4).
-    sum.to_le_bytes()
+    let mut digest = Digesting::default();
+    for piece in pieces {
+        digest.add(piece);
+    }
+    digest.finish()
 }
 
 /// Bytes of a digest.

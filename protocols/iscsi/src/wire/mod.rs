@@ -11,7 +11,7 @@ mod response;
 mod serial;
 mod text;
 
-pub use digest::{DIGEST_LENGTH, Digests, digest};
+pub use digest::{DIGEST_LENGTH, Digesting, Digests, digest};
 pub use header::{HEADER_LENGTH, Header, Pdu, U24, opcode, padding};
 pub use request::{
     DataOut, LoginFlags, LoginRequest, LogoutRequest, NopOut, ScsiCommand, Snack,

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use crc_fast::crc32_iscsi;
+
 use crate::nexus::NexusName;
 
 use super::state::{Kind, REGISTRANTS_MAX, Registrant, Reservation, State};
@@ -51,7 +53,7 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
     }
     let mut document = MAGIC.to_vec();
     document.extend_from_slice(&VERSION.to_le_bytes());
-    document.extend_from_slice(&crc32c::crc32c(&content).to_le_bytes());
+    document.extend_from_slice(&crc32_iscsi(&content).to_le_bytes());
     document.extend_from_slice(&content);
     document
 }
@@ -66,7 +68,7 @@ pub(crate) fn decode(document: &[u8]) -> Result<State, Unreadable> {
     if version != VERSION {
         return Err(Unreadable::Version(version));
     }
-    if u32::from_le_bytes(rest.take()?) != crc32c::crc32c(rest.0) {
+    if u32::from_le_bytes(rest.take()?) != crc32_iscsi(rest.0) {
         return Err(Unreadable::Checksum);
     }
     let [kind, _] = rest.take()?;
