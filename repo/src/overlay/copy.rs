@@ -23,7 +23,7 @@ enum Taken {
 
 impl Overlay {
     /// Shows at `offset` what is at `source_offset` when the call comes; with `stable`, also flushes. A call of more than
-    /// [`COPY_BYTES_MAX`] is several steps. `false`: the ranges overlap, and nothing was done.
+    /// 64 MiB is several steps. `false`: the ranges overlap, and nothing was done.
     pub fn copy(
         &self,
         offset: u64,

@@ -176,6 +176,8 @@ impl SessionFolder {
             .ok_or(ExportError::TooLarge)?;
         let _order = node.lock_content();
         let (size, used) = node.extent();
+        // Nothing written lies nowhere: a write of no bytes behind the end does not make the file longer.
+        let end = if length == 0 { size } else { end };
         // What is written over bytes that have their space takes no more.
         let growth = if end <= size && used >= size {
             0

@@ -104,6 +104,18 @@ fn the_folder_keeps_the_contract_of_file_exports() {
 }
 
 #[test]
+fn a_write_of_nothing_behind_the_end_makes_no_file_longer() {
+    let place = Place::new();
+    let folder = place.open();
+    let file = create(&folder, "guest.vmx", CreateMode::Guarded).unwrap();
+    let written = folder
+        .write(file, 24_446, &[], Durability::Unstable)
+        .unwrap();
+    assert_eq!(written.attributes.size_bytes, 0);
+    assert_eq!(folder.attributes(file).unwrap().size_bytes, 0);
+}
+
+#[test]
 fn everything_is_there_again_after_a_restart_under_the_same_ids() {
     let place = Place::new();
     let folder = place.open();
