@@ -1,28 +1,15 @@
-//! The layouts of `docs/formats/overlay.md`.
+//! Records: what was asked of the disk, in order.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::keys::{HEAD_CODE_BYTES, HeadCode, JournalKeys, Seals};
-use crate::checksum::{crc32c, crc32c_append};
+use super::proofs::{Proofs, decode_proofs};
+use super::segment::{HeadProof, SegmentHeader};
+use super::{BLOCK_BYTES, SECTOR_BYTES};
+use crate::checksum::crc32c_append;
 use crate::disk::DIRECT_ALIGNMENT;
 use crate::keys::{SALT_BYTES, TAG_BYTES};
-
-/// Unit of every offset and length of a disk.
-pub(crate) const SECTOR_BYTES: u64 = 512;
-
-/// Bytes of payload under one check.
-pub(crate) const BLOCK_BYTES: usize = 4096;
-
-/// Sectors under one check.
-pub(crate) const BLOCK_SECTORS: u32 = 8;
-
-/// Bytes at the start of each segment before the first record.
-pub(crate) const SEGMENT_HEADER_BYTES: usize = size_of::<SegmentLayout>();
+use crate::overlay::keys::{HEAD_CODE_BYTES, HeadCode, JournalKeys, Seals};
 
 /// Bytes of a record before its table of checks.
 pub(crate) const RECORD_HEADER_BYTES: usize = size_of::<RecordLayout>();
@@ -42,28 +29,6 @@ pub(crate) const PADDING_BYTES_MAX: usize = DIRECT_ALIGNMENT - RECORD_HEADER_BYT
 /// Most bytes of the disk that one record of a copy shows elsewhere, so that taking it in is bounded.
 pub(crate) const COPY_BYTES_MAX: u64 = 64 << 20;
 
-/// The version of segments that are made now. [`SegmentHeader::decode`] knows the ones before.
-pub(crate) const SEGMENT_VERSION: u32 = 4;
-
-/// The same, in an encrypted repository.
-pub(crate) const SEALED_SEGMENT_VERSION: u32 = 5;
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct SegmentLayout {
-    magic: [u8; 8],
-    version: U32,
-    number: U32,
-    overlay: [u8; 16],
-    salt: [u8; 16],
-    first_sequence: U64,
-    previous_end: U64,
-    created: U64,
-    code: HeadCode,
-    reserved: [u8; 36],
-    check: U32,
-}
-
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RecordLayout {
@@ -81,145 +46,12 @@ struct RecordLayout {
     check: U32,
 }
 
-const _: () = assert!(SEGMENT_HEADER_BYTES == 128);
 const _: () = assert!(RECORD_HEADER_BYTES == 64);
 const _: () = assert!((PAYLOAD_BYTES_MAX / BLOCK_BYTES - 1) * 4 <= RECORD_HEADER_BYTES);
 const _: () = assert!(
     HEAD_CODE_BYTES + SALT_BYTES + PAYLOAD_BYTES_MAX / BLOCK_BYTES * TAG_BYTES
         <= HEAD_BYTES_MAX - RECORD_HEADER_BYTES
 );
-
-/// What the head of a segment says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct SegmentHeader {
-    pub(crate) number: u32,
-    pub(crate) overlay: [u8; 16],
-    /// Random; makes records of this segment recognisable.
-    pub(crate) salt: [u8; 16],
-    pub(crate) first_sequence: u64,
-    /// Where the records of the segment before end, all of them durable.
-    pub(crate) previous_end: u64,
-    pub(crate) created: u64,
-}
-
-/// Why the head of a segment cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SegmentError {
-    /// The bytes are not those written.
-    Damaged,
-    /// Made by a newer version.
-    Version(u32),
-}
-
-impl SegmentHeader {
-    pub(crate) fn encode(&self, keys: Option<&JournalKeys>) -> Vec<u8> {
-        let version = match keys {
-            None => SEGMENT_VERSION,
-            Some(_) => SEALED_SEGMENT_VERSION,
-        };
-        let mut layout = SegmentLayout {
-            magic: SEGMENT_MAGIC,
-            version: U32::new(version),
-            number: U32::new(self.number),
-            overlay: self.overlay,
-            salt: self.salt,
-            first_sequence: U64::new(self.first_sequence),
-            previous_end: U64::new(self.previous_end),
-            created: U64::new(self.created),
-            code: [0; HEAD_CODE_BYTES],
-            reserved: [0; 36],
-            check: U32::ZERO,
-        };
-        if let Some(keys) = keys {
-            layout.code = segment_code(keys, &layout);
-        }
-        layout.check = U32::new(check_of_start(layout.as_bytes()));
-        layout.as_bytes().to_vec()
-    }
-
-    /// Reads a header, of an encrypted repository with its keys.
-    pub(crate) fn decode(bytes: &[u8], keys: Option<&JournalKeys>) -> Result<Self, SegmentError> {
-        let (layout, _) =
-            SegmentLayout::ref_from_prefix(bytes).map_err(|_| SegmentError::Damaged)?;
-        if layout.magic != SEGMENT_MAGIC || layout.check.get() != check_of_start(layout.as_bytes())
-        {
-            return Err(SegmentError::Damaged);
-        }
-        match (layout.version.get(), keys) {
-            (1 | 2 | SEGMENT_VERSION, None) => {}
-            (3 | SEALED_SEGMENT_VERSION, Some(keys))
-                if layout.code == segment_code(keys, layout) => {}
-            // In clear, or from somebody without the key.
-            (1..=SEALED_SEGMENT_VERSION, Some(_)) => return Err(SegmentError::Damaged),
-            (version, _) => return Err(SegmentError::Version(version)),
-        }
-        Ok(Self {
-            number: layout.number.get(),
-            overlay: layout.overlay,
-            salt: layout.salt,
-            first_sequence: layout.first_sequence.get(),
-            previous_end: layout.previous_end.get(),
-            created: layout.created.get(),
-        })
-    }
-
-    /// What proves the heads of this segment.
-    pub(crate) fn heads(&self, keys: Option<&Arc<JournalKeys>>) -> HeadProof {
-        HeadProof {
-            seed: crc32c_append(crc32c(&self.salt), &self.number.to_le_bytes()),
-            segment: self.clone(),
-            keys: keys.cloned(),
-        }
-    }
-}
-
-/// What proves the heads of the records of one segment.
-#[derive(Debug, Clone)]
-pub(crate) struct HeadProof {
-    /// Where their checks start from.
-    seed: u32,
-    segment: SegmentHeader,
-    keys: Option<Arc<JournalKeys>>,
-}
-
-/// What proves the blocks of a payload: a check each, or, where they are encrypted, a tag each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Proofs {
-    Checks(Vec<u32>),
-    Seals(Seals),
-}
-
-impl Proofs {
-    /// Those of a record without payload.
-    pub(crate) fn none(is_sealed: bool) -> Self {
-        match is_sealed {
-            false => Self::Checks(Vec::new()),
-            true => Self::Seals(Seals::default()),
-        }
-    }
-
-    /// Whether `blocks`, the first of which lies at `offset` of the disk, are what was written. Decrypts them.
-    #[must_use]
-    pub(crate) fn prove(
-        &self,
-        keys: Option<&JournalKeys>,
-        overlay: Uuid,
-        offset: u64,
-        blocks: &mut [u8],
-    ) -> bool {
-        match (self, keys) {
-            (Self::Checks(checks), None) => blocks_match(blocks, checks),
-            (Self::Seals(Seals { salt, tags }), Some(keys)) => {
-                keys.open(overlay, offset, blocks, salt, tags)
-            }
-            _ => false,
-        }
-    }
-
-    fn is_sealed(&self) -> bool {
-        matches!(self, Self::Seals(_))
-    }
-}
 
 /// What a record does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -403,7 +235,12 @@ impl Record {
             offset: layout.offset.get(),
             length,
             durable: layout.durable.get(),
-            proofs: decode_proofs(layout, table, payload.div_ceil(BLOCK_BYTES), is_sealed),
+            proofs: decode_proofs(
+                layout.first_check.get(),
+                table,
+                payload.div_ceil(BLOCK_BYTES),
+                is_sealed,
+            ),
         })
     }
 
@@ -480,39 +317,6 @@ impl RecordKind {
     }
 }
 
-/// One check for each block of a payload that lies in several pieces.
-pub(crate) fn block_checks(payload: &[Bytes]) -> Vec<u32> {
-    let total: usize = payload.iter().map(Bytes::len).sum();
-    let mut checks = Vec::with_capacity(total.div_ceil(BLOCK_BYTES));
-    let (mut check, mut filled) = (0, 0);
-    for piece in payload {
-        let mut rest: &[u8] = piece;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - filled));
-            check = crc32c_append(check, now);
-            filled += now.len();
-            rest = later;
-            if filled == BLOCK_BYTES {
-                checks.push(check);
-                (check, filled) = (0, 0);
-            }
-        }
-    }
-    if filled > 0 {
-        checks.push(check);
-    }
-    checks
-}
-
-/// Whether the blocks of `bytes` have these checks, one each.
-pub(crate) fn blocks_match(bytes: &[u8], checks: &[u32]) -> bool {
-    let mut blocks = bytes.chunks(BLOCK_BYTES);
-    blocks.len() == checks.len()
-        && checks
-            .iter()
-            .all(|check| blocks.next().is_some_and(|block| crc32c(block) == *check))
-}
-
 /// Bytes of head and table before a payload of this length.
 pub(crate) fn head_bytes(payload_bytes: usize, is_sealed: bool) -> usize {
     let table = match (is_sealed, payload_bytes) {
@@ -522,30 +326,6 @@ pub(crate) fn head_bytes(payload_bytes: usize, is_sealed: bool) -> usize {
         (true, _) => HEAD_CODE_BYTES + SALT_BYTES + payload_bytes.div_ceil(BLOCK_BYTES) * TAG_BYTES,
     };
     RECORD_HEADER_BYTES + table.next_multiple_of(RECORD_HEADER_BYTES)
-}
-
-/// Reads the proofs of so many blocks from a table that is long enough.
-fn decode_proofs(layout: &RecordLayout, table: &[u8], blocks: usize, is_sealed: bool) -> Proofs {
-    if !is_sealed {
-        let later = table
-            .chunks_exact(4)
-            .filter_map(|check| check.try_into().ok().map(u32::from_le_bytes));
-        let all = std::iter::once(layout.first_check.get()).chain(later);
-        return Proofs::Checks(all.take(blocks).collect());
-    }
-    let seals = || {
-        let (salt, tags) = table.get(HEAD_CODE_BYTES..)?.split_first_chunk()?;
-        let tags = tags.chunks_exact(TAG_BYTES).take(blocks);
-        Some(Seals {
-            salt: *salt,
-            tags: tags.filter_map(|tag| tag.try_into().ok()).collect(),
-        })
-    };
-    Proofs::Seals(if blocks == 0 {
-        Seals::default()
-    } else {
-        seals().unwrap_or_default()
-    })
 }
 
 /// The code of a head: over where it lies, and all of it but check and code.
@@ -574,12 +354,6 @@ fn record_code(
     ])
 }
 
-/// The code of a segment's header: over all before it.
-fn segment_code(keys: &JournalKeys, layout: &SegmentLayout) -> HeadCode {
-    let before = layout.as_bytes().get(..SEGMENT_CODE_OFFSET);
-    keys.head_code(&[b"segment", before.unwrap_or_default()])
-}
-
 fn record_check(seed: u32, position: u64, layout: &RecordLayout, table: &[u8]) -> u32 {
     let start = layout
         .as_bytes()
@@ -591,12 +365,7 @@ fn record_check(seed: u32, position: u64, layout: &RecordLayout, table: &[u8]) -
     )
 }
 
-fn check_of_start(bytes: &[u8]) -> u32 {
-    crc32c(bytes.get(..SEGMENT_HEADER_BYTES - 4).unwrap_or_default())
-}
-
 pub(crate) const RECORD_MAGIC: [u8; 4] = *b"HFJr";
-const SEGMENT_MAGIC: [u8; 8] = *b"HFJOURNL";
 
 const KIND_WRITE: u8 = 1;
 const KIND_PADDING: u8 = 6;
@@ -607,11 +376,13 @@ const FLAG_KEEP_ALLOCATED: u8 = 2;
 const FLAG_OF_POINT: u8 = 2;
 const FLAG_SEALED: u8 = 4;
 
-const SEGMENT_CODE_OFFSET: usize = 72;
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::overlay::format::block_checks;
     use crate::overlay::keys::OverlayKeys;
 
     /// A record of one payload, in clear or sealed.
@@ -633,21 +404,13 @@ mod tests {
         }
     }
 
-    fn header() -> SegmentHeader {
-        SegmentHeader {
-            number: 3,
-            overlay: [1; 16],
-            salt: [2; 16],
-            first_sequence: 4,
-            previous_end: 5,
-            created: 6,
-        }
-    }
-
     /// The heads of a segment that is not encrypted, and of one that is.
     fn both() -> [HeadProof; 2] {
         let keys = OverlayKeys::for_tests(1);
-        [header().heads(None), header().heads(keys.journal())]
+        [
+            SegmentHeader::for_tests().heads(None),
+            SegmentHeader::for_tests().heads(keys.journal()),
+        ]
     }
 
     #[test]
@@ -757,63 +520,5 @@ mod tests {
         bytes.clear();
         padding(most.length + 64).encode_head(&heads, 128, &mut bytes);
         assert_eq!(Record::decode_head(&bytes, &heads, 128), Found::Nothing);
-    }
-
-    #[test]
-    fn segments_of_the_first_version_are_read() {
-        let keys = OverlayKeys::for_tests(1);
-        let versioned = |version: u32, keys| {
-            let mut bytes = header().encode(keys);
-            let (layout, _) = SegmentLayout::mut_from_prefix(&mut bytes).unwrap();
-            layout.version = U32::new(version);
-            if let Some(keys) = keys {
-                layout.code = segment_code(keys, layout);
-            }
-            layout.check = U32::new(check_of_start(layout.as_bytes()));
-            SegmentHeader::decode(&bytes, keys)
-        };
-        let keys = keys.journal().map(|keys| &**keys);
-        assert_eq!(versioned(1, None), Ok(header()));
-        assert_eq!(versioned(2, None), Ok(header()));
-        assert_eq!(versioned(3, None), Err(SegmentError::Version(3)));
-        assert_eq!(versioned(0, None), Err(SegmentError::Version(0)));
-        assert_eq!(versioned(3, keys), Ok(header()));
-        assert_eq!(versioned(2, keys), Err(SegmentError::Damaged), "in clear");
-        assert_eq!(versioned(4, None), Ok(header()));
-        assert_eq!(versioned(5, None), Err(SegmentError::Version(5)));
-        assert_eq!(versioned(6, None), Err(SegmentError::Version(6)));
-        assert_eq!(versioned(4, keys), Err(SegmentError::Damaged), "in clear");
-        assert_eq!(versioned(5, keys), Ok(header()));
-        assert_eq!(versioned(6, keys), Err(SegmentError::Version(6)));
-        let clear = header().encode(None);
-        assert_eq!(
-            SegmentHeader::decode(&clear, keys),
-            Err(SegmentError::Damaged)
-        );
-    }
-
-    #[test]
-    fn checks_do_not_depend_on_the_pieces() {
-        let bytes: Vec<u8> = (0..10_000_u32).map(|number| (number % 253) as u8).collect();
-        let whole = block_checks(&[Bytes::from(bytes.clone())]);
-        let pieces: Vec<Bytes> = bytes.chunks(1000).map(Bytes::copy_from_slice).collect();
-        assert_eq!(block_checks(&pieces), whole);
-        assert!(blocks_match(&bytes, &whole));
-        assert!(!blocks_match(&bytes[..9999], &whole));
-        assert!(!blocks_match(&bytes[..8192], &whole));
-    }
-
-    #[test]
-    fn segment_headers_come_back_and_every_bit_counts() {
-        let keys = OverlayKeys::for_tests(1);
-        for keys in [None, keys.journal().map(|keys| &**keys)] {
-            let bytes = header().encode(keys);
-            assert_eq!(SegmentHeader::decode(&bytes, keys), Ok(header()));
-            for bit in 0..bytes.len() * 8 {
-                let mut damaged = bytes.clone();
-                damaged[bit / 8] ^= 1 << (bit % 8);
-                assert!(SegmentHeader::decode(&damaged, keys).is_err(), "bit {bit}");
-            }
-        }
     }
 }
