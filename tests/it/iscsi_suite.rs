@@ -68,9 +68,14 @@ fn an_overlay_passes_the_family_scsi_in_blocks_of_512() {
     family("SCSI", "physical_block_bytes = 512", &[]);
 }
 
-/// It tells physical blocks of 4096, of which one test has another idea than the standard.
 #[test]
 fn an_overlay_passes_the_family_linux() {
+    family("LINUX", "physical_block_bytes = 512", &[]);
+}
+
+/// Of physical blocks of 4096 one test has another idea than the standard.
+#[test]
+fn an_overlay_passes_the_family_linux_with_long_physical_blocks() {
     family("LINUX", "", &["LINUX.GetLBAStatus.UnmapSingle"]);
 }
 

@@ -211,15 +211,14 @@ fn files_stay_short_and_modules_have_one_entry() {
 fn nothing_is_left_undone_or_tied_to_a_machine() {
     // Put together here, so that this file does not find itself.
     let stubs = [
-        "todo!",
-        "unimplemented!",
-        "#[ignore",
-        "assert!(true",
-        "FIXME",
-        "XXX:",
+        ("todo", "!"),
+        ("unimplemented", "!"),
+        ("#[", "ignore"),
+        ("assert!(", "true"),
+        ("FIX", "ME"),
+        ("XX", "X:"),
     ]
-    .map(|word| (word, "a stub"));
-    let stubs = stubs.map(|(word, what)| (word.to_owned(), what));
+    .map(|(start, end)| (format!("{start}{end}"), "a stub"));
     let hosts = ["index", "static", "files", "registry", "deb"]
         .into_iter()
         .flat_map(|host| {
