@@ -11,7 +11,7 @@ use crate::sense::{Sense, code};
 use crate::wire;
 
 use super::engine::{self, Place};
-use super::records::{Kind, Record};
+use super::records::{End, Kind, Record};
 
 /// MAXIMUM CSCD DESCRIPTOR COUNT.
 pub(crate) const CSCDS_MAX: u16 = 8;
@@ -54,10 +54,7 @@ pub(crate) fn extended_copy(call: &Call<'_>) -> Outcome {
             action: call.cdb.service_action(),
             segments: done,
             transferred: bytes,
-            sense: match ending {
-                Err(Ending::Check(sense)) => Some(sense),
-                _ => None,
-            },
+            end: End::of(&ending),
             token: None,
         });
     }

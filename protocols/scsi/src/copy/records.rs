@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::response::Ending;
 use crate::sense::Sense;
 
 use super::tokens::TokenBytes;
@@ -22,8 +23,36 @@ pub(crate) struct Record {
     pub(crate) segments: u16,
     /// Bytes of EXTENDED COPY, blocks of copies by token.
     pub(crate) transferred: u64,
-    pub(crate) sense: Option<Sense>,
+    pub(crate) end: End,
     pub(crate) token: Option<TokenBytes>,
+}
+
+/// How a copy ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    /// All of it was copied.
+    Done,
+    /// What went wrong.
+    Failed(Sense),
+    /// It was aborted, or could not go on for another reason that has no sense data.
+    Terminated,
+}
+
+impl End {
+    pub(crate) fn of(outcome: &Result<(), Ending>) -> Self {
+        match outcome {
+            Ok(()) => Self::Done,
+            Err(Ending::Check(sense)) => Self::Failed(*sense),
+            Err(Ending::Status(_) | Ending::WouldWait) => Self::Terminated,
+        }
+    }
+
+    pub(crate) fn sense(self) -> Option<Sense> {
+        match self {
+            Self::Failed(sense) => Some(sense),
+            Self::Done | Self::Terminated => None,
+        }
+    }
 }
 
 /// List identifiers of 8 bits and of 32 are told apart.

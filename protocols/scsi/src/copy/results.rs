@@ -10,7 +10,7 @@ use crate::unit::LogicalUnit;
 use crate::wire;
 
 use super::extended::{CSCDS_MAX, DESCRIPTOR_CODES, LISTS_BYTES_MAX, SEGMENTS_MAX};
-use super::records::{Kind, Record};
+use super::records::{End, Kind, Record};
 use super::rod::TRANSFER_BYTES_MAX;
 use super::tokens::{CHANGE_VULNERABLE, RANGES_MAX, TOKEN_BYTES, ZEROES};
 
@@ -40,7 +40,11 @@ pub(crate) fn receive_copy_results(call: &Call<'_>) -> Outcome {
 /// COPY STATUS for identifiers of 8 bits.
 fn copy_status(record: &Record) -> Vec<u8> {
     let mut answer = vec![0; 12];
-    let status = if record.sense.is_none() { 0x01 } else { 0x02 };
+    // Of one that was terminated there is no more to say than that it is over and not whole.
+    let status = match record.end {
+        End::Done => 0x01,
+        End::Failed(_) | End::Terminated => 0x02,
+    };
     wire::put(&mut answer, 0, &8_u32.to_be_bytes());
     wire::put(&mut answer, 4, &[status]);
     wire::put(&mut answer, 5, &record.segments.to_be_bytes());
@@ -63,7 +67,7 @@ fn narrow_count(bytes: u64) -> (u8, u32) {
 
 /// FAILED SEGMENT DETAILS: the sense data again.
 fn failed_segment(record: &Record) -> Vec<u8> {
-    let Some(sense) = record.sense else {
+    let Some(sense) = record.end.sense() else {
         return vec![0; 4];
     };
     let sense_data = sense.encode();
@@ -83,7 +87,11 @@ fn wide_status(record: &Record) -> Vec<u8> {
 /// What the answers about identifiers of 32 bits begin with, with the sense data.
 fn status_head(record: &Record) -> Vec<u8> {
     let mut answer = vec![0; 32];
-    let status = if record.sense.is_none() { 0x01 } else { 0x02 };
+    let status = match record.end {
+        End::Done => 0x01,
+        End::Failed(_) => 0x02,
+        End::Terminated => 0x60,
+    };
     wire::put(&mut answer, 4, &[record.action & 0x1f, status]);
     // Bytes, or blocks.
     let units = if matches!(record.action, 0x10 | 0x11) {
@@ -91,7 +99,7 @@ fn status_head(record: &Record) -> Vec<u8> {
     } else {
         0x00
     };
-    if let Some(sense) = record.sense {
+    if let Some(sense) = record.end.sense() {
         let sense_data = sense.encode();
         let length = wire::to_u8(sense_data.len());
         wire::put(&mut answer, 12, &[0x02, length, length]);

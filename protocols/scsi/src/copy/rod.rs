@@ -12,7 +12,7 @@ use crate::unit::Guard;
 use crate::wire;
 
 use super::engine::{self, Place};
-use super::records::{Kind, Record};
+use super::records::{End, Kind, Record};
 use super::tokens::{CHANGE_VULNERABLE, RANGES_MAX, TOKEN_BYTES, Token, ZEROES};
 
 /// MAXIMUM TOKEN TRANSFER SIZE: what one token stands for, and what one command writes.
@@ -196,10 +196,7 @@ fn keep(
         action: call.cdb.service_action(),
         segments: 0,
         transferred: if done.is_ok() { blocks } else { 0 },
-        sense: match done {
-            Err(Ending::Check(sense)) => Some(sense),
-            _ => None,
-        },
+        end: End::of(&done),
         token: token.map(|token| token.bytes()),
     });
     done.map(|()| Segments::new())

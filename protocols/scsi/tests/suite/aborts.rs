@@ -67,7 +67,7 @@ impl BlockExport for Aborting {
 }
 
 /// Runs a command that is aborted in the call `abort_in` of its disk: it makes no further one.
-fn check(abort_in: usize, cdb: &[u8], data: impl Fn(&Host) -> Vec<u8>) {
+fn check(abort_in: usize, cdb: &[u8], data: impl Fn(&Host) -> Vec<u8>) -> Host {
     let disk = Arc::new(Aborting {
         disk: MemoryDisk::new(64 * MIB),
         calls: AtomicUsize::new(0),
@@ -86,6 +86,7 @@ fn check(abort_in: usize, cdb: &[u8], data: impl Fn(&Host) -> Vec<u8>) {
     let response = host.nexus.execute_unless(&command, &disk.aborted);
     assert_eq!(response.status, Status::TaskAborted, "{cdb:02x?}");
     assert_eq!(disk.calls.load(Ordering::Relaxed), abort_in, "{cdb:02x?}");
+    host
 }
 
 #[test]
@@ -102,7 +103,7 @@ fn nothing_is_begun_after_an_abort() {
     });
     // A read and a write for each piece.
     let list_bytes = 16 + 32 + 28;
-    check(4, &cdb16(0x83, 0, 0, list_bytes), |host| {
+    let host = check(4, &cdb16(0x83, 0, 0, list_bytes), |host| {
         let page = host.good(&vpd(0x83), &[]);
         let mut list = vec![1, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 28, 0, 0, 0, 0];
         list.extend_from_slice(&[0xe4, 0, 0, 0]);
@@ -113,4 +114,8 @@ fn nothing_is_begun_after_an_abort() {
         list.extend_from_slice(&65_536_u64.to_be_bytes());
         list
     });
+    // Whoever asks how it ended is not told that it was done: COPY STATUS of identifier 1.
+    let mut ask = cdb16(0x84, 0, 0, 12);
+    ask[2] = 1;
+    assert_eq!(host.good(&ask, &[])[4], 0x02);
 }
