@@ -280,6 +280,11 @@ async fn take_place(
         match shared.sessions.take(name, *cid, established.reinstates) {
             Ok(place) => return Ok((place, before)),
             Err(NoPlace::Taken(ended)) => ended.cancelled().await,
+            Err(NoPlace::Gone) => {
+                return Err(LoginFailure::NoSession(
+                    established.reinstates.unwrap_or_default(),
+                ));
+            }
             Err(NoPlace::TooMany) => return Err(LoginFailure::TooManySessions),
         }
     }

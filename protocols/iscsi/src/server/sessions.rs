@@ -61,6 +61,8 @@ pub(super) struct Replaced {
 pub(super) enum NoPlace {
     /// There is a session of that name. It has been told to end; the token tells when it has.
     Taken(CancellationToken),
+    /// Another login was first, so that the session whose place was asked for is no more.
+    Gone,
     /// The initiator has as many as it may.
     TooMany,
 }
@@ -95,7 +97,7 @@ impl Sessions {
         }
     }
 
-    /// Takes the place of a session, under the handle `tsih` if it has that already.
+    /// Takes the place of a session, under the handle `tsih` if it had that before its connection ended.
     pub(super) fn take(
         self: &Arc<Self>,
         name: &SessionName,
@@ -104,6 +106,9 @@ impl Sessions {
     ) -> Result<Place, NoPlace> {
         let mut state = self.state.lock();
         if let Some(entry) = state.by_name.get(name) {
+            if tsih.is_some() {
+                return Err(NoPlace::Gone);
+            }
             entry.cut.cancel();
             return Err(NoPlace::Taken(entry.ended.clone()));
         }
@@ -284,6 +289,9 @@ mod tests {
         assert!(replaced.ended.is_cancelled());
         let second = sessions.take(&name("a", 1, 1), 7, Some(tsih)).unwrap();
         assert_eq!(second.tsih, tsih);
+        // One more that has waited for the same end has come too late, and leaves the session alone.
+        let late = sessions.take(&name("a", 1, 1), 7, Some(tsih));
+        assert!(matches!(late, Err(NoPlace::Gone)) && !second.cut.is_cancelled());
         let third = sessions
             .take(&name("c", 1, 1), 7, Some(other.tsih))
             .unwrap();

@@ -47,9 +47,10 @@ impl Share {
         self.bytes = bytes;
     }
 
-    /// Whether `more` bytes fit the budget.
-    pub(super) fn admits(&self, more: u64) -> bool {
-        self.budget.used().saturating_add(more) <= self.budget.limit_bytes
+    /// Whether `more` bytes fit the budget beside the `held` ones that the session has by now.
+    pub(super) fn admits(&self, held: u64, more: u64) -> bool {
+        let others = self.budget.used().saturating_sub(self.bytes);
+        others.saturating_add(held).saturating_add(more) <= self.budget.limit_bytes
     }
 }
 
@@ -71,7 +72,11 @@ mod tests {
         let mut second = Share::new(Arc::clone(&budget));
         first.set(60);
         second.set(30);
-        assert!(second.admits(10) && !second.admits(11));
+        assert!(second.admits(30, 10) && !second.admits(30, 11));
+        assert!(
+            !second.admits(35, 10),
+            "what was taken since it was told counts"
+        );
         first.set(20);
         assert_eq!(budget.used(), 50);
         drop(first);

@@ -205,7 +205,7 @@ impl FullFeature {
             };
             let length = missing.min(self.parameters.max_burst_bytes);
             if self.tasks.any_receiving() && !self.admits(length.into()) {
-                self.starved = !self.share.admits(length.into());
+                self.starved = !self.share.admits(self.held_bytes(), length.into());
                 return;
             }
             let transfer_tag = self.transfer_tag();

@@ -296,7 +296,8 @@ impl FullFeature {
     /// Whether `more` bytes fit the limits now.
     pub(super) fn admits(&self, more: u64) -> bool {
         let held = self.held_bytes();
-        held == 0 || held + more <= self.around.limits.in_flight_bytes && self.share.admits(more)
+        held == 0
+            || held + more <= self.around.limits.in_flight_bytes && self.share.admits(held, more)
     }
 
     /// Queues NOP-In. With `task_tag` it is the answer to a ping, with `transfer_tag` alone it is one.
