@@ -21,6 +21,22 @@ enum Taken {
     Bytes(u64),
 }
 
+impl Taken {
+    /// Whether `next`, behind `length` bytes of this, is more of the same.
+    fn goes_on(&self, length: u64, next: &Self) -> bool {
+        let point = CopySource::Point;
+        match (*self, *next) {
+            (Self::Bytes(from), Self::Bytes(next)) => from + length == next,
+            (
+                Self::Record(RecordKind::Copy { source, of }),
+                Self::Record(RecordKind::Copy { source: next, .. }),
+            ) => of == point && source + length == next,
+            (Self::Record(kind), Self::Record(next)) => kind == next,
+            _ => false,
+        }
+    }
+}
+
 impl Overlay {
     /// Shows at `offset` what is at `source_offset` when the call comes; with `stable`, also flushes. A call of more than
     /// 64 MiB is several steps. `false`: the ranges overlap, and nothing was done.
@@ -87,7 +103,7 @@ impl Overlay {
 
     /// How another overlay can show a range of this one.
     fn shown(&self, offset: u64, length: u64) -> Result<Vec<(u64, Taken)>, RepoError> {
-        let mut taken = Vec::new();
+        let mut taken: Vec<(u64, Taken)> = Vec::new();
         let mut map = self.map.lock();
         let (sector, sectors) = (offset / SECTOR_BYTES, length / SECTOR_BYTES);
         map.walk(sector, sectors, Look::Everywhere, &mut |span| {
@@ -97,18 +113,20 @@ impl Overlay {
                     of: CopySource::Point,
                 })
             };
-            taken.push((
-                span.sectors * SECTOR_BYTES,
-                match span.content {
-                    Content::Below => of_point(span.sector),
-                    Content::Moved { sector } => of_point(sector),
-                    Content::Fill(Fill::Zero) => Taken::Record(RecordKind::Zeroes {
-                        keep_allocated: true,
-                    }),
-                    Content::Fill(Fill::Hole) => Taken::Record(RecordKind::Discard),
-                    Content::Data { .. } => Taken::Bytes(span.sector * SECTOR_BYTES),
-                },
-            ));
+            let next = match span.content {
+                Content::Below => of_point(span.sector),
+                Content::Moved { sector } => of_point(sector),
+                Content::Fill(Fill::Zero) => Taken::Record(RecordKind::Zeroes {
+                    keep_allocated: true,
+                }),
+                Content::Fill(Fill::Hole) => Taken::Record(RecordKind::Discard),
+                Content::Data { .. } => Taken::Bytes(span.sector * SECTOR_BYTES),
+            };
+            let bytes = span.sectors * SECTOR_BYTES;
+            match taken.last_mut() {
+                Some((length, last)) if last.goes_on(*length, &next) => *length += bytes,
+                _ => taken.push((bytes, next)),
+            }
             ControlFlow::Continue(())
         })?;
         map.shrink();

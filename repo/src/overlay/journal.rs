@@ -258,8 +258,9 @@ impl Journal {
         self.check_poison()?;
         let total: u64 = drafts.iter().map(|draft| draft.total_bytes()).sum();
         let is_long = total >= self.direct_bytes_min;
-        // Each padding takes less than two pages.
-        let paddings = if is_long { 2 * (drafts.len() + 2) } else { 0 };
+        // Each padding takes less than two pages: one before, one behind, and one for each payload that lies in pages.
+        let aligned = || drafts.iter().filter(|draft| draft.is_in_pages()).count();
+        let paddings = if is_long { 2 * (aligned() + 2) } else { 0 };
         let room = total + (paddings * DIRECT_ALIGNMENT) as u64;
         let full = tail.position.end + room > self.segment_bytes
             && tail.position.end > SEGMENT_HEADER_BYTES as u64;

@@ -71,6 +71,8 @@ pub struct Overlay {
     checkpointing: Mutex<()>,
     /// Length of the journal at the last checkpoint.
     checkpointed_bytes: AtomicU64,
+    /// Bytes of the disk that copies have shown elsewhere since then: little journal, and much to do again.
+    copied_bytes: AtomicU64,
     checkpoint_wanted: AtomicBool,
 }
 
@@ -86,7 +88,8 @@ pub struct OverlaySettings {
     pub unsynced_bytes_max: u64,
     /// Memory for the map of one overlay.
     pub map_cache_bytes: u64,
-    /// Journal between two checkpoints, so about the most that opening it has to read.
+    /// Journal between two checkpoints, so about the most that opening it has to read. A copy counts for more than its
+    /// record: what it shows elsewhere has to be done again.
     pub checkpoint_bytes: u64,
     /// Memory for what was lately read and written, of all overlays that share it. A [`Repository`](crate::Repository)
     /// puts its own here, which is part of what it has for chunks.
@@ -227,6 +230,7 @@ impl Overlay {
             settings,
             checkpointing: Mutex::new(()),
             checkpointed_bytes: AtomicU64::new(checkpointed_bytes),
+            copied_bytes: AtomicU64::new(0),
             checkpoint_wanted: AtomicBool::new(false),
         }
     }
@@ -311,6 +315,7 @@ impl Overlay {
         self.map.lock().stored(&changed, put.is_ok());
         self.checkpointed_bytes
             .store(position.totals.journal_bytes, Ordering::Release);
+        self.copied_bytes.store(0, Ordering::Release);
         put?;
         self.pages.flush()
     }

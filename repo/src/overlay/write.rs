@@ -238,7 +238,11 @@ impl Overlay {
         drop(map);
         let journal_bytes = tail.position.totals.journal_bytes;
         let since = journal_bytes.saturating_sub(self.checkpointed_bytes.load(Ordering::Acquire));
-        if crowded || since >= self.settings.checkpoint_bytes {
+        let copied = drafts.iter().filter(|draft| draft.kind.is_copy());
+        let copied: u64 = copied.map(|draft| draft.length).sum();
+        let copied = copied + self.copied_bytes.fetch_add(copied, Ordering::AcqRel);
+        let to_do_again = since + copied / COPIED_BYTES_FOR_ONE;
+        if crowded || to_do_again >= self.settings.checkpoint_bytes {
             self.checkpoint_wanted.store(true, Ordering::Release);
         }
         Ok(())
@@ -309,6 +313,9 @@ fn room_in_chunk(offset: u64) -> usize {
 
 /// The longest write that [`Overlay::try_write`] takes. Longer ones do better together, past the page cache.
 const QUICK_BYTES_MAX: u64 = 32 << 10;
+
+/// Bytes of the disk that a copy shows elsewhere, for what one byte of journal costs when it is opened again.
+const COPIED_BYTES_FOR_ONE: u64 = 64;
 
 /// Bytes of calls that are appended at once.
 const BATCH_BYTES: u64 = 4 << 20;

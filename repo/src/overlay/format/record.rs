@@ -275,6 +275,11 @@ impl Record {
 }
 
 impl RecordKind {
+    /// Whether it shows what is elsewhere.
+    pub(crate) fn is_copy(self) -> bool {
+        matches!(self, Self::Copy { .. })
+    }
+
     /// Its number, flags, and the place that it names.
     fn encode(self) -> (u8, u8, u64) {
         match self {
