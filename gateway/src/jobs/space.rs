@@ -16,13 +16,16 @@ pub struct SpaceWatch(Rounds);
 #[derive(Debug)]
 struct Threshold {
     warn_below_bytes: u64,
-    is_low: bool,
+    /// Looks since initiators were told that there is little.
+    looks_since: Option<u32>,
 }
 
 /// What has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Crossing {
     Low,
+    /// For so long that those who have come since, and those who have forgotten, are told.
+    StillLow,
     Enough,
 }
 
@@ -38,7 +41,7 @@ impl SpaceWatch {
     ) -> std::io::Result<Self> {
         let mut threshold = Threshold {
             warn_below_bytes,
-            is_low: false,
+            looks_since: None,
         };
         let look = move || match repository.space() {
             Ok(space) => match threshold.look(space.available_bytes) {
@@ -50,6 +53,7 @@ impl SpaceWatch {
                     );
                     exports.storage_fills_up();
                 }
+                Some(Crossing::StillLow) => exports.storage_fills_up(),
                 Some(Crossing::Enough) => {
                     let free_bytes = space.available_bytes;
                     tracing::info!(free_bytes, "there is space again");
@@ -78,16 +82,20 @@ impl Threshold {
         let enough = self
             .warn_below_bytes
             .saturating_add(self.warn_below_bytes / 4);
-        match self.is_low {
-            false if free_bytes < self.warn_below_bytes => {
-                self.is_low = true;
+        match &mut self.looks_since {
+            None if free_bytes < self.warn_below_bytes => {
+                self.looks_since = Some(0);
                 Some(Crossing::Low)
             }
-            true if free_bytes >= enough => {
-                self.is_low = false;
+            None => None,
+            Some(_) if free_bytes >= enough => {
+                self.looks_since = None;
                 Some(Crossing::Enough)
             }
-            _ => None,
+            Some(looks) => {
+                *looks = (*looks + 1) % LOOKS_BETWEEN_WARNINGS;
+                (*looks == 0).then_some(Crossing::StillLow)
+            }
         }
     }
 }
@@ -95,15 +103,18 @@ impl Threshold {
 /// A disk fills by some gigabytes in this time at most.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
+/// Five minutes.
+const LOOKS_BETWEEN_WARNINGS: u32 = 150;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn who_has_been_warned_is_not_warned_again_for_little_changes() {
+    fn who_has_been_warned_is_not_warned_again_soon() {
         let mut threshold = Threshold {
             warn_below_bytes: 100,
-            is_low: false,
+            looks_since: None,
         };
         let mut look = |free| threshold.look(free);
         assert_eq!(look(100), None);
@@ -111,9 +122,15 @@ mod tests {
         assert_eq!([look(0), look(100), look(124)], [None; 3]);
         assert_eq!(look(125), Some(Crossing::Enough));
         assert_eq!(look(50), Some(Crossing::Low));
+        for _ in 0..2 {
+            for _ in 1..LOOKS_BETWEEN_WARNINGS {
+                assert_eq!(look(50), None);
+            }
+            assert_eq!(look(50), Some(Crossing::StillLow));
+        }
         let mut never = Threshold {
             warn_below_bytes: 0,
-            is_low: false,
+            looks_since: None,
         };
         assert_eq!(never.look(0), None);
     }
