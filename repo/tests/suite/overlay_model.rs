@@ -8,11 +8,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use repo::disk::Disk;
 use repo::overlay::{
-    BlockCache, Overlay, OverlayExtent, OverlaySettings, OverlayState, TouchedRange,
+    BlockCache, Overlay, OverlayExtent, OverlayRecord, OverlaySettings, OverlayState,
+    PageStore as _, TouchedRange,
 };
 use repo::{CHUNK_BYTES, ChunkSource as _};
+use uuid::Uuid;
 
-use crate::overlay_rig::{Ground, Model, Rig, pieces, read, small_settings, tagged};
+use crate::overlay_rig::{Ground, ID, Model, Rig, pieces, read, small_settings, tagged};
 
 /// Seven chunks and an odd end.
 const SIZE_BYTES: u64 = 7 * 65536 + 5 * 512 + 100;
@@ -331,7 +333,7 @@ fn many_writes_spill_and_come_back() {
 fn overlays_of_one_point_do_not_see_each_other() {
     let rig = Rig::new(1 << 20, small_settings());
     let open = |number: u128| {
-        let id = uuid::Uuid::from_u128(number);
+        let id = Uuid::from_u128(number);
         let record = repo::overlay::OverlayRecord { id, ..rig.record() };
         rig.create_as(record).unwrap()
     };
@@ -371,8 +373,8 @@ fn overlays_of_one_point_do_not_see_each_other() {
 fn copies_between_overlays_take_what_the_point_has_and_write_the_rest() {
     for rig in Rig::both(8 << 20, &small_settings()) {
         let create = |number: u128, disk| {
-            let record = repo::overlay::OverlayRecord {
-                id: uuid::Uuid::from_u128(number),
+            let record = OverlayRecord {
+                id: Uuid::from_u128(number),
                 disk,
                 ..rig.record()
             };
@@ -527,4 +529,38 @@ fn a_frozen_overlay_takes_no_writes_until_it_is_thawed() {
     overlay.flush().unwrap();
     overlay.thaw();
     overlay.write(0, &bytes, true).unwrap();
+}
+
+/// A copy is little journal and much to do again: it counts for that.
+#[test]
+fn copies_bring_checkpoints_before_their_records_would() {
+    let settings = OverlaySettings {
+        checkpoint_bytes: 30_000,
+        ..OverlaySettings::default()
+    };
+    let size = 64 * CHUNK_BYTES as u64;
+    let rig = Rig::new(size, settings);
+    let overlay = rig.create().unwrap();
+    for _ in 0..3 {
+        assert!(overlay.copy(size / 2, 0, size / 2, true).unwrap());
+    }
+    assert!(overlay.statistics().journal_bytes < 2_000);
+    assert!(rig.pages.checkpoint(ID).unwrap().is_some());
+}
+
+#[test]
+fn a_copy_of_a_copy_is_one_record() {
+    let rig = Rig::new(64 * CHUNK_BYTES as u64, OverlaySettings::default());
+    let one = rig.create().unwrap();
+    let two = rig
+        .create_as(OverlayRecord {
+            id: Uuid::from_u128(2),
+            ..rig.record()
+        })
+        .unwrap();
+    let (to, length) = (32 * CHUNK_BYTES as u64, 16 * CHUNK_BYTES as u64);
+    assert!(one.copy(to, 512, length, false).unwrap());
+    let before = two.statistics().journal_bytes;
+    assert!(two.copy_from(to, &one, to, length, false).unwrap());
+    assert_eq!(two.statistics().journal_bytes - before, 64);
 }
