@@ -49,7 +49,7 @@ pub fn fuzz_ring(data: &[u8]) {
     loop {
         match unit.step() {
             Ok(Step::Answered | Step::Told) => {}
-            Ok(Step::Waits(job)) => job.run(),
+            Ok(Step::Waits(job)) => job.run(|| {}),
             Ok(Step::Idle) | Err(_) => return,
         }
     }

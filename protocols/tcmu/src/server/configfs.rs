@@ -49,7 +49,7 @@ pub struct Backstore {
     config: String,
 }
 
-/// Commands wait in the kernel until this is dropped.
+/// Until this is dropped, the kernel answers new commands with BUSY, so that initiators send them again.
 #[derive(Debug)]
 pub(super) struct Pause<'a> {
     kernel: &'a Kernel,
@@ -167,7 +167,7 @@ impl Kernel {
         Ok(u32::try_from(number).unwrap_or(0))
     }
 
-    /// Lets new commands wait in the kernel.
+    /// Lets the kernel answer new commands with BUSY for a while.
     pub(super) fn pause(&self, backstore: &Backstore) -> Result<Pause<'_>, KernelError> {
         let file = backstore.path.join("action/block_dev");
         // A process that died meanwhile may have left it so.
@@ -266,7 +266,12 @@ impl Kernel {
                 Err(source) => return Err(failed("make", &folder)(source)),
             }
             let path = folder.join(&spec.name);
-            fs::create_dir(&path).map_err(failed("make", &path))?;
+            if let Err(source) = fs::create_dir(&path) {
+                if let Err(error) = fs::remove_dir(&folder) {
+                    tracing::debug!(%error, adapter = %folder.display(), "an empty adapter stays");
+                }
+                return Err(failed("make", &path)(source));
+            }
             return Ok(Backstore {
                 name: spec.name.clone(),
                 path,
@@ -290,14 +295,19 @@ impl Kernel {
         self.write(&path("control"), &control)?;
         // Initiators know best how long they want to wait; a restart of the daemon must not be an error of the disk.
         self.write(&path("attrib/cmd_time_out"), "0")?;
-        self.write(&path("enable"), "1")?;
         self.write(&path("wwn/vpd_unit_serial"), &serial(spec.identity))?;
-        // Kernels before 5.9 do not tell of aborted commands.
-        let told = path("attrib/tmr_notification");
-        if told.exists() {
-            self.write(&told, "1")?;
+        // What has no room waits as long; 0 would refuse it at once. Kernels before 5.9 do not tell of aborted commands.
+        for (setting, value) in [
+            ("attrib/qfull_time_out", A_WEEK_SECS),
+            ("attrib/tmr_notification", "1"),
+        ] {
+            let setting = path(setting);
+            if setting.exists() {
+                self.write(&setting, value)?;
+            }
         }
-        Ok(())
+        // The last step: a backstore that is enabled has all its settings.
+        self.write(&path("enable"), "1")
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), KernelError> {
@@ -339,7 +349,7 @@ impl Drop for Pause<'_> {
         if let Some(file) = self.file.take()
             && let Err(error) = self.kernel.write(&file, "0")
         {
-            tracing::warn!(%error, "a backstore still keeps its commands back");
+            tracing::warn!(%error, "a backstore still answers with BUSY");
         }
     }
 }
@@ -391,6 +401,8 @@ fn adapter_number(name: &OsStr) -> Option<u32> {
     name.to_str()?.strip_prefix(ADAPTER)?.parse().ok()
 }
 
+/// The kernel counts in milliseconds, with 31 bits.
+const A_WEEK_SECS: &str = "604800";
 const ADAPTER: &str = "user_";
 const ADAPTERS_MAX: u32 = 4096;
 /// What the configuration of all our backstores begins with.

@@ -87,7 +87,7 @@ impl Server {
         let backstore = self.kernel.find_or_make(&spec)?;
         options.logical_block_bytes = self.kernel.block_bytes(&backstore)?;
         let device = self.kernel.open_device(&backstore)?;
-        // New commands wait in the kernel meanwhile. Those that an earlier process has not answered are given back to
+        // New commands are answered with BUSY meanwhile. Those that an earlier process has not answered are given back to
         // their initiators as BUSY, and come again: what of the ring is answered cannot be told from what is not.
         let pause = self.kernel.pause(&backstore)?;
         self.kernel.reset_ring(&backstore)?;

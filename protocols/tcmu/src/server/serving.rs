@@ -80,6 +80,18 @@ impl ServedUnit {
         &self.name
     }
 
+    /// Whether the ring is being served: not after it could not be trusted.
+    pub fn is_served(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Tells it to end, without waiting for that.
+    pub fn tell_to_end(&self) {
+        self.end.tell();
+    }
+
     /// The backstore's folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -130,28 +142,39 @@ impl Serving {
     /// Takes all there is.
     fn drain(&self) -> Result<(), Broken> {
         let mut answered = 0;
-        loop {
-            match self.unit.step()? {
-                Step::Idle => break,
-                Step::Told => {}
-                Step::Answered => answered += 1,
-                Step::Waits(job) => self.hand_over(job),
+        let outcome = loop {
+            match self.unit.step() {
+                Ok(Step::Idle) => break Ok(()),
+                Ok(Step::Told) => {}
+                Ok(Step::Answered) => answered += 1,
+                Ok(Step::Waits(job)) => {
+                    if let Some(job) = self.hand_over(job) {
+                        self.tell(&mut answered)?;
+                        finish(job, &self.doorbell);
+                    }
+                }
+                Err(error) => break Err(error.into()),
             }
             // The kernel completes the first of many while the others are done.
             if answered >= ANSWERS_TOGETHER {
-                answered = 0;
-                self.doorbell.ring()?;
+                self.tell(&mut answered)?;
             }
-        }
-        if answered > 0 {
+        };
+        self.tell(&mut answered)?;
+        outcome
+    }
+
+    /// Tells the kernel of answers, if there are any.
+    fn tell(&self, answered: &mut usize) -> Result<(), Broken> {
+        if std::mem::take(answered) > 0 {
             self.doorbell.ring()?;
         }
         Ok(())
     }
 
-    /// Lets the pool wait for the disk. If that has enough to do, this thread waits itself: the kernel then keeps what
-    /// comes.
-    fn hand_over(&self, job: Job) {
+    /// Lets the pool wait for the disk. Gives the job back if that has enough to do: then this thread waits itself, and the
+    /// kernel keeps what comes.
+    fn hand_over(&self, job: Job) -> Option<Job> {
         let doorbell = Arc::clone(&self.doorbell);
         let job = Arc::new(parking_lot::Mutex::new(Some(job)));
         let work = {
@@ -162,19 +185,19 @@ impl Serving {
                 }
             }
         };
-        if self.pool.submit(work).is_err()
-            && let Some(job) = job.lock().take()
-        {
-            finish(job, &self.doorbell);
+        match self.pool.submit(work) {
+            Ok(()) => None,
+            Err(_) => job.lock().take(),
         }
     }
 }
 
 fn finish(job: Job, doorbell: &Doorbell) {
-    job.run();
-    if let Err(error) = doorbell.ring() {
-        tracing::error!(%error, "the kernel could not be told of an answer");
-    }
+    job.run(|| {
+        if let Err(error) = doorbell.ring() {
+            tracing::error!(%error, "the kernel could not be told of an answer");
+        }
+    });
 }
 
 /// An error with its causes in one line.

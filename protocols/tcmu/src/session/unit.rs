@@ -223,8 +223,8 @@ impl Unit {
 }
 
 impl Job {
-    /// Executes the command, unless it was aborted meanwhile, and answers it.
-    pub(crate) fn run(self) {
+    /// Executes the command, as far as it is not aborted meanwhile, answers it, and then tells the kernel by `ring`.
+    pub(crate) fn run(self, ring: impl FnOnce()) {
         let Self {
             unit,
             id,
@@ -235,7 +235,7 @@ impl Job {
         let response = if cancelled.load(Ordering::Relaxed) {
             Response::status(Status::TaskAborted)
         } else {
-            unit.nexus.execute(&command)
+            unit.nexus.execute_unless(&command, &cancelled)
         };
         unit.written(&command, &response);
         drop(command);
@@ -244,7 +244,9 @@ impl Job {
         if let Err(error) = unit.answer(id, &response, &place) {
             tracing::error!(%error, "an answer has no command");
         }
+        ring();
         unit.metrics.in_flight.dec();
+        // Last: whoever waits for the end of all may let go of the device then.
         unit.waiting.lock().jobs -= 1;
         unit.ended.notify_all();
     }

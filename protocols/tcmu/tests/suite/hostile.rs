@@ -1,13 +1,25 @@
 //! Rings that are not as they should be.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use export::{MemoryDisk, PayloadBuffers};
 use proptest::prelude::*;
 use scsi::UnitOptions;
-use tcmu::{Metrics, RingError, SharedMemory, Unit, UnitError};
+use tcmu::{Metrics, RingError, ServedUnit, SharedMemory, Unit, UnitError};
 
 use crate::kernel::{DATA_AT, Kernel, RING_AT, RING_BYTES, Served, serve};
+
+/// Waits until the ring is served no more, which nobody but itself ends here.
+fn wait_for_end(unit: ServedUnit) {
+    let begun = Instant::now();
+    while unit.is_served() {
+        assert!(begun.elapsed() < PATIENCE, "the ring is still served");
+        std::thread::yield_now();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn disk() -> Arc<MemoryDisk> {
     Arc::new(MemoryDisk::new(1 << 20))
@@ -92,7 +104,7 @@ fn an_entry_that_cannot_be_ends_the_ring_and_touches_nothing() {
         let cdb_at = 128.min(entry.len() - 16);
         kernel.put(&mut entry, 1, 3, Some(cdb_at));
         kernel.ring();
-        drop(unit);
+        wait_for_end(unit);
         assert_eq!(kernel.tail(), 0, "{what}");
         assert_eq!(kernel.bytes(DATA_AT, 8192), before, "{what}");
     }
@@ -109,14 +121,15 @@ fn an_entry_that_cannot_be_ends_the_ring_and_touches_nothing() {
         let mut entry = spoil(24, &offset.to_ne_bytes());
         kernel.put(&mut entry, 1, 3, None);
         kernel.ring();
-        drop(unit);
+        wait_for_end(unit);
         assert_eq!(kernel.tail(), 0, "{offset}");
     }
     let Served { mut kernel, unit } = serve(disk());
     let mut entry = sound();
     kernel.put(&mut entry, 1, 3, Some(128));
     kernel.ring();
-    drop(unit);
+    kernel.wait_for_bell();
+    assert!(unit.is_served());
     assert_eq!(kernel.tail(), 144, "the sound one is answered");
 }
 
@@ -126,7 +139,7 @@ fn a_head_that_cannot_be_ends_the_ring() {
         let Served { mut kernel, unit } = serve(disk());
         kernel.memory.write(12, &head.to_ne_bytes());
         kernel.ring();
-        drop(unit);
+        wait_for_end(unit);
         assert_eq!(kernel.tail(), 0, "{head}");
     }
 }

@@ -189,6 +189,11 @@ impl Kernel {
         self.bell.write_all(&[0; 4]).unwrap();
     }
 
+    /// Waits until the user side has rung.
+    pub(crate) fn wait_for_bell(&mut self) {
+        self.bell.read_exact(&mut [0; 4]).expect("an answer comes");
+    }
+
     pub(crate) fn tail(&self) -> u32 {
         u32::from_ne_bytes(self.bytes(64, 4).try_into().unwrap())
     }

@@ -106,6 +106,28 @@ fn an_aborted_command_that_waits_for_its_turn_is_not_done() {
 }
 
 #[test]
+fn an_aborted_command_ends_between_two_of_its_pieces() {
+    let gate = Arc::new(Gate::over(Arc::new(MemoryDisk::new(64 << 20))));
+    let Served { mut kernel, unit } = serve(Arc::clone(&gate) as Arc<dyn BlockExport>);
+    // WRITE SAME (10) of 65535 blocks.
+    let cdb = [0x41, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0];
+    let long = kernel.queue(&cdb, &[7; 512], 512);
+    kernel.ring();
+    gate.await_waiting();
+    kernel.manage(1, &[long]);
+    let mark = kernel.queue(&[0; 6], &[], 0);
+    kernel.ring();
+    assert_eq!(kernel.wait(1)[0].id, mark, "the abort was told by then");
+    gate.open();
+    let ended = &kernel.wait(1)[0];
+    assert_eq!((ended.id, ended.status), (long, 0x40));
+    let first = kernel.run(&read10(0, 1), &[], 512);
+    let last = kernel.run(&read10(65_534, 1), &[], 512);
+    assert_eq!((first.data[0], last.data[0]), (7, 0));
+    drop(unit);
+}
+
+#[test]
 fn a_reset_takes_back_what_was_set_and_nobody_is_told_twice() {
     let Served { mut kernel, unit } = serve(disk());
     // D_SENSE of the control mode page.
@@ -218,6 +240,8 @@ struct Gate {
     disk: Arc<MemoryDisk>,
     is_open: Mutex<bool>,
     opened: Condvar,
+    waiting: Mutex<bool>,
+    came: Condvar,
 }
 
 impl Gate {
@@ -226,6 +250,8 @@ impl Gate {
             disk,
             is_open: Mutex::new(false),
             opened: Condvar::new(),
+            waiting: Mutex::new(false),
+            came: Condvar::new(),
         }
     }
 
@@ -234,7 +260,17 @@ impl Gate {
         self.opened.notify_all();
     }
 
+    /// Waits until a call has come to it.
+    fn await_waiting(&self) {
+        let mut waiting = self.waiting.lock();
+        while !*waiting {
+            self.came.wait(&mut waiting);
+        }
+    }
+
     fn pass(&self) {
+        *self.waiting.lock() = true;
+        self.came.notify_all();
         let mut is_open = self.is_open.lock();
         while !*is_open {
             self.opened.wait(&mut is_open);
