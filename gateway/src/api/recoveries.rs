@@ -90,7 +90,7 @@ pub(super) async fn show(
 
 /// Ends serving and keeps what was written; starting a session of that name serves it again.
 #[utoipa::path(post, path = "/v1/recoveries/{session}/stop", tag = "recoveries", params(("session" = String, Path)),
-    responses((status = 200, body = SessionView), (status = 404, body = Problem)))]
+    responses((status = 200, body = SessionView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn stop(
     State(core): State<Arc<Core>>,
     Path(session): Path<String>,
@@ -101,7 +101,7 @@ pub(super) async fn stop(
 
 /// Ends serving and drops what was written. The restore point is not touched.
 #[utoipa::path(delete, path = "/v1/recoveries/{session}", tag = "recoveries", params(("session" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem)))]
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn discard(
     State(core): State<Arc<Core>>,
     Path(session): Path<String>,

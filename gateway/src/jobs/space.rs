@@ -43,7 +43,7 @@ impl SpaceWatch {
             warn_below_bytes,
             looks_since: None,
         };
-        let look = move || match repository.space() {
+        let mut look = move || match repository.space() {
             Ok(space) => match threshold.look(space.available_bytes) {
                 Some(Crossing::Low) => {
                     let free_bytes = space.available_bytes;
@@ -67,7 +67,6 @@ impl SpaceWatch {
                 );
             }
         };
-        let mut look = look;
         Rounds::start("space", BETWEEN_LOOKS, BETWEEN_LOOKS, move |_| look()).map(Self)
     }
 

@@ -114,6 +114,10 @@ impl Backstores {
     /// Ends serving everything, as [`leave`](Self::leave).
     pub(super) fn leave_all(&self) {
         let units = std::mem::take(&mut *self.served.lock());
+        // All at once: each may have a slow disk to wait for.
+        for (_, unit) in units.values().flatten() {
+            unit.tell_to_end();
+        }
         drop(units);
     }
 

@@ -57,12 +57,15 @@ impl Sessions {
     pub fn stop(&self, name: &str) -> Result<SessionRecord, RecoveryError> {
         let _turn = self.turn(name)?;
         let mut record = self.find(name)?;
-        if record.state == SessionState::Active {
-            self.backstores.check_unused(&self.kernel_disks(&record)?)?;
-            record.state = SessionState::Stopped;
-            self.keep(&record)?;
-            self.exports.hide(name);
+        if matches!(record.state, SessionState::Active | SessionState::Stopped) {
             let disks = self.kernel_disks(&record)?;
+            self.backstores.check_unused(&disks)?;
+            if record.state == SessionState::Active {
+                record.state = SessionState::Stopped;
+                self.keep(&record)?;
+                self.exports.hide(name);
+            }
+            // Also what a stop or a start has left that did not come to its end.
             self.backstores.remove(name, &disks)?;
         }
         Ok(record)
@@ -274,11 +277,29 @@ impl Sessions {
         let _turn = self.turn(&record.name)?;
         let mut record = self.find(&record.name)?;
         if record.state == SessionState::Stopped {
-            self.serve(&record)?;
+            if let Err(error) = self.serve(&record) {
+                self.give_back(&record);
+                return Err(error);
+            }
             record.state = SessionState::Active;
             self.keep(&record)?;
         }
         Ok(record)
+    }
+
+    /// Removes the backstores of a session that could not be served again, unless initiators see them and wait.
+    fn give_back(&self, record: &SessionRecord) {
+        let removed = self.kernel_disks(record).and_then(|disks| {
+            self.backstores.check_unused(&disks)?;
+            self.backstores.remove(&record.name, &disks)
+        });
+        if let Err(error) = removed {
+            tracing::warn!(
+                session = record.name,
+                error = chain(&error),
+                "backstores of a session that is not served stay in the kernel"
+            );
+        }
     }
 
     /// Takes a name and a number for a new session.

@@ -165,7 +165,7 @@ mod tests {
 
     use repo::{CreateOptions, ImageBase, ImageSpec, OpenOptions, Repository, WorkloadName};
 
-    use super::super::{Backstores, StartRequest};
+    use super::super::{Backstores, Protocol, StartRequest};
     use super::*;
     use crate::config::{IscsiConfig, Peers, RecoveryConfig};
     use crate::exports::Exports;
@@ -229,5 +229,38 @@ mod tests {
         assert!(sessions.exports.session("lab").is_some(), "it is served");
         std::fs::remove_dir(&stored).unwrap();
         assert_eq!(sessions.seal("lab").unwrap().name.to_string(), "web@2");
+    }
+
+    #[test]
+    fn a_stop_goes_on_with_what_another_has_left_in_the_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        let sessions = sessions(folder.path());
+        let request = StartRequest {
+            point: "web@1".to_owned(),
+            name: Some("lab".to_owned()),
+            ..StartRequest::default()
+        };
+        let mut record = sessions.start(&request).unwrap();
+        record.protocols = vec![Protocol::Tcmu];
+        sessions.keep(&record).unwrap();
+        sessions.stop("lab").unwrap();
+        // A backstore that was not removed: nobody serves it, and its initiators would wait for ever.
+        let disk = &sessions.kernel_disks(&record).unwrap()[0];
+        let identity: String = disk
+            .identity
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let core = folder.path().join("sys/kernel/config/target/core");
+        let attributes = core.join("user_0").join(&disk.name).join("attrib");
+        std::fs::create_dir_all(&attributes).unwrap();
+        std::fs::write(
+            attributes.join("dev_config"),
+            format!("holdfast/{identity}"),
+        )
+        .unwrap();
+        // It is tried, and the folder that plays the kernel does not let go.
+        let error = sessions.stop("lab").unwrap_err();
+        assert!(chain(&error).contains("cannot remove"), "{}", chain(&error));
     }
 }
