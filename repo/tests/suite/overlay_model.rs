@@ -334,7 +334,7 @@ fn overlays_of_one_point_do_not_see_each_other() {
     let rig = Rig::new(1 << 20, small_settings());
     let open = |number: u128| {
         let id = Uuid::from_u128(number);
-        let record = repo::overlay::OverlayRecord { id, ..rig.record() };
+        let record = OverlayRecord { id, ..rig.record() };
         rig.create_as(record).unwrap()
     };
     let overlays = [open(1), open(2), open(3)];
