@@ -19,6 +19,7 @@ mod walk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -39,6 +40,8 @@ pub(crate) struct Account {
     store: Arc<dyn AccountStore>,
     records: Arc<ChunkStore>,
     state: Mutex<Option<State>>,
+    /// How often it was thrown away.
+    restarts: AtomicU64,
 }
 
 /// What is in memory of an account.
@@ -48,6 +51,15 @@ struct State {
     points: BTreeMap<PointName, Arc<Point>>,
     /// Bytes alive in each pack.
     alive: BTreeMap<u32, u64>,
+}
+
+/// What an account stood for at a moment. An entry that is absent from then on says that none of these points needs the
+/// record, as long as the account [has kept](Account::has_kept) it.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// Points that were accounted for.
+    pub(crate) points: Vec<Arc<Point>>,
+    restarts: u64,
 }
 
 /// What became dead by a change.
@@ -69,6 +81,7 @@ impl Account {
             store,
             records,
             state: Mutex::new(None),
+            restarts: AtomicU64::new(0),
         }
     }
 
@@ -86,6 +99,11 @@ impl Account {
             account: self,
             state: self.state.try_lock_for(wait)?,
         })
+    }
+
+    /// Whether it was not thrown away since.
+    pub(crate) fn has_kept(&self, standing: &Standing) -> bool {
+        self.restarts.load(Ordering::SeqCst) == standing.restarts
     }
 
     /// The entries of `ids`, in order.
@@ -122,6 +140,15 @@ impl OpenAccount<'_> {
         }
     }
 
+    /// What it stands for now.
+    pub(crate) fn standing(&self) -> Standing {
+        let state = self.state.as_ref();
+        Standing {
+            points: state.map_or_else(Vec::new, |state| state.points.values().cloned().collect()),
+            restarts: self.account.restarts.load(Ordering::SeqCst),
+        }
+    }
+
     /// Whether a point is accounted for.
     fn has(&self, name: &PointName) -> bool {
         self.state
@@ -131,6 +158,8 @@ impl OpenAccount<'_> {
 
     /// Forgets everything, to be made again.
     pub(crate) fn clear(&mut self) -> Result<(), RepoError> {
+        // Before anything is missing.
+        self.account.restarts.fetch_add(1, Ordering::SeqCst);
         *self.state = None;
         self.account.store.clear()
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{CollectPhase, CollectProgress, step};
+use crate::account::Standing;
 use crate::catalog::Point;
 use crate::chunk::{CHUNK_BYTES, ChunkId};
 use crate::error::RepoError;
@@ -52,24 +53,28 @@ impl Repository {
         &self,
         progress: &mut dyn FnMut(CollectProgress) -> ControlFlow<()>,
     ) -> Result<AuditReport, RepoError> {
-        self.settle_account(&mut || true)?;
+        let standing = {
+            let mut account = self.account().lock();
+            account.settle(self.catalog(), &mut || Ok(()))?;
+            account.standing()
+        };
         let mut audit = Audit {
             repository: self,
             report: AuditReport::default(),
             seen: HashSet::new(),
         };
-        let points = self.points(None);
-        let total = points.len() as u64;
-        for (done, point) in (0_u64..).zip(points) {
+        let total = standing.points.len() as u64;
+        for (done, point) in (0_u64..).zip(&standing.points) {
             step(progress, CollectPhase::Accounting, done, total)?;
             let Ok(_reading) = self.read_point(&point.name) else {
                 continue;
             };
-            audit.point(&point, &mut || {
+            audit.point(point, &mut || {
                 step(progress, CollectPhase::Accounting, done, total)
             })?;
         }
         let report = audit.report;
+        self.check_kept(&standing)?;
         if !report.is_sound() {
             tracing::error!(
                 uncounted = report.uncounted_total,
@@ -80,13 +85,24 @@ impl Repository {
         Ok(report)
     }
 
-    /// Follows the maps of some points to some chunks, and fails if the account misses anything on the way.
+    /// Fails if the account was thrown away since: what it does not have says nothing then.
+    pub(super) fn check_kept(&self, standing: &Standing) -> Result<(), RepoError> {
+        match self.account().has_kept(standing) {
+            true => Ok(()),
+            false => Err(RepoError::Inexact {
+                detail: "it was thrown away while it was in use".to_owned(),
+            }),
+        }
+    }
+
+    /// Follows the maps of some points to some chunks, and fails if the account misses anything on the way. Points that
+    /// came since it was brought in step are not asked about: they rely on nothing that is due.
     pub(super) fn check_samples(
         &self,
+        standing: &Standing,
         samples: u32,
         go_on: &mut dyn FnMut() -> Result<(), RepoError>,
     ) -> Result<(), RepoError> {
-        let points = self.points(None);
         let mut random = blake3::Hasher::new();
         random.update(uuid::Uuid::new_v4().as_bytes());
         let mut random = random.finalize_xof();
@@ -99,7 +115,7 @@ impl Repository {
             let mut bytes = [0; 16];
             random.fill(&mut bytes);
             let drawn = u128::from_le_bytes(bytes);
-            let Some(point) = choose(&points, drawn) else {
+            let Some(point) = choose(&standing.points, drawn) else {
                 break;
             };
             let Ok(_reading) = self.read_point(&point.name) else {
@@ -108,6 +124,7 @@ impl Repository {
             go_on()?;
             audit.sample(point, drawn >> 64)?;
         }
+        self.check_kept(standing)?;
         match audit.report.uncounted.pop() {
             None => Ok(()),
             Some(what) => {

@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use audit::AuditReport;
 pub use space::{ExpiredPoint, SpaceStatistics};
 
-use crate::account::Freed;
+use crate::account::{Freed, Standing};
 use crate::catalog::PointName;
 use crate::error::RepoError;
 use crate::repository::Repository;
@@ -113,6 +113,8 @@ struct Collection<'a> {
     options: &'a CollectOptions,
     progress: &'a mut dyn FnMut(CollectProgress) -> ControlFlow<()>,
     report: CollectReport,
+    /// The index or the account was told of other places since they were last made durable.
+    is_ahead: bool,
 }
 
 impl Repository {
@@ -140,6 +142,7 @@ impl Repository {
                 reserve_used: self.give_up_reserve_if_full()?,
                 ..CollectReport::default()
             },
+            is_ahead: false,
         };
         let outcome = collection.run();
         let report = collection.report;
@@ -185,15 +188,14 @@ impl Collection<'_> {
         self.repository.uses().floor()
     }
 
-    /// Every point of the catalog is in the account afterwards.
-    fn settle(&mut self) -> Result<(), RepoError> {
+    /// Every point of the catalog is in the account afterwards. Gives what it stands for then.
+    fn settle(&mut self) -> Result<Standing, RepoError> {
         let progress = &mut *self.progress;
         let mut go_on = || step(progress, CollectPhase::Accounting, 0, 0);
         let repository = self.repository;
-        repository
-            .account()
-            .lock()
-            .settle(repository.catalog(), &mut go_on)
+        let mut account = repository.account().lock();
+        account.settle(repository.catalog(), &mut go_on)?;
+        Ok(account.standing())
     }
 
     /// Takes expired points that nobody reads out of the account.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Collection, step};
-use crate::account::Entry;
+use crate::account::{Entry, Standing};
 use crate::chunk::ChunkId;
 use crate::clock::UnixNanoseconds;
 use crate::collect::CollectPhase;
@@ -23,25 +23,24 @@ impl Collection<'_> {
     /// Removes the condemned packs whose time is over and that nothing needs.
     pub(super) fn remove_due(&mut self) -> Result<(), RepoError> {
         let due = self.due();
-        if due.is_empty() {
-            return self.heed_needs();
-        }
         // Backups that may rely on these packs have ended: what they committed is accounted for here.
         self.settle()?;
         self.heed_needs()?;
+        let standing = self.settle()?;
+        if due.is_empty() {
+            return Ok(());
+        }
         self.repository
-            .check_samples(self.options.samples, &mut || {
+            .check_samples(&standing, self.options.samples, &mut || {
                 step(self.progress, CollectPhase::Removing, 0, due.len() as u64)
             })?;
-        // What is remembered of packs must not be older than what is there.
-        self.repository.account().flush()?;
         self.repository.store().packs().sync_all()?;
-        self.repository.store().index().flush()?;
+        self.is_ahead = true;
         let total = due.len() as u64;
         for (done, number) in (0_u64..).zip(due) {
             step(self.progress, CollectPhase::Removing, done, total)?;
             if self.repository.store().packs().is_condemned(number) {
-                self.remove_pack(number)?;
+                self.remove_pack(number, &standing)?;
             }
         }
         Ok(())
@@ -66,7 +65,8 @@ impl Collection<'_> {
         self.report.reserve_used || now.0 >= since.0.saturating_add(grace)
     }
 
-    /// Pardons packs that were read because nothing else has what was asked for.
+    /// Pardons packs that were read because nothing else has what was asked for. If the account did not know of the need,
+    /// it is thrown away.
     fn heed_needs(&mut self) -> Result<(), RepoError> {
         let needed = self.repository.store().packs().take_needed();
         let mut packs = BTreeSet::new();
@@ -88,13 +88,12 @@ impl Collection<'_> {
             // it may be a fault. Counting again costs time only.
             tracing::warn!(%id, "a record was read that the account does not know: it is made again");
             self.repository.account().lock().clear()?;
-            return self.settle();
         }
         Ok(())
     }
 
     /// Looks at every record of a condemned pack once more and removes the pack, or pardons it.
-    fn remove_pack(&mut self, number: u32) -> Result<(), RepoError> {
+    fn remove_pack(&mut self, number: u32, standing: &Standing) -> Result<(), RepoError> {
         let packs = Arc::clone(self.repository.store().packs());
         let table = match packs.table(number) {
             Ok(Some(table)) => table,
@@ -118,6 +117,8 @@ impl Collection<'_> {
                 return self.pardon(number);
             }
         }
+        self.make_known()?;
+        self.repository.check_kept(standing)?;
         self.repository.release_pack(number)?;
         self.repository.store().reader().let_go(number);
         let removed_bytes = packs.remove(number)?;
@@ -138,6 +139,16 @@ impl Collection<'_> {
         Ok(())
     }
 
+    /// Makes durable where records are by now. A pack must not go before: after a crash nobody would know of the other
+    /// places of what was in it.
+    fn make_known(&mut self) -> Result<(), RepoError> {
+        if std::mem::take(&mut self.is_ahead) {
+            self.repository.account().flush()?;
+            self.repository.store().index().flush()?;
+        }
+        Ok(())
+    }
+
     /// Whether a record that is needed can be read and proven at another place, which the account and the index know.
     pub(super) fn is_kept_elsewhere(&mut self, line: &Line) -> Result<bool, RepoError> {
         let packs = Arc::clone(self.repository.store().packs());
@@ -152,10 +163,12 @@ impl Collection<'_> {
             }
             if indexed != Some(place) {
                 packs.index().insert(&[(line.id, place)])?;
+                self.is_ahead = true;
             }
             if let Some(counted) = counted.filter(|counted| *counted != place) {
                 let moves = [(line.id, counted, place)];
                 self.repository.account().lock().moved(&moves)?;
+                self.is_ahead = true;
             }
             return Ok(true);
         }
@@ -165,23 +178,25 @@ impl Collection<'_> {
     /// Takes a condemnation back, and makes sure that what is needed in the pack is found there.
     fn pardon(&mut self, number: u32) -> Result<(), RepoError> {
         let packs = Arc::clone(self.repository.store().packs());
+        if let Some(table) = packs.table(number)? {
+            for line in self.lines(number, &table)? {
+                let Some(entry) = line.entry else { continue };
+                let indexed = packs.index().find(&[line.id])?.pop().flatten();
+                let found = indexed.is_some_and(|place| packs.summary(place.pack).is_some());
+                if !found || entry.place == line.place {
+                    packs.index().insert(&[(line.id, line.place)])?;
+                    self.is_ahead = true;
+                }
+            }
+        }
+        // Before its mark goes: the next opening takes a pack without one for known.
+        self.make_known()?;
         packs.pardon(number)?;
         self.report.pardoned_packs += 1;
         tracing::info!(
             pack = packs.describe(number),
             "a condemned pack is needed and stays"
         );
-        let Some(table) = packs.table(number)? else {
-            return Ok(());
-        };
-        for line in self.lines(number, &table)? {
-            let Some(entry) = line.entry else { continue };
-            let indexed = packs.index().find(&[line.id])?.pop().flatten();
-            let found = indexed.is_some_and(|place| packs.summary(place.pack).is_some());
-            if !found || entry.place == line.place {
-                packs.index().insert(&[(line.id, line.place)])?;
-            }
-        }
         Ok(())
     }
 

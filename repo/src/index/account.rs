@@ -218,4 +218,57 @@ mod tests {
         assert!(account.points().unwrap().is_empty());
         assert_eq!(account.operation().unwrap(), None);
     }
+
+    /// An account in a database under a random load is at each moment like one in memory.
+    #[test]
+    fn it_answers_like_an_account_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut random = blake3::Hasher::new();
+        random.update(b"account");
+        let mut random = random.finalize_xof();
+        let mut draw = |below: u64| {
+            let mut bytes = [0; 8];
+            random.fill(&mut bytes);
+            u64::from_le_bytes(bytes) % below
+        };
+        let ids: Vec<_> = (0..3000_u64)
+            .map(|number| ChunkId::of(&number.to_le_bytes()))
+            .collect();
+        let model = crate::account::MemoryAccount::default();
+        for opening in 0..3 {
+            let index = super::super::RocksIndex::open(folder.path(), 1 << 20).unwrap();
+            let account = index.account;
+            for step in 0..120 {
+                let mut changes = Changes::default();
+                for _ in 0..draw(200) {
+                    let id = ids[usize::try_from(draw(3000)).unwrap()];
+                    let entry = Entry {
+                        count: draw(9) + 1,
+                        place: Place { pack: 1, slot: 1 },
+                        length: 1,
+                    };
+                    changes.entries.push((id, (draw(3) != 0).then_some(entry)));
+                }
+                account.write(&changes).unwrap();
+                model.write(&changes).unwrap();
+                match draw(100) {
+                    0..5 => {
+                        account.clear().unwrap();
+                        model.clear().unwrap();
+                    }
+                    5..15 => account.flush().unwrap(),
+                    _ => {}
+                }
+                let start = usize::try_from(draw(2000)).unwrap();
+                let mut some = ids[start..start + 300].to_vec();
+                some.sort_unstable();
+                for list in [&some, &ids] {
+                    assert!(
+                        account.entries(list).unwrap() == model.entries(list).unwrap(),
+                        "after step {step} of opening {opening}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use repo::{
-    CollectOptions, CollectReport, ImageBase, ImageSpec, PointKind, PointName, Repository,
-    VerifyScope, WorkloadName,
+    CollectOptions, CollectPhase, CollectReport, ImageBase, ImageSpec, PointKind, PointName,
+    Repository, VerifyScope, WorkloadName,
 };
 
 use crate::support::{Mode, fresh_in, noise, read_all};
@@ -494,5 +494,40 @@ fn nothing_is_freed_while_a_manifest_is_damaged() {
             refused,
             Err(repo::RepoError::DamagedManifests { count: 1 })
         ));
+    });
+}
+
+#[test]
+fn points_that_come_while_packs_go_are_not_missed() {
+    Mode::each(|mode| {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = fresh_in(mode, folder.path());
+        let first = back_up_noise(&repository, 0, &[1, 2, 3]);
+        // Its packs hold nothing else.
+        let repository = reopen(mode, folder.path(), repository, false);
+        back_up_noise(&repository, 1, &[4]);
+        repository.expire(&first).unwrap();
+        let mut made = Vec::new();
+        let report = repository.collect(&at_once(), &mut |progress| {
+            // Whenever the account has been told of a point, another one is there already.
+            if progress.phase == CollectPhase::Accounting && made.len() < 20 {
+                let seed = 100 + made.len() as u64;
+                made.push((back_up_noise(&repository, 1, &[seed]), seed));
+            }
+            ControlFlow::Continue(())
+        });
+        let report = report.unwrap();
+        assert!(report.removed_packs > 0, "{report:?}");
+        assert!(made.len() > 1, "{made:?}");
+        for (name, seed) in &made {
+            assert!(read_point(&repository, name).disk == content_of(&[*seed]));
+        }
+        let audit = repository.audit(&mut |progress| {
+            if progress.done == 0 {
+                back_up_noise(&repository, 1, &[1_000]);
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(audit.unwrap().is_sound());
     });
 }

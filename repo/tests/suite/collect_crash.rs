@@ -10,7 +10,7 @@ use repo::clock::{ManualClock, UnixNanoseconds};
 use repo::disk::{Disk as _, Effect, Fault, Operation, SimulatedDisk};
 use repo::{
     CollectOptions, CollectReport, ImageBase, ImageSpec, PointKind, PointName, RepoError,
-    Repository, SimulatedIndex,
+    Repository, SimulatedIndex, VerifyScope,
 };
 
 use crate::support::{Mode, noise, read_all, workload};
@@ -150,6 +150,20 @@ fn check(
         statistics.stored_bytes <= alive * 10 / 6 + 16_384 * (statistics.packs + 1),
         "{place}: {statistics:?} for {alive} bytes alive"
     );
+    // What the index was told of other places lasts, should the next crash take all that it need not remember.
+    for choice in 0..3 {
+        let index = index.crash(choice * 7);
+        let repository = open(mode, &disk.fork().kill(), &index).unwrap();
+        for (name, seeds) in kept {
+            let image = repository
+                .image(&repository.point(name).unwrap(), 0)
+                .unwrap();
+            assert!(
+                read_all(&image) == content(seeds),
+                "{place}: {name} differs after another crash"
+            );
+        }
+    }
     // Life goes on: what was removed is stored again, not found.
     let again = back_up(&repository, DROPPED[0]).unwrap();
     let image = repository
@@ -186,7 +200,7 @@ fn stop_at_every_call(mode: Mode) {
             let (disk, index, repository) = prepared.open();
             disk.inject(Fault::StopAt { operation, effect });
             assert!(collect(&repository).is_err(), "{operation}");
-            drop(repository);
+            // It stays open: its end would have the index flushed.
             let place = format!("killed at {operation} ({effect:?})");
             let after = disk.fork().kill();
             prepared.check(&after, &index.crash(operation * 5), &place);
@@ -216,7 +230,6 @@ fn a_failed_call_is_an_error_and_hurts_nothing() {
                 disk.inject(Fault::Fail { operation, nth });
                 let outcome = collect(&repository);
                 disk.clear_faults();
-                drop(repository);
                 let place = format!("{operation:?} {nth} failed");
                 prepared.check(&disk.fork().crash(nth), &index.crash(nth * 17), &place);
                 if outcome.is_ok() {
@@ -257,10 +270,10 @@ fn copies_are_found_when_there_is_no_room_to_seal_their_pack() {
         let report = collect(&repository).unwrap();
         assert!(report.copied_bytes > 0, "{report:?}");
         // Maps still say where the records were before.
-        let after = disk.kill();
+        let (after, index) = (disk.kill(), index.crash(0));
         drop(repository);
         after.inject(Fault::FullAfter { bytes: 0 });
-        let repository = open(mode, &after, &index.crash(0)).unwrap();
+        let repository = open(mode, &after, &index).unwrap();
         for (name, seeds) in &prepared.kept {
             let image = repository
                 .image(&repository.point(name).unwrap(), 0)
@@ -357,5 +370,80 @@ fn a_pack_that_somebody_took_away_stops_neither_backups_nor_collections() {
         let report = collect(&repository).unwrap();
         assert!(report.removed_packs > 0, "{report:?}");
         assert!(!report.hurt_packs.is_empty(), "{report:?}");
+    });
+}
+
+/// Of two records of a chunk, the pack with the one that the index knows goes. A crash must not take from the index where
+/// the other is: a map may know only the one that is gone.
+#[test]
+fn a_removed_pack_leaves_no_chunk_that_cannot_be_found() {
+    Mode::each(|mode| {
+        let disk = SimulatedDisk::new();
+        let index = SimulatedIndex::new();
+        let clock = ManualClock::new(UnixNanoseconds(1_000));
+        let root = Path::new("simulated");
+        Repository::create_on(&disk, root, &clock, &mode.create_options()).unwrap();
+        let repository = open(mode, &disk, &index).unwrap();
+        let first = back_up(&repository, &[1, 2, 3]).unwrap();
+        collect(&repository).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        // While the second chunk cannot be read, it is stored again.
+        let folder = Path::new("packs").join(&disk.list(Path::new("packs")).unwrap()[0].name);
+        let packs = disk.list(&folder).unwrap();
+        let largest = packs.iter().max_by_key(|item| item.length_bytes).unwrap();
+        let pack = folder.join(&largest.name);
+        let flip = || assert!(disk.flip_bit(&pack, 4096 + 65_664 + 30_000, 3));
+        flip();
+        let repository = open(mode, &disk, &index).unwrap();
+        let found = repository
+            .verify(&VerifyScope::All, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        assert!(!found.is_sound());
+        let dropped = back_up(&repository, &[10, 11, 12, 2]).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        let repository = open(mode, &disk, &index).unwrap();
+        let second = back_up(&repository, &[2]).unwrap();
+        let stored = &repository.counters().stored_chunks;
+        assert_eq!(stored.load(std::sync::atomic::Ordering::Relaxed), 0);
+        repository.close().unwrap();
+        drop(repository);
+        flip();
+        let repository = open(mode, &disk, &index).unwrap();
+        repository.expire(&dropped).unwrap();
+        // Without copies, whose packs have the index flushed.
+        let with_grace = CollectOptions {
+            reserve_bytes: 0,
+            samples: 8,
+            compact_below_percent: 1,
+            ..CollectOptions::default()
+        };
+        let report = repository
+            .collect(&with_grace, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        assert!(report.condemned_packs > 0, "{report:?}");
+        assert_eq!(report.copied_bytes, 0, "{report:?}");
+        let (disk, index) = (disk.kill(), index.crash(0));
+        drop(repository);
+        let repository = open(mode, &disk, &index).unwrap();
+        let at_once = CollectOptions {
+            grace: Duration::ZERO,
+            ..with_grace
+        };
+        let report = repository
+            .collect(&at_once, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        assert!(report.removed_packs > 0, "{report:?}");
+        let (disk, index) = (disk.kill(), index.crash(0));
+        drop(repository);
+        let repository = open(mode, &disk, &index).unwrap();
+        // The one whose map knows only the place that is gone comes first, so that nothing is in memory.
+        for (name, seeds) in [(second, &[2][..]), (first, &[1, 2, 3])] {
+            let image = repository
+                .image(&repository.point(&name).unwrap(), 0)
+                .unwrap();
+            assert!(read_all(&image) == content(seeds), "{name} differs");
+        }
     });
 }
