@@ -333,7 +333,12 @@ impl Load {
             ..Done::default()
         };
         let mut noise = Noise::new(self.seed);
-        let mut session = connect(&self.session_url).expect("the session is served");
+        let mut session = match connect(&self.session_url) {
+            Ok(session) => session,
+            // The round was over before this began.
+            Err(_) if killed.load(Ordering::SeqCst) => return done,
+            Err(error) => panic!("the session is not served: {error}"),
+        };
         loop {
             let blocks = 1 + usize::try_from(noise.below(32)).unwrap();
             let places = (BYTES / BLOCK - blocks) as u64;
