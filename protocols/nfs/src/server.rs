@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use export::BlockingPool;
+use export::{BlockingPool, Slot, Slots};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
@@ -234,6 +234,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<BlockingPool>,
     budget: Arc<Budget>,
     limits: Limits,
+    slots: Arc<Slots>,
     peers: Mutex<Peers>,
     /// Time in whole steps of the watch, so that connections need no clock.
     ticks: std::sync::atomic::AtomicU64,
@@ -244,7 +245,6 @@ struct Peers {
     stopping: bool,
     next: u64,
     connections: HashMap<u64, Connection>,
-    per_peer: HashMap<IpAddr, usize>,
 }
 
 #[derive(Debug)]
@@ -273,6 +273,10 @@ impl Shared {
             pool,
             budget: Arc::new(Budget::new(config.limits.window_bytes_together)),
             limits: config.limits,
+            slots: Arc::new(Slots::new(
+                config.limits.connections,
+                config.limits.connections_per_peer,
+            )),
             peers: Mutex::new(Peers::default()),
             ticks: std::sync::atomic::AtomicU64::new(1),
         }
@@ -285,17 +289,14 @@ impl Shared {
     /// Starts to serve a connection, unless there are too many.
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: IpAddr) {
         let mut peers = self.peers.lock();
-        let of_peer = peers.per_peer.get(&peer).copied().unwrap_or(0);
-        let full = peers.connections.len() >= self.limits.connections
-            || of_peer >= self.limits.connections_per_peer;
-        if full || peers.stopping {
+        let slot = self.slots.take(Some(peer)).filter(|_| !peers.stopping);
+        let Some(slot) = slot else {
             self.service.metrics.turned_away.add(1);
             tracing::debug!(%peer, "turned a connection away");
             return;
-        }
+        };
         let number = peers.next;
         peers.next += 1;
-        peers.per_peer.insert(peer, of_peer + 1);
         self.service.metrics.accepted.add(1);
         self.service.metrics.connections.add(1);
         let progress = Arc::new(Progress::new(self.tick()));
@@ -312,6 +313,7 @@ impl Shared {
         let place = Place {
             shared: Arc::clone(self),
             number,
+            _slot: slot,
         };
         let watched = Arc::clone(&progress);
         let task = tokio::spawn(async move {
@@ -333,20 +335,14 @@ impl Shared {
 struct Place {
     shared: Arc<Shared>,
     number: u64,
+    _slot: Slot,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut peers = self.shared.peers.lock();
-        let Some(gone) = peers.connections.remove(&self.number) else {
-            return;
-        };
-        self.shared.service.metrics.connections.subtract(1);
-        if let Some(count) = peers.per_peer.get_mut(&gone.peer) {
-            *count -= 1;
-            if *count == 0 {
-                peers.per_peer.remove(&gone.peer);
-            }
+        if peers.connections.remove(&self.number).is_some() {
+            self.shared.service.metrics.connections.subtract(1);
         }
     }
 }
