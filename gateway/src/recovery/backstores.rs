@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use export::BlockExport;
 use parking_lot::Mutex;
-use scsi::UnitOptions;
 use tcmu::{KernelError, ServedUnit};
 
 use super::RecoveryError;
 use super::record::SessionRecord;
+use super::targets::unit_options;
 
 /// What is served through the kernel's target.
 pub struct Backstores {
@@ -58,15 +58,7 @@ impl Backstores {
     ) -> Result<(), RecoveryError> {
         let mut units = Vec::new();
         for (number, disk) in disks {
-            let whole = disk
-                .properties()
-                .size_bytes
-                .is_multiple_of(u64::from(self.block_bytes));
-            let options = UnitOptions {
-                product: "RECOVERED DISK".to_owned(),
-                logical_block_bytes: if whole { self.block_bytes } else { 512 },
-                ..UnitOptions::default()
-            };
+            let options = unit_options(&**disk, self.block_bytes);
             let name = backstore_name(&record.name, *number);
             let unit = self
                 .server

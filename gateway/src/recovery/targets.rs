@@ -32,6 +32,17 @@ pub(super) fn target_name(prefix: &str, record: &SessionRecord) -> String {
     format!("{prefix}:{name}:{}", record.number)
 }
 
+/// What initiators are told of a recovered disk, with logical blocks of `block_bytes` if it has only whole ones.
+pub(super) fn unit_options(disk: &dyn BlockExport, block_bytes: u32) -> UnitOptions {
+    let size_bytes = disk.properties().size_bytes;
+    let is_whole = size_bytes.is_multiple_of(u64::from(block_bytes));
+    UnitOptions {
+        product: "RECOVERED DISK".to_owned(),
+        logical_block_bytes: if is_whole { block_bytes } else { 512 },
+        ..UnitOptions::default()
+    }
+}
+
 /// Makes the target of a session.
 pub(super) fn make_target(
     record: &SessionRecord,
@@ -55,19 +66,13 @@ pub(super) fn make_target(
             session: record.name.clone(),
             source,
         };
-        let whole = disk
-            .properties()
-            .size_bytes
-            .is_multiple_of(u64::from(config.block_bytes));
         let options = UnitOptions {
-            product: "RECOVERED DISK".to_owned(),
             physical_block_bytes: config.physical_block_bytes,
-            logical_block_bytes: if whole { config.block_bytes } else { 512 },
             reservations: Some(Arc::new(KeptReservations {
                 state: Arc::clone(state),
                 file: record.folder().join(format!("reservations-{number}")),
             })),
-            ..UnitOptions::default()
+            ..unit_options(&**disk, config.block_bytes)
         };
         let lun = u16::try_from(*number).unwrap_or(u16::MAX);
         target
