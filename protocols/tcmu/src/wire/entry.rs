@@ -70,10 +70,7 @@ pub(crate) struct Answer<'a> {
 impl Entry {
     /// Reads the entry at `at`, of which at most `room` bytes are the kernel's.
     pub(crate) fn read(mailbox: &Mailbox, at: u32, room: u32) -> Result<(Self, Place), RingError> {
-        let place = Place::read(mailbox, at, room)?;
-        let torn = |_: OutOfBounds| place.impossible();
-        let head = mailbox.at(at) + u64::from(abi::HEADER_LENGTH_AT);
-        let operation = mailbox.memory.u32(head).map_err(torn)? & abi::OPERATION_MASK;
+        let (place, operation) = Place::read(mailbox, at, room)?;
         let entry = match operation {
             abi::OPERATION_PAD => Self::Pad,
             abi::OPERATION_COMMAND => Self::Command(RawCommand::read(mailbox, place)?),
@@ -85,7 +82,8 @@ impl Entry {
 }
 
 impl Place {
-    fn read(mailbox: &Mailbox, at: u32, room: u32) -> Result<Self, RingError> {
+    /// The place of an entry, and what its operation is.
+    fn read(mailbox: &Mailbox, at: u32, room: u32) -> Result<(Self, u32), RingError> {
         let none = RingError::Entry { at, length: 0 };
         let field = mailbox.at(at) + u64::from(abi::HEADER_LENGTH_AT);
         let word = mailbox.memory.u32(field).map_err(|_| none)?;
@@ -95,7 +93,7 @@ impl Place {
         if length < abi::HEADER_BYTES || length > most {
             return Err(RingError::Entry { at, length });
         }
-        Ok(Self { at, length })
+        Ok((Self { at, length }, word & abi::OPERATION_MASK))
     }
 
     fn impossible(self) -> RingError {
@@ -195,23 +193,20 @@ fn read_cdb(mailbox: &Mailbox, place: Place, at: u64) -> Option<scsi::Cdb> {
     if at < begin || room == 0 {
         return None;
     }
-    let opcode = mailbox.memory.u8(at).ok()?;
-    let length: u64 = match opcode >> 5 {
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    let mut bytes = [0; CDB_BYTES_MAX];
+    let bytes = bytes.get_mut(..room.min(CDB_BYTES_MAX))?;
+    mailbox.memory.copy_out(at, bytes).ok()?;
+    let length = match bytes.first()? >> 5 {
         0 => 6,
         1 | 2 => 10,
         // One of a variable length says it: none is known here, and its opcode is enough to refuse it.
         3 => 8,
         4 => 16,
         5 => 12,
-        _ => 16.min(room),
+        _ => bytes.len(),
     };
-    if length > room {
-        return None;
-    }
-    let mut bytes = [0; CDB_BYTES_MAX];
-    let bytes = bytes.get_mut(..usize::try_from(length).ok()?)?;
-    mailbox.memory.copy_out(at, bytes).ok()?;
-    Some(scsi::Cdb::new(bytes))
+    Some(scsi::Cdb::new(bytes.get(..length)?))
 }
 
 const CDB_BYTES_MAX: usize = 16;
