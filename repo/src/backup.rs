@@ -151,11 +151,11 @@ impl Backup {
                     let range = chunk_range(first, count, size_bytes);
                     writer.write_zeroes(range.start, range.end - range.start)?;
                 }
-                TouchedRange::Moved {
+                TouchedRange::PointFrom {
                     first,
                     source,
                     count,
-                } => writer.move_chunks(first, source, count)?,
+                } => writer.copy_chunks(first, source, count)?,
                 TouchedRange::Chunk { index, content } => {
                     let range = chunk_range(index, 1, size_bytes);
                     let length = usize::try_from(range.end - range.start).unwrap_or(content.len());

@@ -36,7 +36,7 @@ pub(super) enum UnitData {
     /// So many chunks of zeroes.
     Zeroes { chunks: u64 },
     /// So many chunks that the image below has from `source` on.
-    Moved { source: u64, chunks: u64 },
+    Copied { source: u64, chunks: u64 },
 }
 
 impl UnitData {
@@ -44,7 +44,7 @@ impl UnitData {
         match self {
             Self::Shared(bytes) => bytes,
             Self::Aligned(buffer, length) => buffer.get(..*length).unwrap_or_default(),
-            Self::Zeroes { .. } | Self::Moved { .. } => &[],
+            Self::Zeroes { .. } | Self::Copied { .. } => &[],
         }
     }
 
@@ -52,7 +52,7 @@ impl UnitData {
     fn into_buffer(self) -> Option<AlignedBuffer> {
         match self {
             Self::Aligned(buffer, _) => Some(buffer),
-            Self::Shared(_) | Self::Zeroes { .. } | Self::Moved { .. } => None,
+            Self::Shared(_) | Self::Zeroes { .. } | Self::Copied { .. } => None,
         }
     }
 }
@@ -119,7 +119,7 @@ impl Worker {
     pub(super) fn process(&mut self, unit: &Unit) -> Result<Processed, RepoError> {
         let outcomes = match &unit.data {
             UnitData::Zeroes { chunks } => (0..*chunks).map(|_| Outcome::Zero).collect(),
-            UnitData::Moved { source, chunks } => self.moved(unit.first, *source, *chunks)?,
+            UnitData::Copied { source, chunks } => self.copied(unit.first, *source, *chunks)?,
             data => self.sort_chunks(unit.first, data.bytes())?,
         };
         Ok(Processed {
@@ -130,7 +130,7 @@ impl Worker {
         })
     }
 
-    fn moved(&self, first: u64, source: u64, chunks: u64) -> Result<Vec<Outcome>, RepoError> {
+    fn copied(&self, first: u64, source: u64, chunks: u64) -> Result<Vec<Outcome>, RepoError> {
         let Some(base) = &self.base else {
             return Err(RepoError::Refused("there is no image to move chunks of"));
         };

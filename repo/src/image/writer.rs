@@ -182,7 +182,7 @@ impl ImageWriter {
 
     /// Makes `count` chunks from `first` on those that the image below has from `source` on, without reading them. All
     /// must be whole.
-    pub(crate) fn move_chunks(
+    pub(crate) fn copy_chunks(
         &mut self,
         first: u64,
         source: u64,
@@ -194,7 +194,7 @@ impl ImageWriter {
         self.position = (first + count) * chunk;
         self.send(
             first,
-            UnitData::Moved {
+            UnitData::Copied {
                 source,
                 chunks: count,
             },

@@ -115,7 +115,7 @@ impl Overlay {
             };
             let next = match span.content {
                 Content::Below => of_point(span.sector),
-                Content::Moved { sector } => of_point(sector),
+                Content::PointFrom { sector } => of_point(sector),
                 Content::Fill(Fill::Zero) => Taken::Record(RecordKind::Zeroes {
                     keep_allocated: true,
                 }),

@@ -42,7 +42,7 @@ enum Layer {
     /// The point has it there.
     Point,
     /// It was copied from there, from this offset on.
-    Moved(u64),
+    PointFrom(u64),
     /// It was written.
     Own(OverlayState),
 }
@@ -60,7 +60,9 @@ impl Overlay {
         self.stretches(offset, length, |stretch| match stretch.layer {
             Layer::Own(state) => Ok(runs.add(stretch.length, (state, true))),
             Layer::Point => self.describe_below(stretch.offset, stretch.length, false, &mut runs),
-            Layer::Moved(offset) => self.describe_below(offset, stretch.length, true, &mut runs),
+            Layer::PointFrom(offset) => {
+                self.describe_below(offset, stretch.length, true, &mut runs)
+            }
         })?;
         let extent = |(length, (state, own))| OverlayExtent { length, state, own };
         Ok(runs.runs.into_iter().map(extent).collect())
@@ -129,7 +131,9 @@ impl Overlay {
                     &mut |span| {
                         let layer = match span.content {
                             Content::Below => Layer::Point,
-                            Content::Moved { sector } => Layer::Moved(sector * SECTOR_BYTES),
+                            Content::PointFrom { sector } => {
+                                Layer::PointFrom(sector * SECTOR_BYTES)
+                            }
                             Content::Fill(Fill::Zero) => Layer::Own(OverlayState::Zero),
                             Content::Fill(Fill::Hole) => Layer::Own(OverlayState::Hole),
                             Content::Data { .. } => Layer::Own(OverlayState::Data),

@@ -269,7 +269,7 @@ fn collect(span: &Span<'_>, parts: &mut Vec<Part>) -> ControlFlow<()> {
             offset: span.sector * SECTOR_BYTES,
             length,
         },
-        Content::Moved { sector } => Part::Below {
+        Content::PointFrom { sector } => Part::Below {
             offset: sector * SECTOR_BYTES,
             length,
         },

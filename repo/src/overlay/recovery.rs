@@ -159,7 +159,7 @@ impl Change<'_> {
                 let source = source / SECTOR_BYTES;
                 match of {
                     CopySource::Overlay => map.copy(source, sector, sectors),
-                    CopySource::Point => map.refer(source, sector, sectors),
+                    CopySource::Point => map.copy_point(source, sector, sectors),
                 }
             }
             RecordKind::Flush | RecordKind::Mark | RecordKind::Padding => Ok(()),

@@ -22,7 +22,7 @@ pub enum TouchedRange {
         count: u64,
     },
     /// Whole chunks that are what the point has from another chunk on.
-    Moved {
+    PointFrom {
         /// Index of the first.
         first: u64,
         /// Index of the first in the point.
@@ -94,7 +94,7 @@ impl Overlay {
     }
 
     /// The chunk of the point that a whole chunk shows, if it shows one.
-    fn moved(&self, chunk: u64) -> Result<Option<u64>, RepoError> {
+    fn point_chunk(&self, chunk: u64) -> Result<Option<u64>, RepoError> {
         let sectors = u64::from(CHUNK_SECTORS);
         let mut found = None;
         if (chunk + 1) * CHUNK_BYTES as u64 > self.size_bytes {
@@ -103,7 +103,7 @@ impl Overlay {
         let mut map = self.map.lock();
         map.walk(chunk * sectors, sectors, Look::Everywhere, &mut |span| {
             found = match span.content {
-                Content::Moved { sector } if span.sectors == sectors => {
+                Content::PointFrom { sector } if span.sectors == sectors => {
                     sector.is_multiple_of(sectors).then_some(sector / sectors)
                 }
                 _ => None,
@@ -114,9 +114,9 @@ impl Overlay {
     }
 
     /// How many chunks from `first` on show those of the point from `source` on; at least that one does.
-    fn moved_run(&self, first: u64, source: u64) -> Result<u64, RepoError> {
+    fn point_run(&self, first: u64, source: u64) -> Result<u64, RepoError> {
         let mut count = 1;
-        while count < MOVED_MAX && self.moved(first + count)? == Some(source + count) {
+        while count < POINT_RUN_MAX && self.point_chunk(first + count)? == Some(source + count) {
             count += 1;
         }
         self.map.lock().shrink();
@@ -148,11 +148,11 @@ impl TouchedChunks<'_> {
             return Ok(None);
         };
         if state == State::Child
-            && let Some(source) = self.overlay.moved(first)?
+            && let Some(source) = self.overlay.point_chunk(first)?
         {
-            let count = self.overlay.moved_run(first, source)?;
+            let count = self.overlay.point_run(first, source)?;
             self.next = first + count;
-            return Ok(Some(TouchedRange::Moved {
+            return Ok(Some(TouchedRange::PointFrom {
                 first,
                 source,
                 count,
@@ -185,4 +185,4 @@ impl Iterator for TouchedChunks<'_> {
 }
 
 /// Chunks that are given as one range at most.
-const MOVED_MAX: u64 = 1024;
+const POINT_RUN_MAX: u64 = 1024;

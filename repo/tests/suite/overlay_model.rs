@@ -238,7 +238,7 @@ fn check_touched(overlay: &Overlay, model: &Model, ground: &Ground) {
                 next = first + count;
                 touched.extend((first..first + count).map(|index| (index, vec![0; CHUNK_BYTES])));
             }
-            TouchedRange::Moved {
+            TouchedRange::PointFrom {
                 first,
                 source,
                 count,

@@ -68,7 +68,7 @@ pub(crate) enum Content<'a> {
     /// What the point has there.
     Below,
     /// What the point has from `sector` on.
-    Moved { sector: u64 },
+    PointFrom { sector: u64 },
     /// Zeroes.
     Fill(Fill),
     /// The sectors of `place` from the one numbered `from`.
@@ -162,12 +162,14 @@ impl Map {
         let mut found = Vec::new();
         self.walk(source, sectors, Look::Everywhere, &mut |span| {
             let body = match span.content {
-                Content::Below => Body::Moved(span.sector),
-                Content::Moved { sector } => Body::Moved(sector),
+                Content::Below => Body::PointFrom(span.sector),
+                Content::PointFrom { sector } => Body::PointFrom(sector),
                 Content::Fill(fill) => fill.body(),
-                Content::Data { place, from } => {
-                    Body::Data(place.cut(from, narrow(span.sectors)).moved(span.sector))
-                }
+                Content::Data { place, from } => Body::Data(
+                    place
+                        .cut(from, narrow(span.sectors))
+                        .keeping_seal(span.sector),
+                ),
             };
             found.push((span.sector - source, span.sectors, body));
             ControlFlow::Continue(())
@@ -183,13 +185,13 @@ impl Map {
     }
 
     /// Shows from `sector` on what the point has at `source`.
-    pub(crate) fn refer(
+    pub(crate) fn copy_point(
         &mut self,
         source: u64,
         sector: u64,
         sectors: u64,
     ) -> Result<(), RepoError> {
-        self.put_over_chunks(sector, sectors, &Body::Moved(source))
+        self.put_over_chunks(sector, sectors, &Body::PointFrom(source))
     }
 
     /// Shows where the sectors of a range come from, in order. Says `false`, perhaps after some of them, if memory
@@ -356,7 +358,7 @@ impl Map {
             let content = match &piece.body {
                 Body::Zero => Content::Fill(Fill::Zero),
                 Body::Hole => Content::Fill(Fill::Hole),
-                Body::Moved(sector) => Content::Moved {
+                Body::PointFrom(sector) => Content::PointFrom {
                     sector: sector + (at - piece_start),
                 },
                 Body::Data(place) => Content::Data {

@@ -30,7 +30,7 @@ pub(crate) enum Body {
     /// Zeroes without space.
     Hole,
     /// What the point has from this sector of the disk on.
-    Moved(u64),
+    PointFrom(u64),
     /// Bytes of the journal.
     Data(Place),
 }
@@ -95,8 +95,8 @@ impl Place {
         }
     }
 
-    /// The same, which is shown from `sector` of the disk on, to be shown elsewhere.
-    pub(crate) fn moved(mut self, sector: u64) -> Self {
+    /// The same, which is shown from `sector` of the disk on, to be shown elsewhere: it stays sealed for where it was first.
+    pub(crate) fn keeping_seal(mut self, sector: u64) -> Self {
         let here = self.offset_at(sector);
         if let PlaceProofs::Seals(placed) = &mut self.proofs {
             placed.home = placed.home.or(Some(here));
@@ -260,7 +260,7 @@ impl Body {
     pub(super) fn within(&self, from: u64, sectors: u32) -> Self {
         match self {
             Self::Zero | Self::Hole => self.clone(),
-            Self::Moved(first) => Self::Moved(first + from),
+            Self::PointFrom(first) => Self::PointFrom(first + from),
             Self::Data(place) => {
                 Self::Data(place.cut(u32::try_from(from).unwrap_or(u32::MAX), sectors))
             }
@@ -276,9 +276,9 @@ impl Body {
         match self {
             Self::Zero => 1,
             Self::Hole => 2,
-            Self::Moved(_) => MOVED,
+            Self::PointFrom(_) => POINT_FROM,
             Self::Data(place) => match &place.proofs {
-                PlaceProofs::Seals(placed) if placed.home.is_some() => MOVED_SEALED_DATA,
+                PlaceProofs::Seals(placed) if placed.home.is_some() => SEALED_ELSEWHERE,
                 PlaceProofs::Seals(_) => SEALED_DATA,
                 _ => DATA,
             },
@@ -399,7 +399,7 @@ impl Page {
     pub(crate) fn weight(&self) -> usize {
         let proofs = |piece: &Piece| match &piece.body {
             Body::Data(place) => place.proofs.weight(),
-            Body::Zero | Body::Hole | Body::Moved(_) => 0,
+            Body::Zero | Body::Hole | Body::PointFrom(_) => 0,
         };
         let pieces = self.pieces.capacity() * size_of::<Piece>();
         pieces + self.pieces.iter().map(proofs).sum::<usize>()
@@ -411,7 +411,7 @@ impl Page {
             out.extend([piece.body.kind(), piece.start, piece.sectors]);
             match &piece.body {
                 Body::Zero | Body::Hole => {}
-                Body::Moved(sector) => out.extend(sector.to_le_bytes()),
+                Body::PointFrom(sector) => out.extend(sector.to_le_bytes()),
                 Body::Data(place) => {
                     out.extend([place.skip, place.covered]);
                     out.extend(place.segment.to_le_bytes());
@@ -441,13 +441,13 @@ impl Page {
             let body = match kind {
                 1 => Body::Zero,
                 2 => Body::Hole,
-                &MOVED => {
+                &POINT_FROM => {
                     let (sector, after) = rest.split_first_chunk::<8>()?;
                     rest = after;
                     let sector = u64::from_le_bytes(*sector);
-                    Body::Moved((sector < SECTORS_MAX).then_some(sector)?)
+                    Body::PointFrom((sector < SECTORS_MAX).then_some(sector)?)
                 }
-                &kind @ (DATA | SEALED_DATA | MOVED_SEALED_DATA) => {
+                &kind @ (DATA | SEALED_DATA | SEALED_ELSEWHERE) => {
                     Body::Data(decode_place(kind, &mut rest)?)
                 }
                 _ => return None,
@@ -484,7 +484,7 @@ fn decode_place(kind: u8, rest: &mut &[u8]) -> Option<Place> {
             .collect();
         (PlaceProofs::of_checks(&checks), after)
     } else {
-        let (home, after) = if kind == MOVED_SEALED_DATA {
+        let (home, after) = if kind == SEALED_ELSEWHERE {
             let (home, after) = after.split_first_chunk::<8>()?;
             (Some(u64::from_le_bytes(*home)), after)
         } else {
@@ -519,8 +519,8 @@ fn small(sectors: u32) -> u8 {
 const PAGE_VERSION: u8 = 1;
 const DATA: u8 = 3;
 const SEALED_DATA: u8 = 4;
-const MOVED: u8 = 5;
-const MOVED_SEALED_DATA: u8 = 6;
+const POINT_FROM: u8 = 5;
+const SEALED_ELSEWHERE: u8 = 6;
 
 /// More sectors than any disk has.
 const SECTORS_MAX: u64 = crate::image::IMAGE_BYTES_MAX / 512;
@@ -537,7 +537,7 @@ mod tests {
         Below,
         Zero,
         Hole,
-        Moved(u64),
+        PointFrom(u64),
         Data {
             segment: u32,
             byte: u64,
@@ -553,7 +553,9 @@ mod tests {
                 sectors[at as usize] = match &piece.body {
                     Body::Zero => Sector::Zero,
                     Body::Hole => Sector::Hole,
-                    Body::Moved(sector) => Sector::Moved(sector + u64::from(at - piece.start())),
+                    Body::PointFrom(sector) => {
+                        Sector::PointFrom(sector + u64::from(at - piece.start()))
+                    }
                     Body::Data(place) => {
                         let sector = u32::from(place.skip) + at - piece.start();
                         let byte = place.position + u64::from(sector) * 512;
@@ -600,8 +602,8 @@ mod tests {
                 let body = match kind {
                     0 => Body::Zero,
                     1 => Body::Hole,
-                    4 => Body::Moved(u64::from(segment) * 1000),
-                    5 => Body::Data(Place::new(segment, 1000, sectors, &proofs).moved(777)),
+                    4 => Body::PointFrom(u64::from(segment) * 1000),
+                    5 => Body::Data(Place::new(segment, 1000, sectors, &proofs).keeping_seal(777)),
                     _ => Body::Data(Place::new(segment, 1000, sectors, &proofs)),
                 };
                 page.put(start, sectors, body);
@@ -609,7 +611,7 @@ mod tests {
                     model[(start + at) as usize] = match kind {
                         0 => Sector::Zero,
                         1 => Sector::Hole,
-                        4 => Sector::Moved(u64::from(segment) * 1000 + u64::from(at)),
+                        4 => Sector::PointFrom(u64::from(segment) * 1000 + u64::from(at)),
                         _ => Sector::Data {
                             segment,
                             byte: 1000 + u64::from(at) * 512,

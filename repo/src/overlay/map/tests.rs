@@ -11,7 +11,7 @@ enum Sector {
     Below,
     Zero,
     Hole,
-    Moved(u64),
+    PointFrom(u64),
     Data(u64),
 }
 
@@ -26,7 +26,7 @@ fn flat(map: &mut Map, first: u64, sectors: u64) -> Vec<Sector> {
             for at in 0..span.sectors {
                 out.push(match span.content {
                     Content::Below => Sector::Below,
-                    Content::Moved { sector } => Sector::Moved(sector + at),
+                    Content::PointFrom { sector } => Sector::PointFrom(sector + at),
                     Content::Fill(Fill::Zero) => Sector::Zero,
                     Content::Fill(Fill::Hole) => Sector::Hole,
                     Content::Data { place, from } => {
