@@ -120,6 +120,18 @@ pub trait FileExport: Send + Sync + 'static {
         Err(ExportError::Invalid)
     }
 
+    /// Named values that an object carries besides its content, each name once. Access control lists are among them.
+    fn extended_attributes(&self, file: FileId) -> Result<Vec<ExtendedAttribute>, ExportError> {
+        let _ = file;
+        Ok(Vec::new())
+    }
+
+    /// What is known of an object and has no place in its [`Attributes`].
+    fn particulars(&self, file: FileId) -> Result<Particulars, ExportError> {
+        let _ = file;
+        Ok(Particulars::default())
+    }
+
     /// Gives a file a second name.
     fn link(
         &self,
@@ -223,6 +235,47 @@ pub struct Timestamp {
     pub seconds: u64,
     /// The rest, below one thousand million.
     pub nanoseconds: u32,
+}
+
+/// A named value of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtendedAttribute {
+    /// Its whole name with the part before the dot, as `user.comment`: without NUL.
+    pub name: Vec<u8>,
+    /// Any bytes.
+    pub value: Vec<u8>,
+}
+
+/// What not every tree knows of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Particulars {
+    /// What a file without content really is. Whoever does not ask sees an empty file, which harms nobody.
+    pub special: Option<SpecialFile>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// A file that is a way to something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialFile {
+    /// A device of characters.
+    CharacterDevice {
+        /// Kind of device.
+        major: u32,
+        /// Which of them.
+        minor: u32,
+    },
+    /// A device of blocks.
+    BlockDevice {
+        /// Kind of device.
+        major: u32,
+        /// Which of them.
+        minor: u32,
+    },
+    /// A pipe with a name.
+    Fifo,
+    /// A socket with a name.
+    Socket,
 }
 
 /// Attributes to change; what is `None` stays.

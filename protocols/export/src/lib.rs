@@ -26,8 +26,9 @@ pub use block::{BlockExport, BlockProperties, BlockState, Durability, Extent, Ze
 pub use blocking::{BlockingPool, PoolFull};
 pub use error::ExportError;
 pub use file::{
-    Attributes, Caller, CreateMode, Created, DirectoryEntry, FileExport, FileId, FileKind,
-    FileRead, SetAttributes, Statistics, TimeChange, Timestamp, Written,
+    Attributes, Caller, CreateMode, Created, DirectoryEntry, ExtendedAttribute, FileExport, FileId,
+    FileKind, FileRead, Particulars, SetAttributes, SpecialFile, Statistics, TimeChange, Timestamp,
+    Written,
 };
 pub use memory_disk::MemoryDisk;
 pub use memory_tree::MemoryTree;

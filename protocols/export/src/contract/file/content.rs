@@ -151,6 +151,24 @@ pub(super) fn check_attributes(place: &Place) {
     );
 }
 
+/// Trees that know nothing of the kind say so, and do not fail.
+pub(super) fn check_extended_attributes(place: &Place) {
+    let file = place.file(b"file");
+    for object in [file, place.subfolder(b"folder").folder, place.tree.root()] {
+        let carried = place.tree.extended_attributes(object).unwrap();
+        let mut names: Vec<&[u8]> = carried.iter().map(|one| one.name.as_slice()).collect();
+        names.sort_unstable();
+        assert!(names.is_sorted_by(|one, next| one < next), "each name once");
+        assert!(
+            names
+                .iter()
+                .all(|name| !name.is_empty() && !name.contains(&0))
+        );
+        let particulars = place.tree.particulars(object).unwrap();
+        assert_eq!(particulars.special, None, "it was made with content");
+    }
+}
+
 pub(super) fn check_times(place: &Place) {
     let file = place.file(b"f");
     let mut last = place.attributes(file);

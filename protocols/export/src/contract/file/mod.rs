@@ -33,7 +33,7 @@ pub fn check(make: impl Fn() -> (Arc<dyn FileExport>, FileId)) {
         let (tree, folder) = make();
         model::check_random_operations(&*tree, folder, seed);
     }
-    let checks: [fn(&Place); 15] = [
+    let checks: [fn(&Place); 16] = [
         names::check_names,
         names::check_creation,
         names::check_exclusive_creation,
@@ -42,6 +42,7 @@ pub fn check(make: impl Fn() -> (Arc<dyn FileExport>, FileId)) {
         content::check_sizes,
         content::check_attributes,
         content::check_times,
+        content::check_extended_attributes,
         names::check_removal,
         names::check_rename,
         names::check_rename_of_folders,
