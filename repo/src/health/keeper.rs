@@ -28,8 +28,13 @@ impl Keeper {
                     let Some((pack, care)) = packs.health().next_care(PATIENCE, &ends) else {
                         continue;
                     };
-                    if let Err(error) = crate::verify::look_after(&packs, pack, care, &ends)
+                    let outcome = crate::verify::look_after(&packs, pack, care, &ends);
+                    // A condemned pack may be removed at any moment, and needs no care.
+                    let goes = packs.packs().is_condemned(pack)
+                        || packs.packs().summary(pack).is_none();
+                    if let Err(error) = outcome
                         && !matches!(error, RepoError::Stopped)
+                        && !goes
                     {
                         tracing::warn!(pack = packs.packs().describe(pack), %error, "a pack cannot be looked after");
                     }
