@@ -47,7 +47,12 @@ impl Listener {
             .expect("a limit above zero");
         let reader = BufReader::new(stream.try_clone().expect("a second descriptor"));
         let mut qmp = Qmp { stream, reader };
-        let greeting = qmp.read();
+        // It connects before it looks at its drives.
+        let mut waiting = [PollFd::new(&qmp.stream, PollFlags::IN)];
+        poll(&mut waiting, Some(&limit)).expect("poll of one socket");
+        let greeting = qmp.try_read();
+        let greeting =
+            greeting.unwrap_or_else(|| panic!("QEMU ended at once:\n{}", qemu.stderr().all()));
         assert!(greeting.get("QMP").is_some(), "a greeting, not {greeting}");
         qmp.execute("qmp_capabilities", json!({}));
         qmp
@@ -74,6 +79,13 @@ impl Qmp {
                 "QEMU refuses {command}: {answer}"
             );
         }
+    }
+
+    /// The next message; none if QEMU is gone.
+    fn try_read(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        let read = self.reader.read_line(&mut line).ok()?;
+        (read > 0).then(|| serde_json::from_str(&line).expect("QEMU writes JSON"))
     }
 
     fn read(&mut self) -> Value {
