@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::Core;
 use crate::config::{Config, Peers};
-use crate::exports::chain;
+use crate::exports::{DiskFormat, chain};
 use crate::jobs::{Retention, RuleBook};
 use crate::recovery::{Protocol, SessionMode, SessionRecord, SessionState, StartRequest};
 use crate::state::{NewToken, Role, TokenRecord};
@@ -79,6 +79,9 @@ pub struct SessionEntry {
     /// Initiators that may come over iSCSI; none: as configured.
     #[serde(default)]
     pub initiators: Vec<String>,
+    /// The formats of its disks' files; none: raw.
+    #[serde(default)]
+    pub formats: Vec<DiskFormat>,
     /// Whether it is served now.
     pub served: bool,
 }
@@ -268,6 +271,7 @@ impl SessionEntry {
             protocols: record.protocols.clone(),
             allow: record.allow.clone(),
             initiators: record.initiators.clone(),
+            formats: record.formats.clone(),
             served,
         })
     }
@@ -309,6 +313,7 @@ impl SessionEntry {
             protocols: self.protocols.clone(),
             allow: Some(self.allow.clone()),
             initiators: self.initiators.clone(),
+            formats: self.formats.clone(),
         };
         core.sessions.start(&request)?;
         if !self.served {

@@ -143,6 +143,7 @@ impl From<RecoveryError> for Problem {
             RecoveryError::Busy(_) => Self::conflict("busy", detail),
             RecoveryError::NothingToSeal(_) => Self::conflict("read-only", detail),
             RecoveryError::TooMany(_) => Self::conflict("too-many", detail),
+            RecoveryError::Format { .. } => Self::conflict("format", detail),
         }
     }
 }

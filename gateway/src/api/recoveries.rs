@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::Core;
 use crate::config::Peers;
+use crate::exports::DiskFormat;
 use crate::recovery::{Protocol, RecoveryError, SessionRecord, SessionView, StartRequest};
 
 use super::body::Json;
@@ -34,6 +35,8 @@ pub struct RecoveryBody {
     pub allow: Option<Vec<String>>,
     /// Names of iSCSI initiators, with `*` and `?` for any characters; empty: as configured.
     pub initiators: Vec<String>,
+    /// Formats of the files that NFS and NBD show; empty: raw.
+    pub formats: Vec<DiskFormat>,
 }
 
 /// What sealing made.
@@ -73,6 +76,7 @@ pub(super) async fn start(
         protocols: body.protocols,
         allow: allow.map_err(|error| Problem::bad_request(error.to_string()))?,
         initiators: body.initiators,
+        formats: body.formats,
     };
     let record = core.run(move |core| core.sessions.start(&request)).await?;
     Ok((StatusCode::CREATED, Reply(view(&core, &record))))

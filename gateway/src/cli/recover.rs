@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::api::{RecoveryBody, SealView};
+use crate::exports::DiskFormat;
 use crate::recovery::{Protocol, SessionMode, SessionState, SessionView};
 
 use super::client::{Client, segment};
@@ -35,6 +36,9 @@ pub(super) enum RecoverVerb {
         /// An iSCSI initiator that may log in, * for any characters; more than once for several [default: as configured]
         #[arg(long = "initiator", value_name = "NAME")]
         initiators: Vec<String>,
+        /// The formats of the disks' files over NFS and NBD; all are the same disk [default: raw]
+        #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
+        formats: Vec<DiskFormat>,
     },
     /// List recovery sessions
     List,
@@ -70,6 +74,7 @@ pub(super) fn run(verb: &RecoverVerb, client: &Client, output: &Output) -> Resul
             read_only,
             allow,
             initiators,
+            formats,
         } => {
             let body = RecoveryBody {
                 point: point.clone(),
@@ -79,6 +84,7 @@ pub(super) fn run(verb: &RecoverVerb, client: &Client, output: &Output) -> Resul
                 protocols: protocols.clone(),
                 allow: (!allow.is_empty()).then(|| allow.clone()),
                 initiators: initiators.clone(),
+                formats: formats.clone(),
             };
             let session: SessionView = client.post("/v1/recoveries", &body)?;
             output.result(&session, describe)
@@ -170,6 +176,12 @@ fn describe(session: &SessionView) -> String {
         let single = [&urls.nbd, &urls.nbds, &urls.nbd_unix, &urls.nfs, &urls.tcmu];
         for url in single.into_iter().flatten().chain(&urls.iscsi) {
             text.push_str(&format!("  {url}\n"));
+        }
+        for file in &disk.formats {
+            let urls = [&file.nbd, &file.nbd_unix, &file.nfs];
+            for url in urls.into_iter().flatten() {
+                text.push_str(&format!("  {}: {url}\n", file.format));
+            }
         }
     }
     for command in &session.attach {

@@ -42,6 +42,8 @@ pub struct ServedSession {
     pub nbd: bool,
     /// Its disks with their numbers.
     pub disks: Vec<(usize, Arc<dyn BlockExport>)>,
+    /// Its disks as files of other formats, by the names of these.
+    pub faces: Vec<(String, Arc<dyn BlockExport>)>,
     /// Its target, if iSCSI shows it.
     pub target: Option<ServedTarget>,
     /// Its folder, if NFS shows it.
@@ -78,11 +80,31 @@ impl ServedSession {
             peers,
             nbd: false,
             disks: Vec::new(),
+            faces: Vec::new(),
             target: None,
             folder: None,
             withdrawn: CancellationToken::new(),
             export: None,
         }
+    }
+
+    /// The names that its disks have over NBD.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let disks = self
+            .disks
+            .iter()
+            .map(|(number, _)| format!("disk-{number}"));
+        disks.chain(self.faces.iter().map(|(name, _)| name.clone()))
+    }
+
+    /// The disk that has a name over NBD.
+    fn disk(&self, name: &str) -> Option<&Arc<dyn BlockExport>> {
+        if let Some((_, face)) = self.faces.iter().find(|(face, _)| face == name) {
+            return Some(face);
+        }
+        let number: usize = name.strip_prefix("disk-")?.parse().ok()?;
+        let (_, disk) = self.disks.iter().find(|(disk, _)| *disk == number)?;
+        Some(disk)
     }
 }
 
@@ -199,8 +221,8 @@ impl nbd::ExportDirectory for Exports {
             .filter(|session| session.nbd && admits(&session.peers, peer));
         visible
             .flat_map(|session| {
-                session.disks.iter().map(|(number, _)| nbd::ExportSummary {
-                    name: format!("{}/disk-{number}", session.name),
+                session.names().map(|name| nbd::ExportSummary {
+                    name: format!("{}/{name}", session.name),
                     description: session.description.clone(),
                 })
             })
@@ -220,18 +242,10 @@ impl nbd::ExportDirectory for Exports {
         if !admits(&session.peers, peer) {
             return Err(nbd::OpenError::Forbidden);
         }
-        let number: usize = disk
-            .strip_prefix("disk-")
-            .and_then(|number| number.parse().ok())
-            .ok_or(unknown)?;
-        let (_, export) = session
-            .disks
-            .iter()
-            .find(|(disk, _)| *disk == number)
-            .ok_or(unknown)?;
+        let export = session.disk(disk).ok_or(unknown)?;
         Ok(nbd::OpenedExport {
             export: Arc::clone(export),
-            name: format!("{}/disk-{number}", session.name),
+            name: format!("{}/{disk}", session.name),
             description: session.description.clone(),
             withdrawn: session.withdrawn.clone(),
         })

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::config::NbdTls;
+use crate::exports::DiskFormat;
 use crate::state::Addresses;
 
 use super::fabrics;
@@ -52,6 +53,25 @@ pub struct DiskView {
     pub size_bytes: u64,
     /// Where it is served; empty unless the session is active.
     pub urls: Urls,
+    /// Where it is served as a file of another format than raw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub formats: Vec<FormatView>,
+}
+
+/// A disk as a file of some format. It is the same disk: what is written to it is written to all.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct FormatView {
+    /// The format.
+    pub format: DiskFormat,
+    /// Over NFS version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<String>,
+    /// The file's bytes over NBD and TCP without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbd: Option<String>,
+    /// The file's bytes over NBD through the unix socket on the daemon's machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbd_unix: Option<String>,
 }
 
 /// Addresses of one disk.
@@ -110,10 +130,21 @@ impl SessionView {
                 if nbd {
                     urls.add_nbd(record, disk.number, addresses);
                 }
-                if nfs {
-                    let folder = nfs_url(nfs_address, &record.name);
-                    urls.nfs = Some(format!("{folder}/disk-{}.raw", disk.number));
+                let folder = nfs.then(|| nfs_url(nfs_address, &record.name));
+                if let Some(folder) = &folder
+                    && record.formats.contains(&DiskFormat::Raw)
+                {
+                    let name = DiskFormat::Raw.file_name(disk.number);
+                    urls.nfs = Some(format!("{folder}/{name}"));
                 }
+                let others = record.formats.iter().filter(|format| !format.is_raw());
+                let formats = others
+                    .filter(|_| served)
+                    .map(|format| {
+                        let nbd = nbd.then_some(addresses);
+                        FormatView::new(record, (disk.number, *format), folder.as_deref(), nbd)
+                    })
+                    .collect();
                 if let Some(target) = &target {
                     urls.iscsi = iscsi_urls(target, disk.number, &addresses.iscsi);
                 }
@@ -124,6 +155,7 @@ impl SessionView {
                     name: disk.name.clone(),
                     size_bytes: disk.size_bytes,
                     urls,
+                    formats,
                 }
             })
             .collect();
@@ -166,7 +198,31 @@ impl Urls {
         };
         self.nbd = plain.then(|| format!("nbd://{place}"));
         self.nbds = tls.then(|| format!("nbds://{place}"));
-        self.nbd_unix = Some(unix_url(&addresses.nbd_socket, &record.name, disk));
+        let export = format!("disk-{disk}");
+        self.nbd_unix = Some(unix_url(&addresses.nbd_socket, &record.name, &export));
+    }
+}
+
+impl FormatView {
+    /// Where a disk is served in a format: in the `folder` over NFS, and over NBD if there are addresses.
+    fn new(
+        record: &SessionRecord,
+        (disk, format): (usize, DiskFormat),
+        folder: Option<&str>,
+        nbd: Option<&Addresses>,
+    ) -> Self {
+        let name = format.file_name(disk);
+        // Two files are no disk.
+        let nbd = nbd.filter(|_| format != DiskFormat::Vmdk);
+        let plain = nbd.filter(|addresses| addresses.nbd_tls != NbdTls::Require);
+        Self {
+            format,
+            nfs: folder.map(|folder| format!("{folder}/{name}")),
+            nbd: plain.map(|addresses| {
+                format!("nbd://{}/{}/{name}", reachable(addresses.nbd), record.name)
+            }),
+            nbd_unix: nbd.map(|addresses| unix_url(&addresses.nbd_socket, &record.name, &name)),
+        }
     }
 }
 
@@ -335,8 +391,8 @@ fn nfs_url(address: SocketAddr, session: &str) -> String {
     }
 }
 
-fn unix_url(socket: &Path, session: &str, disk: usize) -> String {
-    nbd::BoundAddress::Unix(socket.to_owned()).uri(&format!("{session}/disk-{disk}"))
+fn unix_url(socket: &Path, session: &str, export: &str) -> String {
+    nbd::BoundAddress::Unix(socket.to_owned()).uri(&format!("{session}/{export}"))
 }
 
 /// An address that a client can use: a listener on all addresses is told as loopback, where it listens too.

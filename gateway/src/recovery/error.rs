@@ -46,6 +46,17 @@ pub enum RecoveryError {
         #[source]
         source: tcmu::ServeError,
     },
+    /// A disk does not fit a format.
+    #[error("cannot show disk {disk} of session {session} in another format")]
+    Format {
+        /// The session.
+        session: String,
+        /// The disk's number.
+        disk: usize,
+        /// Why.
+        #[source]
+        source: diskimage::FaceError,
+    },
     /// A protocol that this daemon does not serve.
     #[error("this daemon does not serve {0}; set `listen` under [{0}] and start it again")]
     NotServed(&'static str),

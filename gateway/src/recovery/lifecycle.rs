@@ -8,12 +8,14 @@ use repo::clock::{Clock as _, SystemClock};
 use repo::{Point, PointName, RepoError};
 
 use crate::exports::{
-    EarlierPoints, FolderAccess, FolderDisk, FolderLimits, OverlayDisk, PointDisk, ROOT_ID,
-    ServedSession, SessionFolder, chain,
+    DiskFormat, EarlierPoints, FolderAccess, FolderDisk, FolderLimits, OverlayDisk, PointDisk,
+    ROOT_ID, ServedSession, SessionFolder, chain,
 };
 
 use super::backstores::{KernelDisk, backstore_name};
-use super::record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState, VERSION};
+use super::record::{
+    DiskRecord, Protocol, SessionMode, SessionRecord, SessionState, VERSION, raw_only,
+};
 use super::targets::make_target;
 use super::{Records, RecoveryError, Sessions, StartRequest};
 
@@ -191,8 +193,14 @@ impl Sessions {
             record.allow.clone(),
         );
         served.nbd = record.protocols.contains(&Protocol::Nbd);
+        let shown = show_formats(record, &disks)?;
+        served.faces = shown
+            .iter()
+            .filter(|disk| !matches!(disk.format, DiskFormat::Raw | DiskFormat::Vmdk))
+            .map(|disk| (disk.format.file_name(disk.number), Arc::clone(&disk.export)))
+            .collect();
         if record.protocols.contains(&Protocol::Nfs) {
-            served.folder = Some(Arc::new(self.open_folder(record, &disks)?));
+            served.folder = Some(Arc::new(self.open_folder(record, shown)?));
         }
         if record.protocols.contains(&Protocol::Iscsi) && self.serves(Protocol::Iscsi) {
             let target = make_target(record, &disks, &self.iscsi, &self.state)?;
@@ -214,7 +222,7 @@ impl Sessions {
     fn open_folder(
         &self,
         record: &SessionRecord,
-        disks: &[(usize, Arc<dyn BlockExport>)],
+        disks: Vec<FolderDisk>,
     ) -> Result<SessionFolder, RecoveryError> {
         let access = match record.mode {
             SessionMode::ReadWrite => FolderAccess::ReadWrite,
@@ -224,14 +232,10 @@ impl Sessions {
             files: self.config.files,
             file_bytes: self.config.file_bytes.bytes(),
         };
-        let disks = disks.iter().map(|(number, export)| FolderDisk {
-            number: *number,
-            export: Arc::clone(export),
-        });
         SessionFolder::open(
             &self.folder(record),
             self.repository.root(),
-            disks.collect(),
+            disks,
             access,
             limits,
         )
@@ -273,6 +277,9 @@ impl Sessions {
         }
         if !request.initiators.is_empty() && request.initiators != record.initiators {
             return Err(taken("list of initiators"));
+        }
+        if !request.formats.is_empty() && chosen_formats(&request.formats) != record.formats {
+            return Err(taken("choice of formats"));
         }
         let _turn = self.turn(&record.name)?;
         let mut record = self.find(&record.name)?;
@@ -344,6 +351,7 @@ impl Sessions {
             created: SystemClock.now().0,
             state: SessionState::Starting,
             initiators: request.initiators.clone(),
+            formats: chosen_formats(&request.formats),
             seal: None,
         };
         records.by_name.insert(record.name.clone(), record.clone());
@@ -513,6 +521,40 @@ pub(crate) fn resolve(
 fn parse_point(text: &str) -> Result<PointName, RecoveryError> {
     text.parse()
         .map_err(|_| RecoveryError::BadPoint(text.to_owned()))
+}
+
+/// Each disk in each form that the session shows.
+fn show_formats(
+    record: &SessionRecord,
+    disks: &[(usize, Arc<dyn BlockExport>)],
+) -> Result<Vec<FolderDisk>, RecoveryError> {
+    let mut shown = Vec::new();
+    for (number, disk) in disks {
+        for format in &record.formats {
+            let export = format.show(Arc::clone(disk), *number);
+            shown.push(FolderDisk {
+                number: *number,
+                format: *format,
+                export: export.map_err(|source| RecoveryError::Format {
+                    session: record.name.clone(),
+                    disk: *number,
+                    source,
+                })?,
+            });
+        }
+    }
+    Ok(shown)
+}
+
+/// Each form once, in one order.
+fn chosen_formats(wanted: &[DiskFormat]) -> Vec<DiskFormat> {
+    let mut formats = wanted.to_vec();
+    formats.sort_unstable();
+    formats.dedup();
+    if formats.is_empty() {
+        formats = raw_only();
+    }
+    formats
 }
 
 fn chosen_disks(point: &Point, numbers: &[usize]) -> Result<Vec<DiskRecord>, RecoveryError> {

@@ -22,10 +22,10 @@ use parking_lot::Mutex;
 use repo::Repository;
 
 use crate::config::{IscsiConfig, Peers, RecoveryConfig};
-use crate::exports::Exports;
+use crate::exports::{DiskFormat, Exports};
 use crate::state::StateFolder;
 
-pub use addresses::{AttachCommand, DiskView, SessionView, Urls};
+pub use addresses::{AttachCommand, DiskView, FormatView, SessionView, Urls};
 pub use backstores::Backstores;
 pub use error::RecoveryError;
 pub(crate) use lifecycle::resolve;
@@ -59,6 +59,8 @@ pub struct StartRequest {
     pub allow: Option<Peers>,
     /// Initiators that may come over iSCSI; none: as configured.
     pub initiators: Vec<String>,
+    /// The forms in which NFS and NBD show the disks; none: raw.
+    pub formats: Vec<DiskFormat>,
 }
 
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::config::Peers;
+use crate::exports::DiskFormat;
 use crate::state::{StateError, StateFolder};
 
 /// One session, as stored.
@@ -36,6 +37,9 @@ pub struct SessionRecord {
     /// Initiators that may come over iSCSI; none: as configured.
     #[serde(default)]
     pub initiators: Vec<String>,
+    /// The forms in which NFS and NBD show the disks.
+    #[serde(default = "raw_only")]
+    pub formats: Vec<DiskFormat>,
     /// Marks the point that the latest seal makes, so that a restart knows it again.
     #[serde(default)]
     pub seal: Option<Uuid>,
@@ -147,6 +151,11 @@ impl SessionRecord {
     }
 }
 
+/// What sessions show that were not told otherwise.
+pub(super) fn raw_only() -> Vec<DiskFormat> {
+    vec![DiskFormat::Raw]
+}
+
 const FILE: &str = "session.json";
 const RECORD_BYTES_MAX: u64 = 1 << 20;
 pub(super) const VERSION: u32 = 1;
@@ -174,6 +183,7 @@ pub(super) mod tests {
             created: 0,
             state: SessionState::Active,
             initiators: Vec::new(),
+            formats: raw_only(),
             seal: None,
         }
     }

@@ -244,3 +244,93 @@ fn other_formats_are_restored_through_qemu() {
         "no session is left behind"
     );
 }
+
+#[test]
+fn a_disk_is_a_file_of_every_format_and_all_are_the_same_disk() {
+    let tools = ["qemu-img", "qemu-io"];
+    let missing = tools.iter().any(|tool| {
+        let run = std::process::Command::new(tool).arg("--version").output();
+        run.is_err()
+    });
+    if missing {
+        assert!(std::env::var_os("CI").is_none(), "CI has qemu-utils");
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let mut expected = content(6);
+    daemon.back_up("web01", &expected);
+    let every = "raw,qcow2,vmdk,vmdk-sparse,vhd,vhdx";
+    let session = start(&daemon, &["web01@1", "--name", "lab", "--format", every]);
+    let qemu = |arguments: &[&str]| {
+        let (tool, arguments) = arguments.split_first().unwrap();
+        let output = std::process::Command::new(tool)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{tool} {arguments:?}: {text}");
+        text
+    };
+    let raw = url(&session, "nbd_unix").to_owned();
+    let files = session["disks"][0]["formats"].as_array().unwrap().clone();
+    assert_eq!(files.len(), 5, "{session}");
+    let mut turn = 0;
+    for file in files.iter().filter(|file| file["format"] != json!("vmdk")) {
+        let format = match file["format"].as_str().unwrap() {
+            "vmdk-sparse" => "vmdk",
+            "vhd" => "vpc",
+            other => other,
+        };
+        let address = file["nbd_unix"].as_str().unwrap();
+        qemu(&[
+            "qemu-img", "compare", "-f", format, "-F", "raw", address, &raw,
+        ]);
+        turn += 1;
+        let command = format!("write -P {turn} {} 4096", turn * 8192);
+        qemu(&[
+            "qemu-io", "-f", format, "-c", &command, "-c", "flush", address,
+        ]);
+        let at = turn * 8192;
+        expected[at..at + 4096].fill(u8::try_from(turn).unwrap());
+        assert!(read_nbd(url(&session, "nbd")) == expected, "{format}");
+    }
+    assert_eq!(turn, 4);
+
+    // Over NFS the same bytes, and the two files of ESXi.
+    let nfs = daemon.gateway().addresses().nfs;
+    let mut client = mount(nfs, "/lab");
+    let flat = client.find("disk-0-flat.vmdk").unwrap().handle;
+    assert_eq!(
+        client.read(&flat, 8192, 4096).unwrap().data,
+        expected[8192..12288]
+    );
+    let descriptor = client.find("disk-0.vmdk").unwrap().handle;
+    let text = client.read(&descriptor, 0, 4096).unwrap().data;
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    assert!(text.contains(" VMFS \"disk-0-flat.vmdk\""), "{text}");
+    let sparse = client.find("disk-0-sparse.vmdk").unwrap().handle;
+    assert_eq!(client.read(&sparse, 0, 4).unwrap().data, b"KDMV"[..]);
+    // A hypervisor gives the disk another content number; that stays.
+    let changed = text.replacen("CID=", "CID=c", 1);
+    client
+        .write(&descriptor, 0, changed.as_bytes(), true)
+        .unwrap();
+    daemon.restart();
+    let mut client = mount(daemon.gateway().addresses().nfs, "/lab");
+    let descriptor = client.find("disk-0.vmdk").unwrap().handle;
+    assert_eq!(
+        client.read(&descriptor, 0, 4096).unwrap().data,
+        changed.as_bytes()
+    );
+    let session = daemon.json(&["recover", "show", "lab"]);
+    assert_eq!(session["disks"][0]["formats"].as_array().unwrap().len(), 5);
+    assert!(read_nbd(url(&session, "nbd")) == expected);
+    daemon.json(&["recover", "discard", "lab"]);
+    let out = daemon.path("out");
+    daemon.json(&["restore", "image", "web01@1", "--to", out.to_str().unwrap()]);
+    assert!(
+        std::fs::read(out).unwrap() == content(6),
+        "the point is untouched"
+    );
+}

@@ -31,6 +31,8 @@ pub enum Drive {
     Options(Value),
     /// A URL, as `holdfast recover start` prints it: `nbd://`, `nbd+unix://`, `nfs://`.
     Url(String),
+    /// A file of a format that QEMU knows by that name, at a URL.
+    Image(&'static str, String),
 }
 
 impl Drive {
@@ -72,13 +74,16 @@ impl Drive {
                     json!({"driver": "raw", "node-name": node, "file": file, "discard": "unmap"});
                 ["-blockdev".to_owned(), raw.to_string()]
             }
-            Self::Url(url) => [
-                "-drive".to_owned(),
-                format!("if=none,id={node},format=raw,file={url}"),
-            ],
+            Self::Url(url) => drive_at(&node, "raw", url),
+            Self::Image(format, url) => drive_at(&node, format, url),
         };
         [option, drive, "-device".to_owned(), device]
     }
+}
+
+fn drive_at(node: &str, format: &str, url: &str) -> [String; 2] {
+    let options = format!("if=none,id={node},format={format},file={url}");
+    ["-drive".to_owned(), options]
 }
 
 /// How to start a guest.

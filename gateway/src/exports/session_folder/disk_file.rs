@@ -7,10 +7,11 @@ use export::{BlockExport, Durability, ExportError, Segments};
 use parking_lot::RwLock;
 
 use super::FolderDisk;
+use super::node::DiskKey;
 
 /// A disk that is read and written at any byte.
 pub(super) struct DiskFile {
-    number: usize,
+    key: DiskKey,
     export: Arc<dyn BlockExport>,
     block_bytes: u64,
     size_bytes: u64,
@@ -23,7 +24,7 @@ impl DiskFile {
     pub(super) fn new(disk: FolderDisk) -> Self {
         let properties = disk.export.properties();
         Self {
-            number: disk.number,
+            key: disk.key(),
             export: disk.export,
             block_bytes: properties.block_size_bytes.into(),
             size_bytes: properties.size_bytes,
@@ -31,8 +32,8 @@ impl DiskFile {
         }
     }
 
-    pub(super) fn number(&self) -> usize {
-        self.number
+    pub(super) fn key(&self) -> DiskKey {
+        self.key
     }
 
     /// Reads a range inside the disk.

@@ -14,6 +14,7 @@ use repo::clock::UnixNanoseconds;
 use repo::disk::{Disk as _, SystemDisk};
 use serde::{Deserialize, Serialize};
 
+use super::super::DiskFormat;
 use super::node::Made;
 use super::table::Table;
 
@@ -73,10 +74,18 @@ pub(super) enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Kind {
-    File { verifier: Option<[u8; 8]> },
+    File {
+        verifier: Option<[u8; 8]>,
+    },
     Directory,
-    Symlink { target: Name },
-    Disk { number: usize },
+    Symlink {
+        target: Name,
+    },
+    Disk {
+        number: usize,
+        #[serde(default, skip_serializing_if = "DiskFormat::is_raw")]
+        format: DiskFormat,
+    },
 }
 
 /// Bytes as text: each byte is the character of its number.
@@ -236,7 +245,8 @@ fn decode_all(text: &[u8], path: &Path) -> io::Result<(Vec<Change>, usize)> {
     }
     match changes.first() {
         Some(Change::Header {
-            version: VERSION, ..
+            version: OLDEST_VERSION..=VERSION,
+            ..
         }) => Ok((changes, done)),
         Some(Change::Header { .. }) => Err(damaged(1, "it was written by a newer version")),
         _ => Err(damaged(1, "the header is missing")),
@@ -263,7 +273,9 @@ const FILE: &str = "names.log";
 const LINES_MIN: usize = 64;
 /// So many times what is needed is too long.
 const HISTORY: usize = 4;
-pub(super) const VERSION: u32 = 1;
+/// 2 may have disks in other formats than raw.
+pub(super) const VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -320,5 +332,38 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("names.log is damaged in line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_log_of_version_1_is_read() {
+        let changes = [
+            Change::Header {
+                version: 1,
+                next: 18,
+            },
+            Change::Create {
+                file: 17,
+                parent: 16,
+                name: Name::new(b"disk-0.raw"),
+                kind: Kind::Disk {
+                    number: 0,
+                    format: DiskFormat::Raw,
+                },
+                mode: 0o600,
+                uid: 0,
+                gid: 0,
+                time: 3,
+            },
+        ];
+        let text = encode_all(&changes);
+        // As version 1 wrote it, without a format.
+        assert!(String::from_utf8_lossy(&text).contains(r#""kind":{"disk":{"number":0}}"#));
+        let (read, _) = decode_all(&text, Path::new("names.log")).unwrap();
+        assert_eq!(read, changes);
+        let newer = encode(&Change::Header {
+            version: VERSION + 1,
+            next: 1,
+        });
+        assert!(decode_all(&newer, Path::new("names.log")).is_err());
     }
 }

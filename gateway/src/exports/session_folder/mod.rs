@@ -28,13 +28,14 @@ use export::{
     FileExport, FileId, FileRead, SetAttributes, Statistics, Written,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use repo::clock::{Clock, SystemClock};
+use repo::clock::{Clock, SystemClock, UnixNanoseconds};
 
+use super::DiskFormat;
 use content::Content;
 use disk_file::DiskFile;
 use log::Log;
 pub(super) use node::timestamp;
-use node::{Body, Node};
+use node::{Body, DiskKey, Node};
 use table::Table;
 
 /// A session's folder of disks and small files.
@@ -61,10 +62,21 @@ enum Taking {
 
 /// A disk in the folder.
 pub struct FolderDisk {
-    /// Its number in the restore point; the file is called `disk-NUMBER.raw` until somebody renames it.
+    /// Its number in the restore point.
     pub number: usize,
-    /// The disk.
+    /// Its form; the file has the name that belongs to it until somebody renames it.
+    pub format: DiskFormat,
+    /// The disk, in that form.
     pub export: Arc<dyn BlockExport>,
+}
+
+impl FolderDisk {
+    fn key(&self) -> DiskKey {
+        DiskKey {
+            number: self.number,
+            format: self.format,
+        }
+    }
 }
 
 /// How much a hypervisor may make in one folder.
@@ -102,8 +114,12 @@ impl SessionFolder {
         let (mut log, mut table) = Log::open(path, clock.now())?;
         content.adopt(&mut table)?;
         for disk in &disks {
-            if table.disk(disk.number).is_none() {
-                let change = table.new_disk(disk.number, clock.now());
+            if let Some(text) = disk.format.descriptor(disk.export.as_ref(), disk.number) {
+                let name = disk.format.file_name(disk.number);
+                make_file(&mut log, &mut table, &content, (&name, text), clock.now())?;
+            }
+            if table.disk(disk.key()).is_none() {
+                let change = table.new_disk(disk.key(), clock.now());
                 log.append(&change)?;
                 table.apply(&change);
             }
@@ -111,7 +127,7 @@ impl SessionFolder {
         let now = clock.now();
         for disk in &disks {
             // Nobody knows when the disk was written last, so it counts as written now: clients drop what they cached.
-            table.set_disk(disk.number, disk.export.properties().size_bytes, now);
+            table.set_disk(disk.key(), disk.export.properties().size_bytes, now);
         }
         Ok(Self {
             disks: disks.into_iter().map(DiskFile::new).collect(),
@@ -142,10 +158,10 @@ impl SessionFolder {
         self.table.read().node(file)
     }
 
-    fn disk(&self, number: usize) -> Result<&DiskFile, ExportError> {
+    fn disk(&self, key: DiskKey) -> Result<&DiskFile, ExportError> {
         self.disks
             .iter()
-            .find(|disk| disk.number() == number)
+            .find(|disk| disk.key() == key)
             .ok_or(ExportError::Stale)
     }
 
@@ -190,6 +206,38 @@ impl SessionFolder {
         node.state().used_bytes = after;
         Ok(self.written(node, end, durability))
     }
+}
+
+/// Makes a small file with a name and a content, unless it is there. What a crash left of it is completed.
+fn make_file(
+    log: &mut Log,
+    table: &mut Table,
+    content: &Content,
+    (name, text): (&str, String),
+    now: UnixNanoseconds,
+) -> io::Result<()> {
+    if table.lookup(table::ROOT, name.as_bytes()).is_err() {
+        let kind = log::Kind::File { verifier: None };
+        let change = table.new_file(name, kind, now);
+        content
+            .create(FileId(table.next()))
+            .map_err(io::Error::other)?;
+        log.append(&change)?;
+        table.apply(&change);
+    }
+    let file = table.lookup(table::ROOT, name.as_bytes());
+    let node = file.and_then(|file| table.node(file));
+    let node = node.map_err(io::Error::other)?;
+    if node.size() == 0 {
+        let end = text.len() as u64;
+        let used = content
+            .write(node.file(), 0, &[Bytes::from(text)], Durability::Stable)
+            .map_err(io::Error::other)?;
+        content.settle(0, used);
+        node.state().used_bytes = used;
+        node.wrote(end, now);
+    }
+    Ok(())
 }
 
 type Writing<'a> = RwLockReadGuard<'a, Taking>;
@@ -245,7 +293,7 @@ impl FileExport for SessionFolder {
         let wanted =
             u32::try_from(u64::from(length).min(size.saturating_sub(offset))).unwrap_or(length);
         let data = match node.body() {
-            Body::Disk(number) => self.disk(*number)?.read(offset, wanted)?,
+            Body::Disk(key) => self.disk(*key)?.read(offset, wanted)?,
             Body::File { .. } => self.content.read(file, offset, wanted)?,
             Body::Directory(_) => return Err(ExportError::IsDirectory),
             Body::Symlink(_) => return Err(ExportError::Invalid),
@@ -265,13 +313,13 @@ impl FileExport for SessionFolder {
         length: u32,
     ) -> Option<Result<FileRead, ExportError>> {
         let node = self.node(file).ok()?;
-        let Body::Disk(number) = node.body() else {
+        let Body::Disk(key) = node.body() else {
             return None;
         };
         let size = node.size();
         let wanted =
             u32::try_from(u64::from(length).min(size.saturating_sub(offset))).unwrap_or(length);
-        let data = self.disk(*number).ok()?.read_cached(offset, wanted)?;
+        let data = self.disk(*key).ok()?.read_cached(offset, wanted)?;
         Some(data.map(|data| {
             let end = offset.saturating_add(data.len() as u64) >= size;
             FileRead {
@@ -292,8 +340,8 @@ impl FileExport for SessionFolder {
         let _writing = self.writing()?;
         let node = self.node(file)?;
         match node.body() {
-            Body::Disk(number) => {
-                let end = self.disk(*number)?.write(offset, data, durability)?;
+            Body::Disk(key) => {
+                let end = self.disk(*key)?.write(offset, data, durability)?;
                 Ok(self.written(&node, end, durability))
             }
             Body::File { .. } => self.write_file(&node, offset, data, durability),
@@ -310,17 +358,17 @@ impl FileExport for SessionFolder {
     ) -> Option<Result<Written, ExportError>> {
         let _writing = check_writing(self.taking.try_read()?).ok()?;
         let node = self.node(file).ok()?;
-        let Body::Disk(number) = node.body() else {
+        let Body::Disk(key) = node.body() else {
             return None;
         };
-        let end = self.disk(*number).ok()?.try_write(offset, data)?;
+        let end = self.disk(*key).ok()?.try_write(offset, data)?;
         Some(end.map(|end| self.written(&node, end, Durability::Unstable)))
     }
 
     fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
         let node = self.node(file)?;
         match node.body() {
-            Body::Disk(number) => self.disk(*number)?.flush()?,
+            Body::Disk(key) => self.disk(*key)?.flush()?,
             Body::File { .. } => self.content.sync(file)?,
             Body::Directory(_) | Body::Symlink(_) => {}
         }

@@ -6,6 +6,8 @@ use export::{Attributes, FileId, FileKind, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use repo::clock::UnixNanoseconds;
 
+use super::super::DiskFormat;
+
 /// One object. Its body never changes kind; names of a folder live in the table's lock.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -24,8 +26,15 @@ pub(super) enum Body {
     Directory(Mutex<Entries>),
     /// A link.
     Symlink(Vec<u8>),
-    /// A disk of the session.
-    Disk(usize),
+    /// A disk of the session, in some format.
+    Disk(DiskKey),
+}
+
+/// Which disk, and in which format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DiskKey {
+    pub(super) number: usize,
+    pub(super) format: DiskFormat,
 }
 
 /// What a client can make.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use repo::clock::UnixNanoseconds;
 
 use super::log::{Change, Kind, Name, VERSION, file_id};
-use super::node::{Body, Entries, Node, NodeState};
+use super::node::{Body, DiskKey, Entries, Node, NodeState};
 
 /// The table. Changes come in by [`apply`](Table::apply) only, both when they happen and when the log is replayed.
 #[derive(Debug)]
@@ -123,20 +123,27 @@ impl Table {
         true
     }
 
-    /// The file of disk `number`.
-    pub(super) fn disk(&self, number: usize) -> Option<&Arc<Node>> {
+    /// The file of a disk.
+    pub(super) fn disk(&self, key: DiskKey) -> Option<&Arc<Node>> {
         self.nodes
             .values()
-            .find(|node| matches!(node.body(), Body::Disk(disk) if *disk == number))
+            .find(|node| matches!(node.body(), Body::Disk(disk) if *disk == key))
     }
 
     /// The change that makes the file of a disk.
-    pub(super) fn new_disk(&self, number: usize, now: UnixNanoseconds) -> Change {
+    pub(super) fn new_disk(&self, key: DiskKey, now: UnixNanoseconds) -> Change {
+        let DiskKey { number, format } = key;
+        let kind = Kind::Disk { number, format };
+        self.new_file(&format.data_name(number), kind, now)
+    }
+
+    /// The change that makes a file in the folder itself.
+    pub(super) fn new_file(&self, name: &str, kind: Kind, now: UnixNanoseconds) -> Change {
         Change::Create {
             file: self.next,
             parent: ROOT.0,
-            name: Name::new(format!("disk-{number}.raw").as_bytes()),
-            kind: Kind::Disk { number },
+            name: Name::new(name.as_bytes()),
+            kind,
             mode: 0o600,
             uid: 0,
             gid: 0,
@@ -145,8 +152,8 @@ impl Table {
     }
 
     /// Notes a disk's size, and that it may have been written by `now`.
-    pub(super) fn set_disk(&self, number: usize, size_bytes: u64, now: UnixNanoseconds) {
-        if let Some(node) = self.disk(number) {
+    pub(super) fn set_disk(&self, key: DiskKey, size_bytes: u64, now: UnixNanoseconds) {
+        if let Some(node) = self.disk(key) {
             let mut state = node.state();
             state.size_bytes = size_bytes;
             state.used_bytes = size_bytes;
@@ -245,7 +252,13 @@ impl Table {
                 let length = target.len() as u64;
                 (Body::Symlink(target), length)
             }
-            Kind::Disk { number } => (Body::Disk(*number), 0),
+            Kind::Disk { number, format } => (
+                Body::Disk(DiskKey {
+                    number: *number,
+                    format: *format,
+                }),
+                0,
+            ),
         };
         let state = NodeState {
             parent,
@@ -368,7 +381,10 @@ fn create_of(node: &Node) -> Change {
         Body::Symlink(target) => Kind::Symlink {
             target: Name::new(target),
         },
-        Body::Disk(number) => Kind::Disk { number: *number },
+        Body::Disk(DiskKey { number, format }) => Kind::Disk {
+            number: *number,
+            format: *format,
+        },
     };
     Change::Create {
         file: node.file().0,

@@ -8,6 +8,7 @@ use export::{
 };
 use tempfile::TempDir;
 
+use super::super::DiskFormat;
 use super::{FolderAccess, FolderDisk, FolderLimits, SessionFolder};
 
 const LIMITS: FolderLimits = FolderLimits {
@@ -41,7 +42,11 @@ impl Place {
 
     fn open_with(&self, access: FolderAccess, limits: FolderLimits) -> SessionFolder {
         let export: Arc<dyn BlockExport> = Arc::clone(&self.disk) as _;
-        let disks = vec![FolderDisk { number: 0, export }];
+        let disks = vec![FolderDisk {
+            number: 0,
+            format: DiskFormat::Raw,
+            export,
+        }];
         SessionFolder::open(
             self.folder.path(),
             self.folder.path(),
@@ -206,7 +211,11 @@ fn a_torn_log_loses_nothing_that_was_answered() {
     hurt[middle] ^= 1;
     std::fs::write(place.log(), &hurt).unwrap();
     let export: Arc<dyn BlockExport> = Arc::clone(&place.disk) as _;
-    let disks = vec![FolderDisk { number: 0, export }];
+    let disks = vec![FolderDisk {
+        number: 0,
+        format: DiskFormat::Raw,
+        export,
+    }];
     let path = place.folder.path();
     let error =
         SessionFolder::open(path, path, disks, FolderAccess::ReadWrite, LIMITS).unwrap_err();
