@@ -46,6 +46,9 @@ pub enum ExportError {
     /// The caller may not do this.
     #[error("not permitted")]
     NotPermitted,
+    /// The content was encrypted by whoever made it, and the key is not here.
+    #[error("encrypted by a key that is not here")]
+    Encrypted,
     /// The argument makes no sense for this object.
     #[error("invalid argument")]
     Invalid,

@@ -94,7 +94,7 @@ pub fn status(error: &ExportError) -> Status {
         ExportError::IsDirectory => Status::IsDirectory,
         ExportError::NotEmpty => Status::NotEmpty,
         ExportError::NameTooLong => Status::NameTooLong,
-        ExportError::NotPermitted => Status::Perm,
+        ExportError::NotPermitted | ExportError::Encrypted => Status::Perm,
         ExportError::NotSupported => Status::NotSupported,
         ExportError::TooLarge => Status::FileTooBig,
         ExportError::NoSpace { .. } => Status::NoSpace,

@@ -1,0 +1,225 @@
+//! Which bytes of a filesystem are in use.
+//!
+//! After a crash the bitmap on disk is older than the journal, and the journal is older than nothing: what either calls
+//! used is used. The bitmap on disk alone would leave out blocks that the replay needs, and vice versa.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+
+use crate::bytes::to_usize;
+use crate::ext::{Ext, Superblock};
+use crate::{GuestError, Place};
+
+/// Ranges of bytes of a volume that are in use, in order and merged, one group after the other.
+///
+/// An error ends it. Whoever gets one takes the whole volume for used.
+pub struct Allocation {
+    ext: Ext,
+    /// Blocks that groups need for themselves, which may lie in other groups: first block and how many, sorted.
+    own: Vec<(u64, u64)>,
+    /// How long the longest of them is.
+    own_longest: u64,
+    group: u64,
+    ready: VecDeque<Range<u64>>,
+    /// What may still grow.
+    last: Option<Range<u64>>,
+    finished: bool,
+}
+
+impl Allocation {
+    pub(crate) fn of(ext: Ext) -> Result<Self, GuestError> {
+        let superblock = ext.superblock();
+        if superblock.groups() > GROUPS_MAX {
+            return Err(GuestError::TooLarge {
+                what: "the number of block groups",
+                limit: GROUPS_MAX,
+            });
+        }
+        let table_bytes =
+            u64::from(superblock.inodes_per_group) * u64::from(superblock.inode_bytes);
+        let table_blocks = table_bytes.div_ceil(u64::from(superblock.block_bytes));
+        let mut own = Vec::new();
+        let mut add = |first: u64, count: u64, place: Place| {
+            if first == 0
+                || first
+                    .checked_add(count)
+                    .is_none_or(|end| end > superblock.blocks)
+            {
+                return Err(GuestError::corrupt(
+                    place,
+                    "its own blocks are out of bounds",
+                ));
+            }
+            match own.last_mut() {
+                Some((start, length)) if *start + *length == first => *length += count,
+                _ => own.push((first, count)),
+            }
+            Ok(())
+        };
+        for number in 0..superblock.groups() {
+            let group = ext.group(number)?;
+            let place = Place::Group(number);
+            add(group.block_bitmap, 1, place)?;
+            add(group.inode_bitmap, 1, place)?;
+            add(group.inode_table, table_blocks, place)?;
+        }
+        own.sort_unstable();
+        Ok(Self {
+            own_longest: own.iter().map(|(_, count)| *count).max().unwrap_or(0),
+            own,
+            group: 0,
+            ready: VecDeque::new(),
+            // Whatever is before the first group, as a boot sector.
+            last: Some(0..superblock.first_data_block * u64::from(superblock.block_bytes)),
+            finished: false,
+            ext,
+        })
+    }
+
+    /// Adds what is in use of the next group.
+    fn read_group(&mut self) -> Result<(), GuestError> {
+        let superblock = self.ext.superblock().clone();
+        let group = self.group;
+        let start = superblock.group_start(group);
+        let blocks = superblock.blocks_per_group.min(superblock.blocks - start);
+        let mut used = self.bitmaps(&superblock)?;
+        used.mark(0, superblock.head_blocks(group).min(blocks));
+        let end = start + blocks;
+        let reaching = self
+            .own
+            .partition_point(|(first, _)| first + self.own_longest < start);
+        for (first, count) in self.own.iter().skip(reaching) {
+            if *first >= end {
+                break;
+            }
+            let (from, to) = ((*first).max(start), (first + count).min(end));
+            if from < to {
+                used.mark(from - start, to - start);
+            }
+        }
+        let block = u64::from(superblock.block_bytes);
+        for run in used.runs(blocks) {
+            self.add((start + run.start) * block..(start + run.end) * block);
+        }
+        Ok(())
+    }
+
+    /// The bitmap as it lies on disk together with the one after the replay.
+    fn bitmaps(&self, superblock: &Superblock) -> Result<Bitmap, GuestError> {
+        let clusters = superblock.blocks_per_group / superblock.cluster_blocks;
+        let mut used = Bitmap {
+            bytes: vec![0; to_usize(clusters.div_ceil(8))],
+            cluster_blocks: superblock.cluster_blocks,
+        };
+        let replayed = self.ext.group(self.group)?;
+        if !replayed.bitmap_is_unwritten {
+            used.add(&self.ext.bitmap(self.group, &replayed)?);
+        }
+        if self.ext.is_replayed() {
+            let raw = self.ext.raw_group(self.group)?;
+            if !raw.bitmap_is_unwritten {
+                used.add(&self.ext.raw_bitmap(self.group, &raw)?);
+            }
+        }
+        Ok(used)
+    }
+
+    fn add(&mut self, range: Range<u64>) {
+        match &mut self.last {
+            Some(last) if last.end == range.start => last.end = range.end,
+            last => {
+                let done = last.replace(range);
+                self.ready.extend(done.filter(|done| !done.is_empty()));
+            }
+        }
+    }
+
+    /// What lies behind the filesystem is nobody's to leave out.
+    fn finish(&mut self) {
+        let superblock = self.ext.superblock();
+        let end = superblock.blocks * u64::from(superblock.block_bytes);
+        let volume = self.ext.source().length_bytes();
+        if end < volume {
+            self.add(end..volume);
+        }
+        self.ready.extend(self.last.take());
+        self.finished = true;
+    }
+}
+
+impl Iterator for Allocation {
+    type Item = Result<Range<u64>, GuestError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.ready.is_empty() && !self.finished {
+            if self.group == self.ext.superblock().groups() {
+                self.finish();
+                break;
+            }
+            if let Err(error) = self.read_group() {
+                self.finished = true;
+                return Some(Err(error));
+            }
+            self.group += 1;
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+impl fmt::Debug for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocation")
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bit for each cluster of a group.
+struct Bitmap {
+    bytes: Vec<u8>,
+    cluster_blocks: u64,
+}
+
+impl Bitmap {
+    fn add(&mut self, other: &[u8]) {
+        for (byte, more) in self.bytes.iter_mut().zip(other) {
+            *byte |= more;
+        }
+    }
+
+    /// Marks the clusters of blocks from `start` to `end`.
+    fn mark(&mut self, start: u64, end: u64) {
+        for cluster in start / self.cluster_blocks..end.div_ceil(self.cluster_blocks) {
+            if let Some(byte) = self.bytes.get_mut(to_usize(cluster / 8)) {
+                *byte |= 1 << (cluster % 8);
+            }
+        }
+    }
+
+    fn is_marked(&self, cluster: u64) -> bool {
+        self.bytes
+            .get(to_usize(cluster / 8))
+            .is_some_and(|byte| byte >> (cluster % 8) & 1 == 1)
+    }
+
+    /// Runs of marked blocks among the first `blocks`.
+    fn runs(&self, blocks: u64) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for cluster in 0..blocks.div_ceil(self.cluster_blocks) {
+            if !self.is_marked(cluster) {
+                continue;
+            }
+            let start = cluster * self.cluster_blocks;
+            let end = (start + self.cluster_blocks).min(blocks);
+            match runs.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => runs.push(start..end),
+            }
+        }
+        runs
+    }
+}
+
+/// Groups whose places are kept in memory: 128 TiB with blocks of 4 KiB.
+const GROUPS_MAX: u64 = 1 << 20;

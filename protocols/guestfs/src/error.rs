@@ -1,0 +1,181 @@
+//! Why something of a guest's disk cannot be read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use export::ExportError;
+
+/// The reason for not giving what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuestError {
+    /// The disk below failed.
+    #[error("cannot read {length} bytes at {offset} of the disk")]
+    Disk {
+        /// First byte.
+        offset: u64,
+        /// How many.
+        length: usize,
+        /// What the disk said.
+        source: ExportError,
+    },
+    /// What lies there cannot be right.
+    #[error("damaged {place}: {detail}")]
+    Corrupt {
+        /// Which structure.
+        place: Place,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// A feature that changes how bytes are to be read, and that this reader does not know.
+    #[error("not supported: {feature}")]
+    Unsupported {
+        /// Its name.
+        feature: Arc<str>,
+    },
+    /// There is no reader for this content.
+    #[error("{content} has no reader here")]
+    NoReader {
+        /// What it is.
+        content: &'static str,
+    },
+    /// The guest encrypted this file or folder and the key is not here.
+    #[error("inode {inode} is encrypted by the guest")]
+    Encrypted {
+        /// Which.
+        inode: u64,
+    },
+    /// More than is worth the memory that it would take.
+    #[error("{what} exceeds the limit of {limit}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// What would be read.
+        limit: u64,
+    },
+    /// No such file or folder.
+    #[error("no such file or folder")]
+    NotFound,
+    /// A folder was needed.
+    #[error("not a folder")]
+    NotDirectory,
+    /// A file was needed.
+    #[error("is a folder")]
+    IsDirectory,
+    /// This object has nothing of the kind.
+    #[error("invalid for this object")]
+    Invalid,
+}
+
+/// A structure on a disk, as an error names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// A table of partitions.
+    PartitionTable {
+        /// Where it begins.
+        offset_bytes: u64,
+    },
+    /// The first sectors of a volume.
+    Head,
+    /// The superblock.
+    Superblock,
+    /// The descriptor of a block group.
+    Group(u64),
+    /// The bitmap of a block group.
+    Bitmap(u64),
+    /// An inode.
+    Inode(u64),
+    /// A node of an inode's tree of extents, in this block.
+    ExtentNode {
+        /// Whose.
+        inode: u64,
+        /// Where; 0 is in the inode.
+        block: u64,
+    },
+    /// A block of block numbers.
+    BlockMap {
+        /// Whose.
+        inode: u64,
+        /// Where.
+        block: u64,
+    },
+    /// A block of a folder.
+    Folder {
+        /// Which folder.
+        inode: u64,
+        /// Which of its blocks.
+        block: u64,
+    },
+    /// Extended attributes of an inode.
+    Attributes {
+        /// Whose.
+        inode: u64,
+    },
+    /// A block of the journal.
+    Journal {
+        /// Which of the journal's blocks.
+        block: u64,
+    },
+}
+
+impl GuestError {
+    /// Something wrong at `place`.
+    pub(crate) fn corrupt(place: Place, detail: &'static str) -> Self {
+        Self::Corrupt { place, detail }
+    }
+
+    /// A feature by name.
+    pub(crate) fn unsupported(feature: impl Into<Arc<str>>) -> Self {
+        Self::Unsupported {
+            feature: feature.into(),
+        }
+    }
+
+    /// Whether only the bytes of the guest are at fault, and other places of the disk may be well.
+    pub(crate) fn is_of_one_place(&self) -> bool {
+        !matches!(self, Self::Disk { .. })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PartitionTable { offset_bytes } => {
+                write!(f, "partition table at byte {offset_bytes}")
+            }
+            Self::Head => write!(f, "head of the volume"),
+            Self::Superblock => write!(f, "superblock"),
+            Self::Group(group) => write!(f, "descriptor of block group {group}"),
+            Self::Bitmap(group) => write!(f, "bitmap of block group {group}"),
+            Self::Inode(inode) => write!(f, "inode {inode}"),
+            Self::ExtentNode { inode, block: 0 } => write!(f, "extents in inode {inode}"),
+            Self::ExtentNode { inode, block } => {
+                write!(f, "extents of inode {inode} in block {block}")
+            }
+            Self::BlockMap { inode, block } => {
+                write!(f, "block map of inode {inode} in block {block}")
+            }
+            Self::Folder { inode, block } => write!(f, "block {block} of folder {inode}"),
+            Self::Attributes { inode } => write!(f, "extended attributes of inode {inode}"),
+            Self::Journal { block } => write!(f, "block {block} of the journal"),
+        }
+    }
+}
+
+impl From<GuestError> for ExportError {
+    fn from(error: GuestError) -> Self {
+        match error {
+            GuestError::Disk { source, .. } => source,
+            GuestError::Corrupt { .. } | GuestError::TooLarge { .. } => Self::Corrupt {
+                detail: error.to_string().into(),
+            },
+            GuestError::Encrypted { .. } => Self::Encrypted,
+            GuestError::Unsupported { .. } | GuestError::NoReader { .. } => Self::NotSupported,
+            GuestError::NotFound => Self::NotFound,
+            GuestError::NotDirectory => Self::NotDirectory,
+            GuestError::IsDirectory => Self::IsDirectory,
+            GuestError::Invalid => Self::Invalid,
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! A filesystem as a tree of files that protocols can serve.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ::bytes::Bytes;
+use export::{
+    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
+    FileId, FileKind, FileRead, Particulars, SetAttributes, Statistics, Timestamp, Written,
+};
+use parking_lot::Mutex;
+
+use super::Ext;
+use super::inode::{Inode, Moment, Purpose, ROOT};
+use crate::GuestError;
+
+/// A tree that never changes. Names of objects are the numbers of their inodes.
+pub(crate) struct ExtTree {
+    ext: Ext,
+    folders: Mutex<VecDeque<(u32, Arc<Names>)>>,
+    hasher: RandomState,
+}
+
+/// Where in a folder names lie, by their hash; empty for a folder that has too many.
+struct Names(Vec<(u64, u64)>);
+
+impl ExtTree {
+    pub(crate) fn new(ext: Ext) -> Self {
+        Self {
+            ext,
+            folders: Mutex::default(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn inode(&self, file: FileId) -> Result<Inode, GuestError> {
+        let number = u32::try_from(file.0).map_err(|_| GuestError::NotFound)?;
+        self.ext.inode(number, Purpose::Named)
+    }
+
+    fn find(&self, folder: &Inode, name: &[u8]) -> Result<u32, GuestError> {
+        match name {
+            b"." => return Ok(folder.number),
+            b".." => return self.ext.parent(folder),
+            _ => {}
+        }
+        let names = if folder.size_bytes > INDEX_FROM_BYTES {
+            Some(self.names(folder)?).filter(|names| !names.0.is_empty())
+        } else {
+            None
+        };
+        let Some(names) = names else {
+            return self
+                .find_from(folder, 0, name, false)?
+                .ok_or(GuestError::NotFound);
+        };
+        let hash = self.hasher.hash_one(name);
+        let first = names.0.partition_point(|(other, _)| *other < hash);
+        let same = names
+            .0
+            .iter()
+            .skip(first)
+            .take_while(|(other, _)| *other == hash);
+        for (_, start) in same {
+            if let Some(inode) = self.find_from(folder, *start, name, true)? {
+                return Ok(inode);
+            }
+        }
+        Err(GuestError::NotFound)
+    }
+
+    /// Looks for a name from a place on, or only at the place.
+    fn find_from(
+        &self,
+        folder: &Inode,
+        start: u64,
+        name: &[u8],
+        only_there: bool,
+    ) -> Result<Option<u32>, GuestError> {
+        let mut found = None;
+        self.ext.scan(folder, start, &mut |entry| {
+            if entry.name == name {
+                found = Some(entry.inode);
+            }
+            Ok(if found.is_some() || (only_there && entry.start >= start) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(found)
+    }
+
+    /// Where names lie in a folder, kept for the folders that were read last.
+    fn names(&self, folder: &Inode) -> Result<Arc<Names>, GuestError> {
+        let found = self
+            .folders
+            .lock()
+            .iter()
+            .find(|(of, _)| *of == folder.number)
+            .map(|(_, names)| Arc::clone(names));
+        if let Some(names) = found {
+            return Ok(names);
+        }
+        let names = Arc::new(self.index(folder)?);
+        let mut folders = self.folders.lock();
+        folders.retain(|(of, _)| *of != folder.number);
+        folders.push_front((folder.number, Arc::clone(&names)));
+        let sum = |folders: &VecDeque<(u32, Arc<Names>)>| {
+            folders
+                .iter()
+                .map(|(_, names)| names.0.len())
+                .sum::<usize>()
+        };
+        while folders.len() > FOLDERS_KEPT || (folders.len() > 1 && sum(&folders) > NAMES_KEPT) {
+            drop(folders.pop_back());
+        }
+        Ok(names)
+    }
+
+    fn index(&self, folder: &Inode) -> Result<Names, GuestError> {
+        let mut places = Vec::new();
+        self.ext.scan(folder, 0, &mut |entry| {
+            places.push((self.hasher.hash_one(entry.name), entry.start));
+            Ok(if places.len() > INDEXED_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        if places.len() > INDEXED_MAX {
+            places = Vec::new();
+        }
+        places.sort_unstable();
+        places.shrink_to_fit();
+        Ok(Names(places))
+    }
+
+    /// The attributes of an entry; those of an empty file without rights where the inode is damaged, as the other names of
+    /// the folder are still wanted. Reading that file fails.
+    fn listed(&self, number: u32) -> Result<Attributes, GuestError> {
+        match self.ext.inode(number, Purpose::Named) {
+            Ok(inode) => Ok(attributes(&inode)),
+            Err(error) if error.is_of_one_place() => {
+                tracing::debug!(number, %error, "a name leads to a damaged inode");
+                Ok(unreadable(number))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl FileExport for ExtTree {
+    fn root(&self) -> FileId {
+        FileId(u64::from(ROOT))
+    }
+
+    fn statistics(&self) -> Result<Statistics, ExportError> {
+        let superblock = self.ext.superblock();
+        let bytes = |blocks: u64| blocks.saturating_mul(u64::from(superblock.block_bytes));
+        let free = superblock.free_blocks.min(superblock.blocks);
+        Ok(Statistics {
+            total_bytes: bytes(superblock.blocks),
+            free_bytes: bytes(free),
+            available_bytes: bytes(free.saturating_sub(superblock.reserved_blocks)),
+            total_files: u64::from(superblock.inodes),
+            free_files: u64::from(superblock.free_inodes.min(superblock.inodes)),
+        })
+    }
+
+    fn attributes(&self, file: FileId) -> Result<Attributes, ExportError> {
+        Ok(attributes(&self.inode(file)?))
+    }
+
+    fn set_attributes(
+        &self,
+        _: &Caller,
+        _: FileId,
+        _: &SetAttributes,
+    ) -> Result<Attributes, ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
+        let folder = self.inode(directory)?;
+        if folder.kind() != FileKind::Directory {
+            return Err(ExportError::NotDirectory);
+        }
+        if name.is_empty() {
+            return Err(ExportError::BadName);
+        }
+        if name.len() > NAME_MAX {
+            return Err(ExportError::NameTooLong);
+        }
+        Ok(FileId(u64::from(self.find(&folder, name)?)))
+    }
+
+    fn read(&self, file: FileId, offset: u64, length: u32) -> Result<FileRead, ExportError> {
+        let inode = self.inode(file)?;
+        match inode.kind() {
+            FileKind::File => {}
+            FileKind::Directory => return Err(ExportError::IsDirectory),
+            FileKind::Symlink => return Err(ExportError::Invalid),
+        }
+        let data = if inode.is_regular() {
+            self.ext.read(&inode, offset, u64::from(length))?
+        } else {
+            export::Segments::new()
+        };
+        let attributes = attributes(&inode);
+        Ok(FileRead {
+            end: offset.saturating_add(data.len() as u64) >= attributes.size_bytes,
+            data,
+            attributes: Some(attributes),
+        })
+    }
+
+    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
+        self.attributes(file)
+    }
+
+    fn list(
+        &self,
+        directory: FileId,
+        cookie: u64,
+        limit: usize,
+    ) -> Result<Vec<DirectoryEntry>, ExportError> {
+        let folder = self.inode(directory)?;
+        let mut entries = Vec::new();
+        if limit == 0 {
+            return Ok(entries);
+        }
+        self.ext.scan(&folder, cookie, &mut |entry| {
+            if entry.name != b"." && entry.name != b".." {
+                entries.push(DirectoryEntry {
+                    file: FileId(u64::from(entry.inode)),
+                    name: entry.name.to_vec(),
+                    cookie: entry.end,
+                    attributes: self.listed(entry.inode)?,
+                });
+            }
+            Ok(if entries.len() >= limit {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(entries)
+    }
+
+    fn read_symlink(&self, file: FileId) -> Result<Vec<u8>, ExportError> {
+        Ok(self.ext.link_target(&self.inode(file)?)?)
+    }
+
+    fn extended_attributes(&self, file: FileId) -> Result<Vec<ExtendedAttribute>, ExportError> {
+        Ok(self.ext.extended_attributes(&self.inode(file)?)?)
+    }
+
+    fn particulars(&self, file: FileId) -> Result<Particulars, ExportError> {
+        let inode = self.inode(file)?;
+        Ok(Particulars {
+            special: inode.special()?,
+            created: inode.created.map(timestamp),
+        })
+    }
+}
+
+impl fmt::Debug for ExtTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExtTree")
+            .field("superblock", self.ext.superblock())
+            .finish_non_exhaustive()
+    }
+}
+
+fn attributes(inode: &Inode) -> Attributes {
+    let has_size = inode.is_regular() || inode.kind() != FileKind::File;
+    Attributes {
+        file: FileId(u64::from(inode.number)),
+        kind: inode.kind(),
+        mode: u32::from(inode.mode & 0o7777),
+        links: u32::from(inode.links),
+        uid: inode.uid,
+        gid: inode.gid,
+        size_bytes: if has_size { inode.size_bytes } else { 0 },
+        used_bytes: inode.used_bytes,
+        accessed: timestamp(inode.accessed),
+        modified: timestamp(inode.modified),
+        changed: timestamp(inode.changed),
+    }
+}
+
+fn unreadable(number: u32) -> Attributes {
+    Attributes {
+        file: FileId(u64::from(number)),
+        kind: FileKind::File,
+        mode: 0,
+        links: 1,
+        uid: 0,
+        gid: 0,
+        size_bytes: 0,
+        used_bytes: 0,
+        accessed: Timestamp::default(),
+        modified: Timestamp::default(),
+        changed: Timestamp::default(),
+    }
+}
+
+/// Times before 1970 are shown as its first moment: the trait has none.
+fn timestamp(moment: Moment) -> Timestamp {
+    u64::try_from(moment.seconds).map_or(Timestamp::default(), |seconds| Timestamp {
+        seconds,
+        nanoseconds: moment.nanoseconds,
+    })
+}
+
+const NAME_MAX: usize = 255;
+/// Folders up to this length are looked through each time.
+const INDEX_FROM_BYTES: u64 = 16 << 10;
+/// Names of one folder beyond which it is looked through each time: 16 MiB.
+const INDEXED_MAX: usize = 1 << 20;
+/// Names of all folders that are kept: 32 MiB.
+const NAMES_KEPT: usize = 2 << 20;
+const FOLDERS_KEPT: usize = 64;

@@ -1,0 +1,27 @@
+//! Filesystems of guests, read from their disks without mounting.
+//!
+//! [`open`] finds what lies on a disk; [`Volume::files`] shows a filesystem as a tree of files that any file protocol
+//! can serve, [`Volume::allocated`] says which of its bytes are in use. What is read, what is refused and how, stands
+//! in `docs/protocols/guestfs.md`.
+//!
+//! Every byte comes from a guest and may be made to harm: nothing here panics, allocates or goes on without a bound
+//! because of what a disk says. A backup is as a crash would leave it, so journals are replayed, in memory.
+
+#![forbid(unsafe_code)]
+
+mod allocation;
+mod bytes;
+mod error;
+mod ext;
+mod fuzz;
+mod partitions;
+mod recognition;
+mod source;
+mod volume;
+
+pub use allocation::Allocation;
+pub use error::{GuestError, Place};
+pub use fuzz::fuzz_disk;
+pub use recognition::Content;
+pub use source::{Disk, Section, Source};
+pub use volume::{Partition, Volume, open, open_source};

@@ -1,0 +1,241 @@
+//! What lies in a volume, told by its magic numbers and nothing else.
+
+use crate::bytes::{View, text, to_usize};
+use crate::{GuestError, Place, Source};
+
+/// What lies in a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Content {
+    /// The second extended filesystem.
+    Ext2,
+    /// The same with a journal.
+    Ext3,
+    /// The fourth.
+    Ext4,
+    /// A journal for an ext3 or ext4 that lies elsewhere.
+    ExtJournal,
+    /// XFS.
+    Xfs,
+    /// NTFS.
+    Ntfs,
+    /// FAT12, FAT16 or FAT32.
+    Fat,
+    /// exFAT.
+    ExFat,
+    /// btrfs.
+    Btrfs,
+    /// ISO 9660.
+    Iso9660,
+    /// F2FS.
+    F2fs,
+    /// Apple's HFS+.
+    HfsPlus,
+    /// Apple's APFS.
+    Apfs,
+    /// JFS.
+    Jfs,
+    /// ReiserFS.
+    ReiserFs,
+    /// Squashfs.
+    Squashfs,
+    /// Microsoft's ReFS.
+    ReFs,
+    /// Swap of Linux.
+    Swap,
+    /// A physical volume of LVM2.
+    Lvm2,
+    /// A member of a software array of Linux.
+    Md,
+    /// Encrypted by LUKS.
+    Luks,
+    /// Encrypted by BitLocker.
+    BitLocker,
+    /// Nothing that is known.
+    Unknown,
+}
+
+impl Content {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext2 => "ext2",
+            Self::Ext3 => "ext3",
+            Self::Ext4 => "ext4",
+            Self::ExtJournal => "external ext journal",
+            Self::Xfs => "XFS",
+            Self::Ntfs => "NTFS",
+            Self::Fat => "FAT",
+            Self::ExFat => "exFAT",
+            Self::Btrfs => "btrfs",
+            Self::Iso9660 => "ISO 9660",
+            Self::F2fs => "F2FS",
+            Self::HfsPlus => "HFS+",
+            Self::Apfs => "APFS",
+            Self::Jfs => "JFS",
+            Self::ReiserFs => "ReiserFS",
+            Self::Squashfs => "squashfs",
+            Self::ReFs => "ReFS",
+            Self::Swap => "swap",
+            Self::Lvm2 => "LVM2 physical volume",
+            Self::Md => "member of a Linux software array",
+            Self::Luks => "LUKS (encrypted)",
+            Self::BitLocker => "BitLocker (encrypted)",
+            Self::Unknown => "unknown content",
+        }
+    }
+
+    /// Whether it fills the volume from its first sector, so that a table of partitions there would only seem to be one.
+    pub(crate) fn has_boot_sector(self) -> bool {
+        matches!(
+            self,
+            Self::Ntfs | Self::Fat | Self::ExFat | Self::ReFs | Self::BitLocker
+        )
+    }
+}
+
+/// Finds out what `volume` holds, and its label.
+pub(crate) fn recognize(volume: &dyn Source) -> Result<(Content, Option<String>), GuestError> {
+    let length = volume.length_bytes().min(HEAD_BYTES);
+    let head = volume.read(0, to_usize(length))?.to_vec();
+    let head = Head(&head);
+    let content = if is_md(volume, &head)? {
+        Content::Md
+    } else {
+        head.content()
+    };
+    Ok((content, head.label(content)))
+}
+
+/// The first bytes of a volume.
+struct Head<'a>(&'a [u8]);
+
+impl Head<'_> {
+    fn has(&self, at: usize, magic: &[u8]) -> bool {
+        self.0
+            .get(at..)
+            .is_some_and(|bytes| bytes.starts_with(magic))
+    }
+
+    fn content(&self) -> Content {
+        let fixed = MAGICS
+            .iter()
+            .find(|(at, magic, _)| self.has(*at, magic))
+            .map(|(_, _, content)| *content);
+        if let Some(content) = fixed {
+            return content;
+        }
+        if (0..4).any(|sector| {
+            self.has(sector * 512, b"LABELONE") && self.has(sector * 512 + 24, b"LVM2 001")
+        }) {
+            return Content::Lvm2;
+        }
+        if let Some(content) = self.ext() {
+            return content;
+        }
+        let swap =
+            |page: usize| self.has(page - 10, b"SWAPSPACE2") || self.has(page - 10, b"SWAP-SPACE");
+        if [4096, 8192, 16384, 65536].into_iter().any(swap) {
+            return Content::Swap;
+        }
+        if self.is_fat().unwrap_or(false) {
+            return Content::Fat;
+        }
+        Content::Unknown
+    }
+
+    fn ext(&self) -> Option<Content> {
+        let view = View::new(self.0, Place::Head);
+        if view.u16(1024 + 0x38).ok()? != 0xEF53 {
+            return None;
+        }
+        let compatible = view.u32(1024 + 0x5C).ok()?;
+        let incompatible = view.u32(1024 + 0x60).ok()?;
+        let read_only = view.u32(1024 + 0x64).ok()?;
+        let content = if incompatible & 0x8 != 0 {
+            Content::ExtJournal
+        } else if incompatible & !0x16 != 0 || read_only & !0x7 != 0 {
+            Content::Ext4
+        } else if compatible & 0x4 != 0 {
+            Content::Ext3
+        } else {
+            Content::Ext2
+        };
+        Some(content)
+    }
+
+    /// A boot sector of FAT has no magic of its own: all that it says must make sense.
+    fn is_fat(&self) -> Result<bool, GuestError> {
+        let view = View::new(self.0, Place::Head);
+        let (sector, cluster) = (view.u16(11)?, view.u8(13)?);
+        let sound = matches!(view.u8(0)?, 0xEB | 0xE9)
+            && view.u16(510)? == 0xAA55
+            && sector.is_power_of_two()
+            && (512..=4096).contains(&sector)
+            && cluster.is_power_of_two()
+            && view.u16(14)? > 0
+            && matches!(view.u8(16)?, 1 | 2)
+            && view.u8(21)? >= 0xF0
+            && (view.u16(22)? > 0 || view.u32(36)? > 0);
+        Ok(sound)
+    }
+
+    fn label(&self, content: Content) -> Option<String> {
+        let (at, length) = match content {
+            Content::Ext2 | Content::Ext3 | Content::Ext4 => (1024 + 0x78, 16),
+            Content::Xfs => (108, 12),
+            Content::Btrfs => (65536 + 299, 256),
+            Content::Swap => (1024 + 28, 16),
+            Content::Iso9660 => (32768 + 40, 32),
+            Content::Fat if self.has(82, b"FAT32") => (71, 11),
+            Content::Fat if self.has(54, b"FAT1") => (43, 11),
+            _ => return None,
+        };
+        let field = self.0.get(at..at + length)?;
+        text(field).filter(|label| label != "NO NAME")
+    }
+}
+
+/// Members of arrays are looked for first: what lies inside may begin where the member does.
+fn is_md(volume: &dyn Source, head: &Head<'_>) -> Result<bool, GuestError> {
+    if head.has(0, MD_MAGIC) || head.has(4096, MD_MAGIC) {
+        return Ok(true);
+    }
+    let sectors = volume.length_bytes() / 512;
+    let version_1_0 = sectors.checked_sub(16).map(|sector| (sector & !7) * 512);
+    let version_0 = (volume.length_bytes() & !0xFFFF).checked_sub(0x1_0000);
+    for at in [version_1_0, version_0].into_iter().flatten() {
+        if at > 0 && volume.read(at, 4)?.to_vec() == MD_MAGIC {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+const MD_MAGIC: &[u8] = &[0xFC, 0x4E, 0x2B, 0xA9];
+
+/// As far as the farthest magic and label reach.
+const HEAD_BYTES: u64 = 66 * 1024;
+
+const MAGICS: &[(usize, &[u8], Content)] = &[
+    (0, b"LUKS\xBA\xBE", Content::Luks),
+    (3, b"-FVE-FS-", Content::BitLocker),
+    (
+        424,
+        b"\x3B\xD6\x67\x49\x29\x2E\xD8\x4A\x83\x99\xF6\xA3\x39\xE3\xD0\x01",
+        Content::BitLocker,
+    ),
+    (3, b"NTFS    ", Content::Ntfs),
+    (3, b"EXFAT   ", Content::ExFat),
+    (3, b"ReFS\0\0\0\0", Content::ReFs),
+    (0, b"XFSB", Content::Xfs),
+    (0, b"hsqs", Content::Squashfs),
+    (32, b"NXSB", Content::Apfs),
+    (65536 + 64, b"_BHRfS_M", Content::Btrfs),
+    (65536 + 52, b"ReIsEr", Content::ReiserFs),
+    (32768, b"JFS1", Content::Jfs),
+    (32769, b"CD001", Content::Iso9660),
+    (1024, b"H+\0\x04", Content::HfsPlus),
+    (1024, b"HX\0\x05", Content::HfsPlus),
+    (1024, b"\x10\x20\xF5\xF2", Content::F2fs),
+];

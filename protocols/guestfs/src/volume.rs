@@ -1,0 +1,158 @@
+//! What lies on a disk, and the way into it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use export::{BlockExport, FileExport};
+
+use crate::ext::{Ext, ExtTree};
+use crate::partitions::{Entry, SECTOR_SIZES, claims_gpt, find_gpt, is_blank, read_mbr};
+use crate::recognition::recognize;
+use crate::{Allocation, Content, Disk, GuestError, Place, Section, Source};
+
+/// A partition, or a whole disk without a table.
+#[derive(Clone)]
+pub struct Volume {
+    /// `p1` and so on, as Linux counts; `disk` for a whole disk.
+    pub name: String,
+    /// Where it begins on the disk.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+    /// What the table says of it.
+    pub partition: Option<Partition>,
+    /// What lies in it.
+    pub content: Content,
+    /// The name that was given to what lies in it.
+    pub label: Option<String>,
+    source: Arc<dyn Source>,
+}
+
+/// What a table of partitions says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// What it is for; may be wrong, as nobody checks it.
+    pub kind: String,
+    /// Its name in the table.
+    pub label: Option<String>,
+}
+
+/// Finds the volumes of a disk.
+pub fn open(disk: Arc<dyn BlockExport>) -> Result<Vec<Volume>, GuestError> {
+    open_source(Arc::new(Disk::new(disk)))
+}
+
+/// Finds the volumes of whatever is like a disk.
+pub fn open_source(disk: Arc<dyn Source>) -> Result<Vec<Volume>, GuestError> {
+    if disk.length_bytes() < 512 {
+        return Ok(vec![Volume::whole(disk)?]);
+    }
+    let first = disk.read(0, 512)?.to_vec();
+    if claims_gpt(&first) {
+        let entries = find_gpt(&*disk)?.ok_or(GuestError::corrupt(
+            Place::PartitionTable { offset_bytes: 512 },
+            "neither the primary nor the backup is there",
+        ))?;
+        return volumes(&disk, entries);
+    }
+    let whole = Volume::whole(Arc::clone(&disk))?;
+    if whole.content.has_boot_sector() {
+        return Ok(vec![whole]);
+    }
+    if let Some(volumes) = mbr_volumes(&disk)? {
+        return Ok(volumes);
+    }
+    if whole.content == Content::Unknown
+        && is_blank(&first)
+        && let Ok(Some(entries)) = find_gpt(&*disk)
+    {
+        return volumes(&disk, entries);
+    }
+    Ok(vec![whole])
+}
+
+/// Volumes by an MBR, which does not say in which unit it counts: the one by which more is recognized.
+fn mbr_volumes(disk: &Arc<dyn Source>) -> Result<Option<Vec<Volume>>, GuestError> {
+    let mut best: Option<(usize, Vec<Volume>)> = None;
+    for sector_bytes in SECTOR_SIZES {
+        let Some(entries) = read_mbr(&**disk, sector_bytes)? else {
+            continue;
+        };
+        let volumes = volumes(disk, entries)?;
+        let known = volumes
+            .iter()
+            .filter(|volume| volume.content != Content::Unknown)
+            .count();
+        if best.as_ref().is_none_or(|(most, _)| known > *most) {
+            best = Some((known, volumes));
+        }
+    }
+    Ok(best.map(|(_, volumes)| volumes))
+}
+
+fn volumes(disk: &Arc<dyn Source>, entries: Vec<Entry>) -> Result<Vec<Volume>, GuestError> {
+    let volume = |entry: Entry| {
+        let section = Section::new(Arc::clone(disk), entry.offset_bytes, entry.length_bytes);
+        let mut volume = Volume::whole(Arc::new(section))?;
+        volume.name = format!("p{}", entry.number);
+        volume.offset_bytes = entry.offset_bytes;
+        volume.partition = Some(Partition {
+            kind: entry.kind,
+            label: entry.label,
+        });
+        Ok(volume)
+    };
+    entries.into_iter().map(volume).collect()
+}
+
+impl Volume {
+    fn whole(source: Arc<dyn Source>) -> Result<Self, GuestError> {
+        let (content, label) = recognize(&*source)?;
+        Ok(Self {
+            name: "disk".to_owned(),
+            offset_bytes: 0,
+            length_bytes: source.length_bytes(),
+            partition: None,
+            content,
+            label,
+            source,
+        })
+    }
+
+    /// The bytes of the volume.
+    pub fn source(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source)
+    }
+
+    /// Its files and folders, as a crash at the moment of the backup would have left them, with the journal replayed.
+    pub fn files(&self) -> Result<Arc<dyn FileExport>, GuestError> {
+        Ok(Arc::new(ExtTree::new(self.ext()?)))
+    }
+
+    /// Which of its bytes are in use. Whoever gets an error here, or from it, takes the whole volume for used.
+    pub fn allocated(&self) -> Result<Allocation, GuestError> {
+        Allocation::of(self.ext()?)
+    }
+
+    fn ext(&self) -> Result<Ext, GuestError> {
+        match self.content {
+            Content::Ext2 | Content::Ext3 | Content::Ext4 => Ext::open(self.source()),
+            other => Err(GuestError::NoReader {
+                content: other.name(),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume")
+            .field("name", &self.name)
+            .field("offset_bytes", &self.offset_bytes)
+            .field("length_bytes", &self.length_bytes)
+            .field("partition", &self.partition)
+            .field("content", &self.content)
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}

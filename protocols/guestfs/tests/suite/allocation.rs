@@ -1,0 +1,130 @@
+//! Which blocks are in use, compared with what dumpe2fs says, and proven by copying nothing else.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::tempdir;
+
+use crate::content::fill;
+use crate::image::{have, mke2fs, run, tree, volume};
+use crate::manifest::{Manifest, compare, of_folder, of_tree};
+
+#[test]
+fn free_blocks_are_those_that_dumpe2fs_names() {
+    if !have("dumpe2fs") {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let source = home.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fill(&source);
+    let plain = of_folder(&source).len();
+    for kind in [
+        "-t ext2 -b 1024",
+        "-t ext4 -b 1024 -O metadata_csum",
+        "-t ext4 -b 4096",
+        "-t ext4 -b 1024 -O ^metadata_csum,uninit_bg,^flex_bg",
+        "-t ext4 -b 1024 -O meta_bg,^resize_inode",
+        "-t ext4 -b 1024 -O bigalloc -C 8192",
+        "-t ext4 -b 4096 -O bigalloc",
+    ] {
+        let image = home.path().join("image");
+        mke2fs(
+            &image,
+            "160M",
+            Some(&source),
+            &kind.split_whitespace().collect::<Vec<_>>(),
+        );
+        let block: u64 = if kind.contains("1024") { 1024 } else { 4096 };
+        let mut used = vec![true; usize::try_from((160 << 20) / block).unwrap()];
+        let cluster = match kind {
+            _ if !kind.contains("bigalloc") => 1,
+            _ if kind.contains("8192") => 8,
+            _ => 16,
+        };
+        for (first, last) in free_blocks(&image) {
+            // Of the last cluster, dumpe2fs names the first block alone.
+            let end = (usize::try_from(last).unwrap() + cluster).min(used.len());
+            used[usize::try_from(first).unwrap()..end].fill(false);
+        }
+        let mut found = vec![false; used.len()];
+        let mut end = 0;
+        for range in volume(&image).allocated().unwrap() {
+            let range = range.unwrap();
+            assert!(range.start > end || end == 0, "{kind}: merged and in order");
+            end = range.end;
+            found[usize::try_from(range.start / block).unwrap()
+                ..usize::try_from(end / block).unwrap()]
+                .fill(true);
+        }
+        let differs: Vec<usize> = (0..used.len())
+            .filter(|at| used[*at] != found[*at])
+            .take(9)
+            .collect();
+        assert!(differs.is_empty(), "{kind}: {differs:?}");
+        assert!(used.contains(&false) && plain > 0);
+        fs::remove_file(&image).unwrap();
+    }
+}
+
+/// Ranges of free blocks, as dumpe2fs prints them for each group.
+fn free_blocks(image: &Path) -> Vec<(u64, u64)> {
+    let said = run(Command::new("dumpe2fs").arg(image));
+    let lines = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("  Free blocks: "));
+    lines
+        .flat_map(|line| line.split(", "))
+        .filter(|range| !range.trim().is_empty())
+        .map(|range| {
+            let (first, last) = range.trim().split_once('-').unwrap_or((range, range));
+            (first.trim().parse().unwrap(), last.trim().parse().unwrap())
+        })
+        .collect()
+}
+
+/// Copies what is in use to an image that is otherwise full of rubbish: it must be as good as the original.
+pub(crate) fn check_used_copy(image: &Path, expected: &Manifest, what: &str) {
+    let copied = image.with_extension("used");
+    let source = File::open(image).unwrap();
+    let length = source.metadata().unwrap().len();
+    let target = File::create(&copied).unwrap();
+    let rubbish = vec![0x5A; 1 << 20];
+    for at in (0..length).step_by(1 << 20) {
+        target.write_all_at(&rubbish, at).unwrap();
+    }
+    let mut copied_bytes = 0;
+    for range in volume(image).allocated().unwrap() {
+        let range = range.unwrap();
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+        source.read_exact_at(&mut bytes, range.start).unwrap();
+        target.write_all_at(&bytes, range.start).unwrap();
+        copied_bytes += range.end - range.start;
+    }
+    println!("{what}: {copied_bytes} of {length} bytes are in use");
+    assert!(copied_bytes < length);
+    compare(&of_tree(&*tree(&copied)), expected, what);
+    let original = image.with_extension("original");
+    run(Command::new("cp").args([image, &original]));
+    assert_eq!(checked(&copied), checked(&original), "{what}");
+    fs::remove_file(&original).unwrap();
+    fs::remove_file(&copied).unwrap();
+}
+
+/// What e2fsck says of an image that it replays and mends, and of the result.
+fn checked(image: &Path) -> [String; 2] {
+    let name = image.display().to_string();
+    let said = ["-fy", "-fn"].map(|how| {
+        let output = Command::new("e2fsck").arg(how).arg(image).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .replace(&name, "it"),
+        )
+    });
+    assert_eq!(said[1].0, Some(0), "{said:?}");
+    said.map(|(_, said)| said)
+}

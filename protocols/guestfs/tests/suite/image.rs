@@ -1,0 +1,139 @@
+//! Images of filesystems, made by the programs of others.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use export::{FileExport, Segments};
+use guestfs::{GuestError, Source, Volume, open_source};
+
+/// A file as a disk.
+pub(crate) struct FileSource(File);
+
+impl FileSource {
+    pub(crate) fn open(image: &Path) -> Arc<dyn Source> {
+        Arc::new(Self(File::open(image).unwrap()))
+    }
+}
+
+impl Source for FileSource {
+    fn length_bytes(&self) -> u64 {
+        self.0.metadata().unwrap().len()
+    }
+
+    fn read(&self, offset: u64, length: usize) -> Result<Segments, GuestError> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact_at(&mut bytes, offset).unwrap();
+        Ok(bytes::Bytes::from(bytes).into())
+    }
+}
+
+/// The one volume of an image without a table.
+pub(crate) fn volume(image: &Path) -> Volume {
+    let mut volumes = open_source(FileSource::open(image)).unwrap();
+    assert_eq!(volumes.len(), 1, "{volumes:?}");
+    volumes.remove(0)
+}
+
+pub(crate) fn tree(image: &Path) -> Arc<dyn FileExport> {
+    volume(image).files().unwrap()
+}
+
+/// Runs a program that must succeed, and gives what it prints.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {} {}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// Whether a program is there. Where `CI` is set, it has to be.
+pub(crate) fn have(program: &str) -> bool {
+    let found = Command::new(program).arg("-V").output().is_ok();
+    assert!(
+        found || std::env::var_os("CI").is_none(),
+        "CI has {program} (package e2fsprogs)"
+    );
+    if !found {
+        println!("left out: there is no {program}");
+    }
+    found
+}
+
+/// Makes a filesystem of `size` with the content of `folder`.
+pub(crate) fn mke2fs(image: &Path, size: &str, folder: Option<&Path>, options: &[&str]) {
+    let mut command = Command::new("mke2fs");
+    command.args([
+        "-q",
+        "-F",
+        "-E",
+        "hash_seed=6b1f3d5a-7f0c-4b4e-9c51-0f6e3c2f9a10",
+    ]);
+    command.args(options);
+    if let Some(folder) = folder {
+        command.arg("-d").arg(folder);
+    }
+    run(command.arg(image).arg(size));
+}
+
+/// Runs commands of debugfs that change an image.
+pub(crate) fn debugfs(image: &Path, commands: &[&str]) -> String {
+    let script = image.with_extension("debugfs");
+    fs::write(&script, commands.join("\n") + "\n").unwrap();
+    let output = Command::new("debugfs")
+        .args(["-w", "-f"])
+        .arg(&script)
+        .arg(image)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.lines().count() <= 1,
+        "debugfs says more than its version: {said}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// An image mounted by the kernel, until it is dropped.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    /// `None`, with the reason printed, where mounting is not allowed.
+    pub(crate) fn new(image: &Path, options: &str) -> Option<Self> {
+        let point = image.with_extension("mount");
+        fs::create_dir_all(&point).unwrap();
+        let output = Command::new("mount")
+            .args(["-t", "ext4", "-o"])
+            .arg(format!("loop,{options}"))
+            .arg(image)
+            .arg(&point)
+            .output();
+        let fault = match output {
+            Ok(output) if output.status.success() => return Some(Self(point)),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        println!("left out: cannot mount by a loop device here: {fault}");
+        None
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.0).status();
+        if !std::thread::panicking() {
+            assert!(done.unwrap().success());
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Tests of the crate's public face, against what e2fsprogs and the kernel make and read.
+#![expect(
+    clippy::print_stdout,
+    reason = "what is left out and how long it took is for people"
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says that something failed by panicking"
+)]
+
+mod allocation;
+mod content;
+mod crash;
+mod damage;
+mod image;
+mod journal;
+mod manifest;
+mod partitions;
