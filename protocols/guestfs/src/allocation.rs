@@ -16,10 +16,8 @@ use crate::{GuestError, Place};
 /// An error ends it. Whoever gets one takes the whole volume for used.
 pub struct Allocation {
     ext: Ext,
-    /// Blocks that groups need for themselves, which may lie in other groups: first block and how many, sorted.
-    own: Vec<(u64, u64)>,
-    /// How long the longest of them is.
-    own_longest: u64,
+    /// Blocks that groups need for themselves, which may lie in other groups: sorted, and none twice.
+    own: Vec<Range<u64>>,
     group: u64,
     ready: VecDeque<Range<u64>>,
     /// What may still grow.
@@ -39,7 +37,7 @@ impl Allocation {
         let table_bytes =
             u64::from(superblock.inodes_per_group) * u64::from(superblock.inode_bytes);
         let table_blocks = table_bytes.div_ceil(u64::from(superblock.block_bytes));
-        let mut own = Vec::new();
+        let mut own: Vec<Range<u64>> = Vec::new();
         let mut add = |first: u64, count: u64, place: Place| {
             if first == 0
                 || first
@@ -52,8 +50,8 @@ impl Allocation {
                 ));
             }
             match own.last_mut() {
-                Some((start, length)) if *start + *length == first => *length += count,
-                _ => own.push((first, count)),
+                Some(last) if last.end == first => last.end += count,
+                _ => own.push(first..first + count),
             }
             Ok(())
         };
@@ -64,9 +62,15 @@ impl Allocation {
             add(group.inode_bitmap, 1, place)?;
             add(group.inode_table, table_blocks, place)?;
         }
-        own.sort_unstable();
+        own.sort_unstable_by_key(|range| range.start);
+        own.dedup_by(|next, last| {
+            let touches = next.start <= last.end;
+            if touches {
+                last.end = last.end.max(next.end);
+            }
+            touches
+        });
         Ok(Self {
-            own_longest: own.iter().map(|(_, count)| *count).max().unwrap_or(0),
             own,
             group: 0,
             ready: VecDeque::new(),
@@ -86,17 +90,10 @@ impl Allocation {
         let mut used = self.bitmaps(&superblock)?;
         used.mark(0, superblock.head_blocks(group).min(blocks));
         let end = start + blocks;
-        let reaching = self
-            .own
-            .partition_point(|(first, _)| first + self.own_longest < start);
-        for (first, count) in self.own.iter().skip(reaching) {
-            if *first >= end {
-                break;
-            }
-            let (from, to) = ((*first).max(start), (first + count).min(end));
-            if from < to {
-                used.mark(from - start, to - start);
-            }
+        let reaching = self.own.partition_point(|range| range.end <= start);
+        let reaching = self.own.iter().skip(reaching);
+        for range in reaching.take_while(|range| range.start < end) {
+            used.mark(range.start.max(start) - start, range.end.min(end) - start);
         }
         let block = u64::from(superblock.block_bytes);
         for run in used.runs(blocks) {
@@ -197,19 +194,21 @@ impl Bitmap {
         }
     }
 
-    fn is_marked(&self, cluster: u64) -> bool {
-        self.bytes
-            .get(to_usize(cluster / 8))
-            .is_some_and(|byte| byte >> (cluster % 8) & 1 == 1)
+    /// The marked ones among the first `clusters`.
+    fn marked(&self, clusters: u64) -> impl Iterator<Item = u64> {
+        let bytes = (0_u64..).zip(&self.bytes).filter(|(_, byte)| **byte != 0);
+        bytes
+            .flat_map(|(at, byte)| {
+                let bits = (0..8).filter(move |bit| byte >> bit & 1 == 1);
+                bits.map(move |bit| at * 8 + bit)
+            })
+            .take_while(move |cluster| *cluster < clusters)
     }
 
     /// Runs of marked blocks among the first `blocks`.
     fn runs(&self, blocks: u64) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
-        for cluster in 0..blocks.div_ceil(self.cluster_blocks) {
-            if !self.is_marked(cluster) {
-                continue;
-            }
+        for cluster in self.marked(blocks.div_ceil(self.cluster_blocks)) {
             let start = cluster * self.cluster_blocks;
             let end = (start + self.cluster_blocks).min(blocks);
             match runs.last_mut() {
@@ -223,3 +222,22 @@ impl Bitmap {
 
 /// Groups whose places are kept in memory: 128 TiB with blocks of 4 KiB.
 const GROUPS_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marked_clusters_make_runs_of_blocks() {
+        let mut bitmap = Bitmap {
+            bytes: vec![0; 4],
+            cluster_blocks: 4,
+        };
+        bitmap.mark(5, 6);
+        bitmap.mark(8, 9);
+        bitmap.mark(100, 1000);
+        assert_eq!(bitmap.runs(110), [4..12, 100..110]);
+        bitmap.add(&[0b1001, 0, 0, 0]);
+        assert_eq!(bitmap.runs(110), [0..16, 100..110]);
+    }
+}

@@ -42,6 +42,7 @@ impl Ext {
         }
         let mut logical = from / block_bytes;
         let mut without = 0;
+        let mut scanned = 0;
         while logical < blocks {
             let run = self.map(folder, logical)?;
             let Some(first) = run.physical else {
@@ -61,6 +62,13 @@ impl Ext {
                 without = if found { 0 } else { without + 1 };
                 if without > EMPTY_BLOCKS_MAX {
                     return Err(folder_error(folder, at, "too many blocks without an entry"));
+                }
+                scanned += 1;
+                if scanned > SCANNED_MAX {
+                    return Err(GuestError::TooLarge {
+                        what: "the number of blocks of a folder to look through",
+                        limit: SCANNED_MAX,
+                    });
                 }
             }
             logical = logical.saturating_add(run.blocks);
@@ -266,3 +274,5 @@ const TAIL_BYTES: usize = 12;
 const TAIL_HEAD: u32 = 0xDE00_000C;
 /// So many blocks without a name have never been; they would only take time.
 const EMPTY_BLOCKS_MAX: u32 = 1 << 19;
+/// What one call looks through: blocks of a hostile folder may all be the same one, and have no end.
+const SCANNED_MAX: u64 = 1 << 22;

@@ -5,6 +5,7 @@
 //! from a block of the filesystem to its newest copy in the journal; nothing is written.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 
 use ::bytes::Bytes;
 
@@ -180,78 +181,26 @@ impl<'a> Log<'a> {
 
     /// Every transaction that was committed, in order.
     fn committed(&self) -> Result<Vec<Transaction>, GuestError> {
-        let mut transactions = Vec::new();
-        let mut open = Transaction {
-            sequence: self.sequence,
-            ..Transaction::default()
+        let mut scan = Scan {
+            log: self,
+            at: self.start,
+            walked: 0,
+            transactions: Vec::new(),
+            open: Transaction {
+                sequence: self.sequence,
+                ..Transaction::default()
+            },
+            copies: 0,
+            revoked: 0,
+            old_checksum: !0,
+            is_doubtful: false,
+            last_commit_secs: 0,
         };
-        let mut at = self.start;
-        let (mut copies, mut revoked) = (0, 0);
-        let mut old_checksum = !0;
-        let mut last_commit_secs = 0;
-        let mut is_doubtful = false;
         // The ring is gone around at most once: what is behind has been overwritten.
-        let mut walked = 0;
-        while walked < self.end - self.first {
-            let place = Place::Journal { block: at };
-            let bytes = self.read(at)?;
-            let view = View::new(&bytes, place);
-            if view.big32(0)? != MAGIC || view.big32(8)? != open.sequence {
-                break;
-            }
-            at = self.next(at);
-            walked += 1;
-            match view.big32(4)? {
-                DESCRIPTOR => {
-                    is_doubtful |= !self.is_whole(view)?;
-                    let tags = self.tags(view)?;
-                    if self.compatible & feature::OLD_CHECKSUM != 0 {
-                        old_checksum = crc32_big(old_checksum, &bytes);
-                    }
-                    for mut copy in tags {
-                        copy.at = at;
-                        if self.compatible & feature::OLD_CHECKSUM != 0 {
-                            old_checksum = crc32_big(old_checksum, &self.read(at)?);
-                        }
-                        open.copies.push(copy);
-                        at = self.next(at);
-                        walked += 1;
-                        copies += 1;
-                    }
-                }
-                REVOKE => {
-                    is_doubtful |= !self.is_whole(view)?;
-                    self.revoked(view, &mut open.revoked)?;
-                    revoked += open.revoked.len() as u64;
-                }
-                COMMIT => {
-                    let secs = u64::from(view.big32(48)?) << 32 | u64::from(view.big32(52)?);
-                    if is_doubtful || !self.commits(view, old_checksum)? {
-                        // Left from an earlier turn around the ring, or of a commit that did not wait for its blocks.
-                        if secs < last_commit_secs || self.has(feature::ASYNC_COMMIT) {
-                            break;
-                        }
-                        return Err(view.corrupt("a committed transaction has a wrong checksum"));
-                    }
-                    last_commit_secs = secs;
-                    let sequence = open.sequence.wrapping_add(1);
-                    let next = Transaction {
-                        sequence,
-                        ..Transaction::default()
-                    };
-                    transactions.push(std::mem::replace(&mut open, next));
-                    old_checksum = !0;
-                }
-                _ => break,
-            }
-            if copies > COPIES_MAX || revoked > COPIES_MAX {
-                return Err(GuestError::TooLarge {
-                    what: "the number of blocks in the journal",
-                    limit: COPIES_MAX,
-                });
-            }
+        while scan.walked < self.end - self.first && scan.step()?.is_continue() {
+            scan.check_limits()?;
         }
-        Ok(transactions)
+        Ok(scan.transactions)
     }
 
     /// Whether a block's checksum at its end is right, if it has one.
@@ -317,7 +266,8 @@ impl<'a> Log<'a> {
         Ok(tags)
     }
 
-    fn revoked(&self, view: View<'_>, revoked: &mut Vec<u64>) -> Result<(), GuestError> {
+    /// Blocks of which no earlier copy is to be used.
+    fn revoked(&self, view: View<'_>) -> Result<Vec<u64>, GuestError> {
         let tail = if self.has_checksums() { TAIL_BYTES } else { 0 };
         let end = view.big32(12)? as usize;
         let wide = self.has(feature::SIXTY_FOUR_BIT);
@@ -325,6 +275,7 @@ impl<'a> Log<'a> {
         if end > view.len() - tail {
             return Err(view.corrupt("its list of revoked blocks is too long"));
         }
+        let mut revoked = Vec::new();
         let mut at = REVOKE_HEADER_BYTES;
         while at + length <= end {
             let mut block = u64::from(view.big32(at)?);
@@ -334,7 +285,7 @@ impl<'a> Log<'a> {
             revoked.push(block);
             at += length;
         }
-        Ok(())
+        Ok(revoked)
     }
 
     /// Checks a copy that will be used, and that it has a place in the filesystem.
@@ -368,14 +319,122 @@ impl<'a> Log<'a> {
         if !self.has(feature::FAST_COMMIT) {
             return Ok(());
         }
-        let bytes = self.read(self.end)?;
-        let view = View::new(&bytes, Place::Journal { block: self.end });
+        let first = self.end + 1;
+        let bytes = self.read(first)?;
+        let view = View::new(&bytes, Place::Journal { block: first });
         let expected = last.map_or(self.sequence, |last| last.wrapping_add(1));
         // Tag, length, features, and the transaction that it belongs to.
         if view.u16(0)? == FAST_HEAD && view.u32(8)? == expected {
             return Err(GuestError::unsupported("a journal with fast commits in it"));
         }
         Ok(())
+    }
+}
+
+/// A walk along the log.
+struct Scan<'l> {
+    log: &'l Log<'l>,
+    at: u64,
+    walked: u64,
+    transactions: Vec<Transaction>,
+    /// The one of which the commit has not come yet.
+    open: Transaction,
+    copies: u64,
+    revoked: u64,
+    /// Over the blocks of the open transaction, as old commits have it.
+    old_checksum: u32,
+    /// Whether a block of the open transaction has a wrong checksum.
+    is_doubtful: bool,
+    last_commit_secs: u64,
+}
+
+impl Scan<'_> {
+    fn step(&mut self) -> Result<ControlFlow<()>, GuestError> {
+        let bytes = self.log.read(self.at)?;
+        let view = View::new(&bytes, Place::Journal { block: self.at });
+        if view.big32(0)? != MAGIC || view.big32(8)? != self.open.sequence {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.advance();
+        match view.big32(4)? {
+            DESCRIPTOR => self.describe(view)?,
+            REVOKE => {
+                self.is_doubtful |= !self.log.is_whole(view)?;
+                let more = self.log.revoked(view)?;
+                self.revoked += more.len() as u64;
+                self.open.revoked.extend(more);
+            }
+            COMMIT => return self.commit(view),
+            _ => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn advance(&mut self) {
+        self.at = self.log.next(self.at);
+        self.walked += 1;
+    }
+
+    fn describe(&mut self, view: View<'_>) -> Result<(), GuestError> {
+        self.is_doubtful |= !self.log.is_whole(view)?;
+        let has_old_checksum = self.log.compatible & feature::OLD_CHECKSUM != 0;
+        if has_old_checksum {
+            self.old_checksum = crc32_big(self.old_checksum, view.all());
+        }
+        for mut copy in self.log.tags(view)? {
+            copy.at = self.at;
+            if has_old_checksum {
+                self.old_checksum = crc32_big(self.old_checksum, &self.log.read(self.at)?);
+            }
+            self.open.copies.push(copy);
+            self.copies += 1;
+            self.advance();
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, view: View<'_>) -> Result<ControlFlow<()>, GuestError> {
+        let secs = u64::from(view.big32(48)?) << 32 | u64::from(view.big32(52)?);
+        if self.is_doubtful || !self.log.commits(view, self.old_checksum)? {
+            // Left from an earlier turn around the ring, or of a commit that did not wait for its blocks.
+            if secs < self.last_commit_secs || self.log.has(feature::ASYNC_COMMIT) {
+                return Ok(ControlFlow::Break(()));
+            }
+            return Err(view.corrupt("a committed transaction has a wrong checksum"));
+        }
+        let next = Transaction {
+            sequence: self.open.sequence.wrapping_add(1),
+            ..Transaction::default()
+        };
+        self.transactions
+            .push(std::mem::replace(&mut self.open, next));
+        self.last_commit_secs = secs;
+        self.old_checksum = !0;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn check_limits(&self) -> Result<(), GuestError> {
+        let limits = [
+            (
+                "the number of copies in the journal",
+                self.copies,
+                COPIES_MAX,
+            ),
+            (
+                "the number of revoked blocks in the journal",
+                self.revoked,
+                COPIES_MAX,
+            ),
+            (
+                "the number of blocks of the journal to replay",
+                self.walked,
+                WALKED_MAX,
+            ),
+        ];
+        match limits.into_iter().find(|(_, count, limit)| count > limit) {
+            Some((what, _, limit)) => Err(GuestError::TooLarge { what, limit }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -417,6 +476,8 @@ const TAIL_BYTES: usize = 4;
 const UUID_BYTES: usize = 16;
 /// Copies, and revoked blocks, that are kept in memory: 4 GiB of journal with blocks of 4 KiB.
 const COPIES_MAX: u64 = 1 << 20;
+/// Blocks of all kinds that are looked at.
+const WALKED_MAX: u64 = 1 << 22;
 const RUNS_MAX: usize = 1 << 16;
 
 mod feature {

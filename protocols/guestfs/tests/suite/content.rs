@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use export::{DirectoryEntry, ExportError, FileExport, FileId, FileKind};
+use export::{
+    Caller, DirectoryEntry, Durability, ExportError, FileExport, FileId, FileKind, SetAttributes,
+};
 use guestfs::Content;
 use tempfile::tempdir;
 
@@ -52,6 +54,13 @@ pub(crate) fn fill(folder: &Path) {
         .unwrap()
         .set_len(3 << 20)
         .unwrap();
+    // More islands than extents fit into an inode and a block of 4 KiB.
+    let islands = File::create(folder.join("islands")).unwrap();
+    for number in 0..1500_u64 {
+        islands
+            .write_all_at(&number.to_le_bytes(), number * 8192)
+            .unwrap();
+    }
     for length in [1, 58, 59, 60, 61, 200, 900] {
         symlink("t".repeat(length), folder.join(format!("link-{length}"))).unwrap();
     }
@@ -141,6 +150,7 @@ fn every_kind_of_filesystem_gives_back_what_was_put_in() {
 const KINDS: &[(&str, Content)] = &[
     ("-t ext2 -b 1024 -L label", Content::Ext2),
     ("-t ext2 -b 4096 -L label -r 0", Content::Ext2),
+    ("-t ext2 -b 65536 -L label -N 2000", Content::Ext2),
     ("-t ext3 -b 2048 -L label", Content::Ext3),
     ("-t ext3 -b 1024 -L label -O ^dir_index", Content::Ext3),
     ("-t ext4 -b 4096 -L label", Content::Ext4),
@@ -266,6 +276,90 @@ pub(crate) fn check_fifty_thousand(tree: &dyn FileExport, folder: FileId, all: &
         let rest = tree.list(folder, all[at].cookie, 3).unwrap();
         assert_eq!(rest, all[at + 1..(at + 4).min(all.len())], "after {at}");
     }
+}
+
+#[test]
+fn ranges_are_read_by_many_at_once_and_nothing_is_written() {
+    if !have("mke2fs") {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let source = home.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let far = File::create(source.join("far")).unwrap();
+    let place = (5_u64 << 30) + 12_345;
+    far.write_all_at(&[7; 9000], place).unwrap();
+    far.set_len(place + 100_000).unwrap();
+    let image = home.path().join("image");
+    mke2fs(&image, "16M", Some(&source), &["-t", "ext4"]);
+    let tree = tree(&image);
+    let file = tree.lookup(tree.root(), b"far").unwrap();
+    assert_eq!(tree.attributes(file).unwrap().size_bytes, place + 100_000);
+    let check = |tree: &dyn FileExport, before: u64, length: u32| {
+        let read = tree.read(file, place - before, length).unwrap();
+        let found = read.data.to_vec();
+        let wanted = u64::from(length).min(before + 100_000);
+        assert_eq!(found.len() as u64, wanted);
+        assert_eq!(read.end, u64::from(length) >= before + 100_000);
+        for (at, byte) in (0_u64..).zip(&found) {
+            let inside = (before..before + 9000).contains(&at);
+            assert_eq!(*byte, if inside { 7 } else { 0 }, "{before} {length} {at}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let tree = &tree;
+            scope.spawn(move || {
+                for step in 0..20 {
+                    check(
+                        &**tree,
+                        thread * 1000 + step,
+                        1 + 9001 * u32::try_from(step).unwrap(),
+                    );
+                }
+            });
+        }
+    });
+    check_refusals(&*tree, file);
+}
+
+/// What a tree that cannot be changed, and a file of it, refuse.
+fn check_refusals(tree: &dyn FileExport, file: FileId) {
+    assert!(tree.read(file, u64::MAX, 10).unwrap().data.is_empty());
+    let caller = Caller {
+        uid: 0,
+        gid: 0,
+        gids: Vec::new(),
+    };
+    let none = SetAttributes::default();
+    let refused: [ExportError; 4] = [
+        tree.write(file, 0, &[], Durability::Stable).unwrap_err(),
+        tree.set_attributes(&caller, file, &none).unwrap_err(),
+        tree.remove(&caller, tree.root(), b"far").unwrap_err(),
+        tree.create_directory(&caller, tree.root(), b"new", &none)
+            .unwrap_err(),
+    ];
+    assert!(
+        refused
+            .iter()
+            .all(|error| matches!(error, ExportError::ReadOnly))
+    );
+    assert!(matches!(
+        tree.read(tree.root(), 0, 1),
+        Err(ExportError::IsDirectory)
+    ));
+    assert!(matches!(
+        tree.list(file, 0, 1),
+        Err(ExportError::NotDirectory)
+    ));
+    assert!(
+        matches!(tree.attributes(FileId(8)), Err(ExportError::NotFound)),
+        "the journal"
+    );
+    assert!(matches!(
+        tree.attributes(FileId(1 << 40)),
+        Err(ExportError::NotFound)
+    ));
 }
 
 #[test]

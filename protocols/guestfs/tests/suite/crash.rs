@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tempfile::tempdir;
 
 use crate::content::{check_fifty_thousand, fill};
-use crate::image::{Mount, have, mke2fs, run, tree};
+use crate::image::{Mount, have, mke2fs, run, tree, volume};
 use crate::manifest::{compare, of_folder, of_tree};
 
 /// What only the kernel can make.
@@ -40,10 +40,21 @@ fn decorate(root: &Path) {
     let list: Vec<u8> = list.iter().flat_map(|word| word.to_le_bytes()).collect();
     set("size-200", "system.posix_acl_access", &list);
     set("many", "system.posix_acl_default", &list);
+    // Only with values in inodes of their own is there room for this.
+    let huge = setxattr(
+        root.join("size-60"),
+        "user.huge",
+        &[9; 20_000],
+        XattrFlags::empty(),
+    );
+    assert!(
+        matches!(huge, Ok(()) | Err(Errno::NOSPC | Errno::TOOBIG)),
+        "{huge:?}"
+    );
     let unwritten = File::create(root.join("unwritten")).unwrap();
     let made = rustix::fs::fallocate(&unwritten, FallocateFlags::empty(), 0, 300_000);
     assert!(matches!(made, Ok(()) | Err(Errno::OPNOTSUPP)), "{made:?}");
-    for step in 0..40 {
+    for step in 0..15 {
         for name in ["woven-1", "woven-2"] {
             let mut file = File::options()
                 .create(true)
@@ -164,6 +175,40 @@ fn an_indexed_folder_of_fifty_thousand_is_read() {
         began.elapsed()
     );
     check_fifty_thousand(&*tree, folder, &all);
+}
+
+#[test]
+fn fast_commits_are_not_passed_over() {
+    if !have("mke2fs") {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let image = home.path().join("image");
+    mke2fs(&image, "64M", None, &["-t", "ext4", "-O", "fast_commit"]);
+    let Some(mount) = Mount::new(&image, "noatime") else {
+        return;
+    };
+    for number in 0..5 {
+        fs::write(mount.path().join(format!("early-{number}")), "x").unwrap();
+    }
+    rustix::fs::syncfs(File::open(mount.path()).unwrap()).unwrap();
+    let mut file = File::create(mount.path().join("newest")).unwrap();
+    file.write_all(b"synced a moment ago").unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let crashed = home.path().join("crashed");
+    run(Command::new("cp").args([&image, &crashed]));
+    drop(mount);
+    match volume(&crashed).files() {
+        // A kernel may choose a full commit.
+        Ok(tree) => assert!(tree.lookup(tree.root(), b"newest").is_ok()),
+        Err(error) => {
+            println!("{error}");
+            assert!(error.to_string().contains("fast commits"), "{error}");
+        }
+    }
+    // After an orderly end there is nothing to replay.
+    assert!(tree(&image).lookup(tree(&image).root(), b"newest").is_ok());
 }
 
 /// Whether the superblock says that the journal has to be replayed.
