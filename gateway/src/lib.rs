@@ -8,6 +8,7 @@
 pub mod alerts;
 pub mod api;
 pub mod backups;
+mod browse;
 pub mod cli;
 pub mod config;
 pub mod doctor;

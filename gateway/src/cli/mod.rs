@@ -13,6 +13,8 @@ mod completion;
 mod config;
 mod demo;
 mod doctor;
+mod extract;
+mod files;
 mod init;
 mod key;
 mod keyless;
@@ -29,6 +31,7 @@ mod serve;
 mod stats;
 mod token;
 mod verify;
+mod viewing;
 mod workload;
 
 use std::process::ExitCode;
@@ -80,6 +83,9 @@ enum Verb {
     /// Copy disks out of a restore point
     #[command(subcommand)]
     Restore(restore::RestoreVerb),
+    /// Get single files out of a restore point
+    #[command(subcommand)]
+    Files(files::FilesVerb),
     /// Say how long restore points are kept
     #[command(subcommand)]
     Retention(retention::RetentionVerb),
@@ -143,6 +149,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Point(verb) => point::run(&verb, &connect()?, &output)?,
         Verb::Recover(verb) => recover::run(&verb, &connect()?, &output)?,
         Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
+        Verb::Files(verb) => files::run(&verb, &connect()?, &output)?,
         Verb::Retention(verb) => retention::run(&verb, &connect()?, &output)?,
         Verb::Collect(arguments) => return collect::run(&arguments, &connect()?, &output),
         Verb::Rescue(arguments) => return rescue::run(&arguments, &output),

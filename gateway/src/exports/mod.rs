@@ -4,6 +4,7 @@
 //! they lie in the cache, and pieces of requests go to the journal as they came.
 
 mod directory;
+mod disk_file;
 mod disk_format;
 mod earlier_points;
 mod overlay_disk;
@@ -17,6 +18,7 @@ mod tests;
 
 pub(crate) use directory::ROOT_ID;
 pub use directory::{Exports, ServedSession, ServedTarget};
+pub(crate) use disk_file::DiskFile;
 pub use disk_format::DiskFormat;
 pub use earlier_points::EarlierPoints;
 pub use overlay_disk::OverlayDisk;

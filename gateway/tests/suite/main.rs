@@ -10,6 +10,7 @@ mod alerts;
 mod backups;
 mod cli;
 mod config;
+mod files;
 mod hostile;
 mod iscsi;
 mod kernel_target;

@@ -10,7 +10,6 @@
 
 mod changes;
 mod content;
-mod disk_file;
 mod log;
 mod node;
 mod table;
@@ -30,9 +29,8 @@ use export::{
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use repo::clock::{Clock, SystemClock, UnixNanoseconds};
 
-use super::DiskFormat;
+use super::{DiskFile, DiskFormat};
 use content::Content;
-use disk_file::DiskFile;
 use log::Log;
 pub(super) use node::timestamp;
 use node::{Body, DiskKey, Node};
@@ -40,7 +38,7 @@ use table::Table;
 
 /// A session's folder of disks and small files.
 pub struct SessionFolder {
-    disks: Vec<DiskFile>,
+    disks: Vec<(DiskKey, DiskFile)>,
     content: Content,
     table: RwLock<Table>,
     changes: Mutex<Log>,
@@ -130,7 +128,10 @@ impl SessionFolder {
             table.set_disk(disk.key(), disk.export.properties().size_bytes, now);
         }
         Ok(Self {
-            disks: disks.into_iter().map(DiskFile::new).collect(),
+            disks: disks
+                .into_iter()
+                .map(|disk| (disk.key(), DiskFile::new(disk.export)))
+                .collect(),
             content,
             table: RwLock::new(table),
             changes: Mutex::new(log),
@@ -159,10 +160,9 @@ impl SessionFolder {
     }
 
     fn disk(&self, key: DiskKey) -> Result<&DiskFile, ExportError> {
-        self.disks
-            .iter()
-            .find(|disk| disk.key() == key)
-            .ok_or(ExportError::Stale)
+        let mut disks = self.disks.iter();
+        let found = disks.find(|(disk, _)| *disk == key);
+        found.map(|(_, disk)| disk).ok_or(ExportError::Stale)
     }
 
     /// The right to change something, which keeps the folder from being closed.

@@ -6,12 +6,8 @@ use bytes::Bytes;
 use export::{BlockExport, Durability, ExportError, Segments};
 use parking_lot::RwLock;
 
-use super::FolderDisk;
-use super::node::DiskKey;
-
 /// A disk that is read and written at any byte.
-pub(super) struct DiskFile {
-    key: DiskKey,
+pub(crate) struct DiskFile {
     export: Arc<dyn BlockExport>,
     block_bytes: u64,
     size_bytes: u64,
@@ -21,23 +17,26 @@ pub(super) struct DiskFile {
 }
 
 impl DiskFile {
-    pub(super) fn new(disk: FolderDisk) -> Self {
-        let properties = disk.export.properties();
+    pub(crate) fn new(export: Arc<dyn BlockExport>) -> Self {
+        let properties = export.properties();
         Self {
-            key: disk.key(),
-            export: disk.export,
+            export,
             block_bytes: properties.block_size_bytes.into(),
             size_bytes: properties.size_bytes,
             edges: RwLock::new(()),
         }
     }
 
-    pub(super) fn key(&self) -> DiskKey {
-        self.key
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.export.properties().read_only
     }
 
     /// Reads a range inside the disk.
-    pub(super) fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
+    pub(crate) fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
         if length == 0 {
             return Ok(Segments::new());
         }
@@ -49,7 +48,7 @@ impl DiskFile {
         Ok(cut(all, offset - start, length))
     }
 
-    pub(super) fn read_cached(
+    pub(crate) fn read_cached(
         &self,
         offset: u64,
         length: u32,
@@ -66,7 +65,7 @@ impl DiskFile {
     }
 
     /// Writes a range; gives its end. A disk does not grow.
-    pub(super) fn write(
+    pub(crate) fn write(
         &self,
         offset: u64,
         data: &[Bytes],
@@ -88,7 +87,7 @@ impl DiskFile {
         Ok(end)
     }
 
-    pub(super) fn try_write(
+    pub(crate) fn try_write(
         &self,
         offset: u64,
         data: &[Bytes],
@@ -104,7 +103,7 @@ impl DiskFile {
         }
     }
 
-    pub(super) fn flush(&self) -> Result<(), ExportError> {
+    pub(crate) fn flush(&self) -> Result<(), ExportError> {
         self.export.flush()
     }
 
