@@ -1,4 +1,7 @@
-//! The kernel's requests: each is taken apart, answered from memory if that can be, or else handed to the workers.
+//! The kernel's requests: each is taken apart and answered at once, or handed to the workers.
+//!
+//! What programs ask most, names and attributes, never waits for bulk data and is answered at once; so is content that
+//! memory has. Other content, listings and changes go to the workers.
 
 use std::ffi::OsStr;
 use std::io;
@@ -62,6 +65,7 @@ impl Kernel {
         }
     }
 
+    /// Lets a worker answer.
     fn run(&self, job: impl FnOnce(&Filesystem) + Send + 'static) {
         let filesystem = Arc::clone(&self.filesystem);
         self.workers.run(move || job(&filesystem));
@@ -103,13 +107,13 @@ impl fuser::Filesystem for Kernel {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let name = bytes(name);
-        self.run(move |filesystem| match filesystem.lookup(parent, &name) {
+        let filesystem = &*self.filesystem;
+        match filesystem.lookup(parent, name.as_bytes()) {
             Err(ExportError::NotFound) if filesystem.caching == Caching::Immutable => {
                 reply.entry(&filesystem.lifetime(), &answers::nothing(), Generation(0));
             }
             found => entry(filesystem, "lookup", parent, found, reply),
-        });
+        }
     }
 
     // No table is kept of what the kernel knows (numbers.rs).
@@ -122,9 +126,8 @@ impl fuser::Filesystem for Kernel {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.run(move |filesystem| {
-            attr(filesystem, inode, filesystem.attributes(inode), reply);
-        });
+        let found = self.filesystem.attributes(inode);
+        attr(&self.filesystem, inode, found, reply);
     }
 
     fn setattr(
@@ -161,10 +164,10 @@ impl fuser::Filesystem for Kernel {
     }
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
-        self.run(move |filesystem| match filesystem.read_symlink(inode) {
+        match self.filesystem.read_symlink(inode) {
             Ok(target) => reply.data(&target),
-            Err(error) => reply.error(filesystem.errno("readlink", inode, &error)),
-        });
+            Err(error) => reply.error(self.filesystem.errno("readlink", inode, &error)),
+        }
     }
 
     fn mknod(
@@ -450,7 +453,7 @@ impl fuser::Filesystem for Kernel {
     }
 
     fn statfs(&self, _request: &Request, inode: INodeNo, reply: ReplyStatfs) {
-        self.run(move |filesystem| match filesystem.tree.statistics() {
+        match self.filesystem.tree.statistics() {
             Ok(space) => {
                 let blocks = |bytes: u64| bytes / u64::from(answers::BLOCK_BYTES);
                 reply.statfs(
@@ -464,8 +467,8 @@ impl fuser::Filesystem for Kernel {
                     answers::BLOCK_BYTES,
                 );
             }
-            Err(error) => reply.error(filesystem.errno("statfs", inode, &error)),
-        });
+            Err(error) => reply.error(self.filesystem.errno("statfs", inode, &error)),
+        }
     }
 
     fn getxattr(
@@ -476,25 +479,20 @@ impl fuser::Filesystem for Kernel {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let name = bytes(name);
-        self.run(
-            move |filesystem| match filesystem.extended_attributes(inode) {
-                Ok(all) => match all.into_iter().find(|one| one.name == name) {
-                    Some(found) => sized(&found.value, size, reply),
-                    None => reply.error(Errno::NO_XATTR),
-                },
-                Err(error) => reply.error(filesystem.errno("getxattr", inode, &error)),
+        match self.filesystem.extended_attributes(inode) {
+            Ok(all) => match all.iter().find(|one| one.name == name.as_bytes()) {
+                Some(found) => sized(&found.value, size, reply),
+                None => reply.error(Errno::NO_XATTR),
             },
-        );
+            Err(error) => reply.error(self.filesystem.errno("getxattr", inode, &error)),
+        }
     }
 
     fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        self.run(
-            move |filesystem| match filesystem.extended_attributes(inode) {
-                Ok(all) => sized(&names(&all), size, reply),
-                Err(error) => reply.error(filesystem.errno("listxattr", inode, &error)),
-            },
-        );
+        match self.filesystem.extended_attributes(inode) {
+            Ok(all) => sized(&names(&all), size, reply),
+            Err(error) => reply.error(self.filesystem.errno("listxattr", inode, &error)),
+        }
     }
 }
 

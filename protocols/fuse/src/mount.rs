@@ -281,8 +281,9 @@ fn read_ahead(device: &str, bytes: u32) {
 
 const HELPER: &str = "fusermount3";
 
-/// Threads that take requests from the kernel and answer those that memory can answer.
-const READING_THREADS: usize = 2;
+/// Threads that take requests from the kernel and answer those that need no worker. More than there is work for, as a
+/// name or attribute may have to be fetched from a disk after all.
+const READING_THREADS: usize = 4;
 
 /// For how long an unmounted tree may take to be let go; after that it goes by itself.
 const END_TIMEOUT: Duration = Duration::from_secs(5);

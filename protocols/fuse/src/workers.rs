@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
@@ -23,7 +24,10 @@ impl Workers {
                 .name(format!("mount-{number}"))
                 .spawn(move || {
                     for job in jobs {
-                        job();
+                        // A job that panics leaves its request with an error, and the thread to the others.
+                        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                            tracing::error!("a request of the kernel ended in a panic");
+                        }
                     }
                 })?;
         }
@@ -51,3 +55,25 @@ type Job = Box<dyn FnOnce() + Send + 'static>;
 
 const THREADS_MAX: usize = 256;
 const JOBS_PER_THREAD: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_takes_no_thread_away() {
+        let workers = Workers::start(1).unwrap();
+        let (done, result) = channel();
+        for number in 0..3 {
+            let done = done.clone();
+            workers.run(move || {
+                assert_ne!(number, 1, "a job that fails");
+                done.send(number).unwrap();
+            });
+        }
+        drop(done);
+        assert_eq!(result.iter().collect::<Vec<_>>(), [0, 2]);
+    }
+}
