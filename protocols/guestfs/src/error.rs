@@ -132,9 +132,12 @@ impl GuestError {
         }
     }
 
-    /// Whether only the bytes of the guest are at fault, and other places of the disk may be well.
+    /// Whether other places of the disk may be well: the guest's bytes are at fault, or those that were kept of them.
     pub(crate) fn is_of_one_place(&self) -> bool {
-        !matches!(self, Self::Disk { .. })
+        match self {
+            Self::Disk { source, .. } => matches!(source, ExportError::Corrupt { .. }),
+            _ => true,
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Content {
     BitLocker,
     /// Nothing that is known.
     Unknown,
+    /// Not to be told, as its first bytes are lost.
+    Unreadable,
 }
 
 impl Content {
@@ -82,6 +84,7 @@ impl Content {
             Self::Luks => "LUKS (encrypted)",
             Self::BitLocker => "BitLocker (encrypted)",
             Self::Unknown => "unknown content",
+            Self::Unreadable => "content whose beginning cannot be read",
         }
     }
 

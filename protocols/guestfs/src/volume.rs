@@ -62,7 +62,7 @@ pub fn open_source(disk: Arc<dyn Source>) -> Result<Vec<Volume>, GuestError> {
     if let Some(volumes) = mbr_volumes(&disk)? {
         return Ok(volumes);
     }
-    if whole.content == Content::Unknown
+    if matches!(whole.content, Content::Unknown | Content::Unreadable)
         && is_blank(&first)
         && let Ok(Some(entries)) = find_gpt(&*disk)
     {
@@ -81,7 +81,7 @@ fn mbr_volumes(disk: &Arc<dyn Source>) -> Result<Option<Vec<Volume>>, GuestError
         let volumes = volumes(disk, entries)?;
         let known = volumes
             .iter()
-            .filter(|volume| volume.content != Content::Unknown)
+            .filter(|volume| !matches!(volume.content, Content::Unknown | Content::Unreadable))
             .count();
         if best.as_ref().is_none_or(|(most, _)| known > *most) {
             best = Some((known, volumes));
@@ -107,7 +107,13 @@ fn volumes(disk: &Arc<dyn Source>, entries: Vec<Entry>) -> Result<Vec<Volume>, G
 
 impl Volume {
     fn whole(source: Arc<dyn Source>) -> Result<Self, GuestError> {
-        let (content, label) = recognize(&*source)?;
+        let (content, label) = match recognize(&*source) {
+            Err(error) if error.is_of_one_place() => {
+                tracing::warn!(%error, "the beginning of a volume cannot be read");
+                (Content::Unreadable, None)
+            }
+            other => other?,
+        };
         Ok(Self {
             name: "disk".to_owned(),
             offset_bytes: 0,

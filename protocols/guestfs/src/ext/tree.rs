@@ -14,7 +14,7 @@ use export::{
 use parking_lot::Mutex;
 
 use super::Ext;
-use super::inode::{Inode, Moment, Purpose, ROOT};
+use super::inode::{Inode, Moment, Purpose, ROOT, flag};
 use crate::GuestError;
 
 /// A tree that never changes. Names of objects are the numbers of their inodes.
@@ -282,6 +282,12 @@ impl fmt::Debug for ExtTree {
 
 fn attributes(inode: &Inode) -> Attributes {
     let has_size = inode.is_regular() || inode.kind() != FileKind::File;
+    // As Linux does, lest programs take the file for one hole.
+    let inline_bytes = if inode.is_regular() && inode.has(flag::INLINE) {
+        inode.size_bytes.div_ceil(512).saturating_mul(512)
+    } else {
+        0
+    };
     Attributes {
         file: FileId(u64::from(inode.number)),
         kind: inode.kind(),
@@ -290,7 +296,7 @@ fn attributes(inode: &Inode) -> Attributes {
         uid: inode.uid,
         gid: inode.gid,
         size_bytes: if has_size { inode.size_bytes } else { 0 },
-        used_bytes: inode.used_bytes,
+        used_bytes: inode.used_bytes.saturating_add(inline_bytes),
         accessed: timestamp(inode.accessed),
         modified: timestamp(inode.modified),
         changed: timestamp(inode.changed),

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
-use export::{FileExport, FileId, FileKind, SpecialFile};
-use rustix::fs::{lgetxattr, llistxattr};
+use export::{FileExport, FileId, FileKind, SpecialFile, Timestamp};
+use rustix::fs::{AtFlags, CWD, StatxFlags, StatxTimestamp, lgetxattr, llistxattr, statx};
 
 pub(crate) type Manifest = BTreeMap<Vec<u8>, Object>;
 
@@ -21,6 +21,9 @@ pub(crate) struct Object {
     pub owner: (u32, u32),
     pub size_bytes: u64,
     pub modified: (u64, u32),
+    /// Last read, last change, making.
+    pub other_times: [Option<(u64, u32)>; 3],
+    pub used_bytes: u64,
     pub target: Vec<u8>,
     /// A hash of the content.
     pub content: u64,
@@ -91,7 +94,13 @@ fn of_object(tree: &dyn FileExport, file: FileId) -> Object {
             FileKind::Directory => 0,
             _ => attributes.size_bytes,
         },
-        modified: (attributes.modified.seconds, attributes.modified.nanoseconds),
+        modified: time(attributes.modified),
+        other_times: [
+            Some(time(attributes.accessed)),
+            Some(time(attributes.changed)),
+            tree.particulars(file).unwrap().created.map(time),
+        ],
+        used_bytes: attributes.used_bytes,
         target: match attributes.kind {
             FileKind::Symlink => tree.read_symlink(file).unwrap(),
             _ => Vec::new(),
@@ -105,6 +114,10 @@ fn of_object(tree: &dyn FileExport, file: FileId) -> Object {
             .map(|carried| (carried.name, carried.value))
             .collect(),
     }
+}
+
+fn time(time: Timestamp) -> (u64, u32) {
+    (time.seconds, time.nanoseconds)
 }
 
 /// Reads a file in steps that fit no block.
@@ -170,6 +183,8 @@ fn of_path(path: &Path) -> Object {
             u64::try_from(metadata.mtime()).unwrap_or(0),
             u32::try_from(metadata.mtime_nsec()).unwrap(),
         ),
+        other_times: other_times(path),
+        used_bytes: metadata.blocks() * 512,
         target: match kind.is_symlink() {
             true => fs::read_link(path).unwrap().as_os_str().as_bytes().to_vec(),
             false => Vec::new(),
@@ -183,6 +198,23 @@ fn of_path(path: &Path) -> Object {
         },
         attributes: attributes_of(path),
     }
+}
+
+fn other_times(path: &Path) -> [Option<(u64, u32)>; 3] {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let known = statx(CWD, path, flags, wanted).unwrap();
+    let time = |at: StatxTimestamp| Some((u64::try_from(at.tv_sec).unwrap_or(0), at.tv_nsec));
+    let has_birth = known.stx_mask & StatxFlags::BTIME.bits() != 0;
+    [
+        time(known.stx_atime),
+        time(known.stx_ctime),
+        if has_birth {
+            time(known.stx_btime)
+        } else {
+            None
+        },
+    ]
 }
 
 fn attributes_of(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {

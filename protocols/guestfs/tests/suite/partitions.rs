@@ -1,10 +1,15 @@
 //! Tables of partitions, and what is recognized.
 
+use std::fs;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use export::{BlockExport, Durability, MemoryDisk};
-use guestfs::{Content, GuestError, Volume, open};
+use export::{BlockExport, Durability, ExportError, MemoryDisk, Segments};
+use guestfs::{Content, GuestError, Source, Volume, open, open_source};
+use tempfile::tempdir;
+
+use crate::image::{have, mke2fs};
 
 const SIZE: u64 = 64 << 20;
 
@@ -159,6 +164,81 @@ fn an_mbr_may_count_in_sectors_of_four_kibibytes() {
     made.line(0, 0, 0x83, 256, 1000);
     made.put(256 * 4096, b"XFSB");
     assert_eq!(made.found(), [("p1".to_owned(), 256, 1000, Content::Xfs)]);
+}
+
+/// A disk of which some bytes are lost.
+struct Torn {
+    bytes: Vec<u8>,
+    lost: Range<u64>,
+}
+
+impl Source for Torn {
+    fn length_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&self, offset: u64, length: usize) -> Result<Segments, GuestError> {
+        if offset < self.lost.end && offset + length as u64 > self.lost.start {
+            return Err(GuestError::Disk {
+                offset,
+                length,
+                source: ExportError::Corrupt {
+                    detail: "a chunk is lost".into(),
+                },
+            });
+        }
+        let start = usize::try_from(offset).unwrap();
+        Ok(Bytes::copy_from_slice(&self.bytes[start..start + length]).into())
+    }
+}
+
+#[test]
+fn what_is_lost_does_not_hide_the_rest() {
+    if !have("mke2fs") {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let source = home.path().join("source");
+    fs::create_dir(&source).unwrap();
+    for number in 0..300 {
+        fs::write(source.join(format!("file {number}")), "content").unwrap();
+    }
+    let image = home.path().join("image");
+    mke2fs(&image, "16M", Some(&source), &["-t", "ext4", "-b", "1024"]);
+    let mut made = Made::new(512);
+    made.gpt(&[(100, 199), (2048, 40_000)]);
+    let image = fs::read(&image).unwrap();
+    made.put(2048 * 512, &image);
+    let open = |lost: Range<u64>| {
+        let bytes = made.bytes.clone();
+        open_source(Arc::new(Torn { bytes, lost })).unwrap()
+    };
+    let names = |volume: &Volume| {
+        let tree = volume.files().unwrap();
+        let listed = tree.list(tree.root(), 0, 1000).unwrap();
+        let sound = listed.iter().filter(|entry| entry.attributes.mode != 0);
+        (listed.len(), sound.count())
+    };
+    let whole = open(0..0);
+    assert_eq!(whole[1].content, Content::Ext4);
+    assert_eq!(names(&whole[1]), (301, 301), "with lost+found");
+    // The first volume, then the primary table.
+    let without_first = open(100 * 512..120 * 512);
+    assert_eq!(without_first[0].content, Content::Unreadable);
+    assert_eq!(names(&without_first[1]), (301, 301));
+    assert_eq!(names(&open(512..2048)[1]), (301, 301));
+    // Four inodes lie in a block.
+    let places = 0..image.len() / 1024;
+    let table = places
+        .filter(|block| {
+            let mode = &image[block * 1024..][..2];
+            // The first of four regular files in a block that begins like an inode of mke2fs -d.
+            mode == [0xA4, 0x81] && image[block * 1024 + 256..][..2] == [0xA4, 0x81]
+        })
+        .nth(5)
+        .unwrap();
+    let lost = 2048 * 512 + table as u64 * 1024;
+    assert_eq!(names(&open(lost..lost + 1024)[1]), (301, 297));
 }
 
 #[test]
