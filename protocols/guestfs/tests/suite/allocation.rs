@@ -49,16 +49,7 @@ fn free_blocks_are_those_that_dumpe2fs_names() {
             let end = (usize::try_from(last).unwrap() + cluster).min(used.len());
             used[usize::try_from(first).unwrap()..end].fill(false);
         }
-        let mut found = vec![false; used.len()];
-        let mut end = 0;
-        for range in volume(&image).allocated().unwrap() {
-            let range = range.unwrap();
-            assert!(range.start > end || end == 0, "{kind}: merged and in order");
-            end = range.end;
-            found[usize::try_from(range.start / block).unwrap()
-                ..usize::try_from(end / block).unwrap()]
-                .fill(true);
-        }
+        let found = blocks_in_use(&image, block);
         let differs: Vec<usize> = (0..used.len())
             .filter(|at| used[*at] != found[*at])
             .take(9)
@@ -67,6 +58,42 @@ fn free_blocks_are_those_that_dumpe2fs_names() {
         assert!(used.contains(&false) && plain > 0);
         fs::remove_file(&image).unwrap();
     }
+}
+
+/// For each block, whether it is in use.
+fn blocks_in_use(image: &Path, block: u64) -> Vec<bool> {
+    let volume = volume(image);
+    let number = |bytes: u64| usize::try_from(bytes / block).unwrap();
+    let mut found = vec![false; number(volume.length_bytes)];
+    let mut end = 0;
+    for range in volume.allocated().unwrap() {
+        let range = range.unwrap();
+        assert!(range.start > end || end == 0, "merged and in order");
+        end = range.end;
+        found[number(range.start)..number(end)].fill(true);
+    }
+    found
+}
+
+/// What the bitmap on disk calls used stays used, and what only the journal knows comes to it.
+pub(crate) fn check_union(image: &Path, what: &str) {
+    let said = run(Command::new("dumpe2fs").arg("-h").arg(image));
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("Block size:"));
+    let found = blocks_in_use(image, line.unwrap().trim().parse().unwrap());
+    let mut free_on_disk = vec![false; found.len()];
+    for (first, last) in free_blocks(image) {
+        free_on_disk[usize::try_from(first).unwrap()..=usize::try_from(last).unwrap()].fill(true);
+    }
+    let both = || found.iter().zip(&free_on_disk);
+    assert!(both().all(|(found, free)| *found || *free), "{what}");
+    let by_journal = both().filter(|(found, free)| **found && **free).count();
+    println!("{what}: the bitmap on disk alone would leave out {by_journal} blocks");
+    assert!(
+        by_journal > 0,
+        "{what}: the journal has allocated something"
+    );
 }
 
 /// Ranges of free blocks, as dumpe2fs prints them for each group.

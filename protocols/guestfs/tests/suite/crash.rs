@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, XattrFlags, setxattr};
 use rustix::io::Errno;
 use tempfile::tempdir;
 
+use crate::allocation::{check_union, check_used_copy};
 use crate::content::{check_fifty_thousand, fill};
 use crate::image::{Mount, have, mke2fs, run, tree, volume};
 use crate::manifest::{compare, of_folder, of_tree};
@@ -140,7 +141,8 @@ fn a_copy_of_a_mounted_filesystem_is_as_the_kernel_would_replay_it() {
             "{kind}: the journal is needed"
         );
         compare(&of_tree(&*tree(&crashed)), &expected, kind);
-        crate::allocation::check_used_copy(&crashed, &expected, kind);
+        check_used_copy(&crashed, &expected, kind);
+        check_union(&crashed, kind);
     }
 }
 

@@ -13,6 +13,7 @@ mod allocation;
 mod content;
 mod crash;
 mod damage;
+mod encrypted;
 mod image;
 mod journal;
 mod manifest;
