@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares a tree in memory, mounted, with tmpfs: `protocols/fuse/benches/beside_tmpfs.py`, as root.
 
-Prints the best of the rounds for each and the ratio to tmpfs in the same round's neighbourhood: what the way through
+Prints the best of the rounds for each and the ratio to tmpfs in the same run: what the way through
 the kernel to another process costs. `cold` is the first time after the kernel forgot everything, `warm` the second.
 SERVER=PATH takes an example `mount_memory` that is built already. Needs fio.
 """
@@ -94,8 +94,8 @@ def listing(folder, *options):
 
 def report(folders):
     rows = [
-        ("sequential read, cold, MiB/s", sequential, "cold"),
-        ("sequential read, warm, MiB/s", sequential, "warm"),
+        (f"sequential read of {FILE_MIB} MiB, cold, MiB/s", sequential, "cold"),
+        (f"sequential read of {FILE_MIB} MiB, warm, MiB/s", sequential, "warm"),
         ("4 KiB random read, cold, 1/s", lambda folder: random(folder, 1), "cold"),
         ("4 KiB random read, 4 threads, cold, 1/s", lambda folder: random(folder, 4), "cold"),
         ("`ls` of 50,000, cold, 1/s", lambda folder: listing(folder, "-U"), "cold"),

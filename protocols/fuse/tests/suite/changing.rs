@@ -120,7 +120,7 @@ fn times_before_the_first_harm_nobody() {
     }
     let mounted = writable_tree();
     let file = File::create(mounted.at("file")).unwrap();
-    for seconds in [-1, -1_000_000_000, i64::MIN + 1, i64::MAX] {
+    for seconds in [-1, -1_000_000_000, i64::MIN, i64::MIN + 1, i64::MAX] {
         let time = Timespec {
             tv_sec: seconds,
             tv_nsec: 5,
