@@ -133,6 +133,45 @@ fn guest_boots_from_both_points_over_nfs_and_the_last_is_sealed() {
     backed.daemon.cli(["verify"]);
 }
 
+/// Files come out of a point, and out of a session whose guest is running: what it has synced is there, though nothing was
+/// unmounted.
+#[test]
+fn files_of_a_guest_come_out_of_its_disk() {
+    let Some(backed) = Backed::up(Daemon::start) else {
+        return;
+    };
+    let out = backed.folder.path().join("out");
+    let get = |from: &str, path: &str| {
+        drop(std::fs::remove_file(&out));
+        let to = out.to_str().expect("a plain path");
+        backed.daemon.cli(["files", "get", from, path, "--to", to]);
+        std::fs::read(&out).expect("it was written")
+    };
+    for number in [1, 2] {
+        let version = get(
+            &format!("guest@{number}"),
+            "disk-0/disk/etc/version-of-the-guest",
+        );
+        assert_eq!(version, format!("{number}\n").as_bytes());
+    }
+    let session = backed.start("guest@1", "nbd");
+    let mut guest = boot(&backed, 1, Drive::Url(session.url("nbd").to_owned()));
+    guest.must(
+        "mkdir /srv/new && dd if=/dev/urandom of=/srv/new/written bs=1M count=8 conv=fsync status=none && sync /srv/new",
+        2 * MINUTE,
+    );
+    let sum = guest.must("sha256sum </srv/new/written", MINUTE);
+    let written = get(&session.name, "disk-0/disk/srv/new/written");
+    assert_eq!(written.len(), 8 << 20);
+    let here = std::process::Command::new("sha256sum")
+        .arg(&out)
+        .output()
+        .unwrap();
+    let here = String::from_utf8_lossy(&here.stdout).into_owned();
+    assert_eq!(here.split(' ').next(), sum.split(' ').next());
+    guest.power_off();
+}
+
 /// What one boot writes, the next finds, though each has the disk in another format. QEMU looks for the second file of a
 /// `vmdk` in the wrong folder when the first is at an NFS URL, so that one is not here.
 #[test]

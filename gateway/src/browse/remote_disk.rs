@@ -143,12 +143,16 @@ impl BlockExport for RemoteDisk {
         durability: Durability,
     ) -> Result<(), ExportError> {
         self.changed()?;
+        // Pieces end anywhere; what goes over the wire is whole blocks.
+        let whole = match data {
+            [piece] => piece.clone(),
+            pieces => pieces.concat().into(),
+        };
+        self.properties.check(offset, whole.len() as u64)?;
         let mut at = offset;
-        for piece in data {
-            for part in piece.chunks(WRITE_BYTES_MAX) {
-                self.call(|client| client.write_at(at, part, durability))?;
-                at += part.len() as u64;
-            }
+        for part in whole.chunks(WRITE_BYTES_MAX) {
+            self.call(|client| client.write_at(at, part, durability))?;
+            at += part.len() as u64;
         }
         Ok(())
     }

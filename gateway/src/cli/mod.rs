@@ -19,6 +19,7 @@ mod init;
 mod key;
 mod keyless;
 mod lock_authority;
+mod mount;
 mod output;
 mod point;
 mod progress;
@@ -86,6 +87,8 @@ enum Verb {
     /// Get single files out of a restore point
     #[command(subcommand)]
     Files(files::FilesVerb),
+    /// Show the disks of a restore point, and the files on them, as a folder of this machine
+    Mount(mount::MountArgs),
     /// Say how long restore points are kept
     #[command(subcommand)]
     Retention(retention::RetentionVerb),
@@ -150,6 +153,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Recover(verb) => recover::run(&verb, &connect()?, &output)?,
         Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
         Verb::Files(verb) => files::run(&verb, &connect()?, &output)?,
+        Verb::Mount(arguments) => mount::run(&arguments, &connect()?, &output)?,
         Verb::Retention(verb) => retention::run(&verb, &connect()?, &output)?,
         Verb::Collect(arguments) => return collect::run(&arguments, &connect()?, &output),
         Verb::Rescue(arguments) => return rescue::run(&arguments, &output),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::api::RecoveryBody;
 use crate::browse::{BrowsedDisk, RemoteDisk};
-use crate::recovery::{Protocol, SessionState, SessionView};
+use crate::recovery::{Protocol, SessionMode, SessionState, SessionView};
 
 use super::client::{Client, Place, segment};
 
@@ -44,6 +44,11 @@ impl<'a> Viewing<'a> {
             );
         }
         Ok(viewing)
+    }
+
+    /// Whether nobody can change the disks.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.session.mode == SessionMode::ReadOnly
     }
 
     /// The restore point.

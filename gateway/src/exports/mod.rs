@@ -23,6 +23,7 @@ pub use disk_format::DiskFormat;
 pub use earlier_points::EarlierPoints;
 pub use overlay_disk::OverlayDisk;
 pub use point_disk::PointDisk;
+pub(crate) use session_folder::timestamp;
 pub use session_folder::{FolderAccess, FolderDisk, FolderLimits, SessionFolder};
 pub use sessions_tree::SessionsTree;
 pub(crate) use status::chain;

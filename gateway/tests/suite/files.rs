@@ -1,14 +1,15 @@
 //! Single files out of a disk backup.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, need};
+use crate::support::{Daemon, need, open_nbd, url};
 
 const MIB: u64 = 1 << 20;
 
@@ -107,6 +108,141 @@ fn assert_same_trees(one: &Path, other: &Path) {
             assert_eq!(left.mtime(), right.mtime(), "{}", one.display());
         }
     }
+}
+
+/// A mount by the command line, in a process of its own.
+struct Mounted {
+    process: std::process::Child,
+    folder: PathBuf,
+}
+
+impl Mounted {
+    fn start(daemon: &Daemon, arguments: &[&str]) -> Self {
+        let folder = daemon.path("mounted");
+        fs::create_dir_all(&folder).unwrap();
+        let mut process = daemon
+            .plain_command()
+            .arg("--state")
+            .arg(daemon.state())
+            .arg("mount")
+            .args(arguments)
+            .arg(&folder)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = String::new();
+        let stderr = process.stderr.as_mut().unwrap();
+        BufReader::new(stderr).read_line(&mut told).unwrap();
+        assert!(told.contains(" is mounted on "), "{told}");
+        Self { process, folder }
+    }
+
+    fn end(mut self, how: impl FnOnce(&Self)) {
+        how(&self);
+        assert!(self.process.wait().unwrap().success());
+        assert_eq!(fs::read_dir(&self.folder).unwrap().count(), 0);
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.process.try_wait().is_ok_and(|done| done.is_none()) {
+            drop(self.process.kill());
+            drop(Command::new("umount").arg("-l").arg(&self.folder).output());
+        }
+    }
+}
+
+fn can_mount() -> bool {
+    let can = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
+    assert!(
+        can || std::env::var_os("CI").is_none(),
+        "CI is root and has /dev/fuse"
+    );
+    can
+}
+
+#[test]
+fn a_point_is_mounted_with_its_files_and_formats() {
+    if !can_mount() || !need("qemu-img") {
+        return;
+    }
+    let Some((daemon, tree)) = backed_up() else {
+        return;
+    };
+    let mounted = Mounted::start(&daemon, &["web01@1"]);
+    assert_same_trees(&tree, &mounted.folder.join("disk-0/p1"));
+    let files: Vec<_> = fs::read_dir(mounted.folder.join("disk-0"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(files, ["p1", "p2.txt"]);
+    let mut comment = [0; 16];
+    let secret = mounted.folder.join("disk-0/p1/etc/deep/secret");
+    let length = rustix::fs::getxattr(&secret, "user.comment", &mut comment).unwrap();
+    assert_eq!(&comment[..length], b"kept");
+    let raw = mounted.folder.join("disk-0.raw");
+    assert!(fs::read(&raw).unwrap() == fs::read(daemon.path("disk.raw")).unwrap());
+    for (name, format) in [
+        ("disk-0.qcow2", "qcow2"),
+        ("disk-0.vmdk", "vmdk"),
+        ("disk-0-sparse.vmdk", "vmdk"),
+        ("disk-0.vhd", "vpc"),
+        ("disk-0.vhdx", "vhdx"),
+    ] {
+        let same = Command::new("qemu-img")
+            .args(["compare", "-f", "raw", "-F", format])
+            .arg(&raw)
+            .arg(mounted.folder.join(name))
+            .output()
+            .unwrap();
+        assert!(same.status.success(), "{name}: {same:?}");
+    }
+    assert!(fs::write(&secret, "changed").is_err());
+    assert!(fs::File::options().write(true).open(&raw).is_err());
+    mounted.end(|mounted| {
+        let umount = Command::new("umount")
+            .arg(&mounted.folder)
+            .output()
+            .unwrap();
+        assert!(umount.status.success(), "{umount:?}");
+    });
+    assert_eq!(daemon.json(&["recover", "list"]), json!([]));
+}
+
+#[test]
+fn a_session_is_mounted_and_written() {
+    if !can_mount() {
+        return;
+    }
+    let Some((daemon, _)) = backed_up() else {
+        return;
+    };
+    let refused = daemon.cli(&["mount", "web01@1", "/nowhere", "--write"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("a restore point is never written"), "{text}");
+    daemon.json(&["recover", "start", "web01@1", "--name", "lab"]);
+    let mounted = Mounted::start(&daemon, &["lab", "--write", "--format", "raw,vhdx"]);
+    let raw = fs::File::options()
+        .write(true)
+        .open(mounted.folder.join("disk-0.raw"))
+        .unwrap();
+    raw.write_all_at(b"written by hand", 60 * MIB + 3).unwrap();
+    raw.sync_all().unwrap();
+    drop(raw);
+    mounted.end(|mounted| {
+        let id = i32::try_from(mounted.process.id()).unwrap();
+        let id = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    });
+    let session = daemon.json(&["recover", "show", "lab"]);
+    assert_eq!(session["state"], "active");
+    let mut found = [0; 15];
+    let mut disk = open_nbd(url(&session, "nbd"));
+    let mut block = [0; 512];
+    disk.read_at(60 * MIB, &mut block).unwrap();
+    found.copy_from_slice(&block[3..18]);
+    assert_eq!(&found, b"written by hand");
 }
 
 /// A daemon that has backed up the disk of `tree`.

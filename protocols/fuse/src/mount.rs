@@ -123,6 +123,14 @@ impl Mount {
         Ok(())
     }
 
+    /// Takes the mount out of sight. Who has a file of it open keeps that; it ends with the last of them.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn detach(&self) -> Result<(), FuseError> {
+        self.take_off(Manner::Detached)
+    }
+
     fn take_off(&self, manner: Manner) -> Result<(), FuseError> {
         if self.is_over() || !self.is_on_top() {
             return Ok(());

@@ -32,7 +32,7 @@ use repo::clock::{Clock, SystemClock, UnixNanoseconds};
 use super::{DiskFile, DiskFormat};
 use content::Content;
 use log::Log;
-pub(super) use node::timestamp;
+pub(crate) use node::timestamp;
 use node::{Body, DiskKey, Node};
 use table::Table;
 

@@ -155,7 +155,7 @@ impl NodeState {
     }
 }
 
-pub(in crate::exports) fn timestamp(time: UnixNanoseconds) -> Timestamp {
+pub(crate) fn timestamp(time: UnixNanoseconds) -> Timestamp {
     let nanoseconds = u32::try_from(time.0 % SECOND).expect("the rest is below one second");
     Timestamp {
         seconds: time.0 / SECOND,
