@@ -8,7 +8,8 @@
 //!
 //! Filesystems are opened when somebody looks into the folder of their disk. They are never written.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use export::{
@@ -16,6 +17,8 @@ use export::{
     FileExport, FileId, FileKind, FileRead, Particulars, Segments, SetAttributes, Statistics,
     Timestamp, Written,
 };
+
+use parking_lot::Mutex;
 
 use super::volumes::{Found, Volumes};
 use crate::exports::{DiskFile, DiskFormat};
@@ -50,20 +53,19 @@ enum Body {
 struct DiskFolder {
     number: usize,
     disk: Arc<dyn BlockExport>,
-    volumes: OnceLock<Volumes>,
+    volumes: Mutex<Option<(Instant, Arc<Volumes>)>>,
 }
 
 /// What an id leads to.
-#[derive(Clone, Copy)]
 enum Node<'a> {
     Top,
     File(&'a ShownFile),
     /// A disk's folder, by its place among them.
     Folder(usize, &'a DiskFolder),
     /// A text in a disk's folder.
-    Reason(&'a Bytes),
+    Reason(Bytes),
     /// Something in a filesystem: its disk's place, its own place there, the tree, the id in it.
-    Inside(usize, usize, &'a Arc<dyn FileExport>, FileId),
+    Inside(usize, usize, Arc<dyn FileExport>, FileId),
 }
 
 impl DiskTree {
@@ -95,7 +97,7 @@ impl DiskTree {
             folders.push(DiskFolder {
                 number,
                 disk,
-                volumes: OnceLock::new(),
+                volumes: Mutex::default(),
             });
         }
         Self {
@@ -116,9 +118,9 @@ impl DiskTree {
             let folder = self.folders.get(place).ok_or(ExportError::Stale)?;
             return match folder.volumes().get(volume) {
                 Some((_, Found::Tree(tree))) => {
-                    Ok(Node::Inside(place, volume, tree, FileId(inner)))
+                    Ok(Node::Inside(place, volume, Arc::clone(tree), FileId(inner)))
                 }
-                Some((_, Found::Reason(text))) => Ok(Node::Reason(text)),
+                Some((_, Found::Reason(text))) => Ok(Node::Reason(text.clone())),
                 None => Err(ExportError::Stale),
             };
         }
@@ -184,7 +186,8 @@ impl DiskTree {
         place: usize,
         folder: &DiskFolder,
     ) -> Result<Vec<DirectoryEntry>, ExportError> {
-        let volumes = folder.volumes().all().iter().enumerate();
+        let found = folder.volumes();
+        let volumes = found.all().iter().enumerate();
         let entry = |(volume, (name, found)): (usize, &(String, Found))| {
             let attributes = match found {
                 Found::Tree(tree) => outer(place, volume, tree.attributes(tree.root())?)?,
@@ -207,8 +210,20 @@ impl DiskFolder {
         format!("disk-{}", self.number)
     }
 
-    fn volumes(&self) -> &Volumes {
-        self.volumes.get_or_init(|| Volumes::find(&self.disk))
+    /// What lies on the disk. On one that is written meanwhile it is looked for anew now and then, as what was replayed and
+    /// remembered of it grows old.
+    fn volumes(&self) -> Arc<Volumes> {
+        let mut volumes = self.volumes.lock();
+        let is_written = !self.disk.properties().read_only;
+        let young = volumes.as_ref().filter(|(found, volumes)| {
+            found.elapsed() < FRESH || !is_written && !volumes.is_partial()
+        });
+        if let Some((_, volumes)) = young {
+            return Arc::clone(volumes);
+        }
+        let found = Arc::new(Volumes::find(&self.disk));
+        *volumes = Some((Instant::now(), Arc::clone(&found)));
+        found
     }
 }
 
@@ -306,8 +321,8 @@ impl FileExport for DiskTree {
             Node::File(ShownFile {
                 body: Body::Text(text),
                 ..
-            })
-            | Node::Reason(text) => Ok(read_text(text, offset, length)),
+            }) => Ok(read_text(text, offset, length)),
+            Node::Reason(text) => Ok(read_text(&text, offset, length)),
             Node::Inside(place, volume, tree, inner) => {
                 let read = tree.read(inner, offset, length)?;
                 let attributes = read.attributes;
@@ -437,6 +452,9 @@ fn volume_id(place: usize, volume: usize) -> u64 {
 fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
+
+/// For how long what lies on a disk is believed that others write, or that could not be read.
+const FRESH: Duration = Duration::from_secs(2);
 
 const TOP: u64 = 1;
 /// Cookies 0, 1 and 2 belong to the servers.

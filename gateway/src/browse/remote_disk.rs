@@ -1,5 +1,6 @@
 //! A disk that the daemon serves over NBD.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,9 @@ pub(crate) struct RemoteDisk {
     properties: BlockProperties,
     idle: Mutex<Vec<Client>>,
     memory: Option<Cache<u64, Bytes>>,
+    /// Something was written since the last flush, and a connection broke after that.
+    unflushed: AtomicBool,
+    in_doubt: AtomicBool,
 }
 
 impl RemoteDisk {
@@ -51,6 +55,8 @@ impl RemoteDisk {
             properties,
             idle: Mutex::new(vec![client]),
             memory: read_only.then(|| Cache::new(PIECES_MAX)),
+            unflushed: AtomicBool::new(false),
+            in_doubt: AtomicBool::new(false),
         })
     }
 
@@ -65,12 +71,23 @@ impl RemoteDisk {
                 Err(error) if is_broken(&error) => {
                     // The others are as old.
                     self.idle.lock().clear();
+                    if self.unflushed.load(Ordering::SeqCst) {
+                        self.in_doubt.store(true, Ordering::SeqCst);
+                    }
                 }
                 done => return self.keep(client, done),
             }
         }
         let mut client = Client::connect(&self.address, &self.name, &options())
             .map_err(|error| failed(&error))?;
+        let export = client.export();
+        let is_same = export.size_bytes == self.properties.size_bytes
+            && export.is_read_only() == self.properties.read_only;
+        if !is_same {
+            return Err(ExportError::Storage {
+                detail: format!("another disk is called {} by now", self.name).into(),
+            });
+        }
         let done = what(&mut client);
         self.keep(client, done)
     }
@@ -149,6 +166,7 @@ impl BlockExport for RemoteDisk {
             pieces => pieces.concat().into(),
         };
         self.properties.check(offset, whole.len() as u64)?;
+        self.unflushed.store(true, Ordering::SeqCst);
         let mut at = offset;
         for part in whole.chunks(WRITE_BYTES_MAX) {
             self.call(|client| client.write_at(at, part, durability))?;
@@ -166,6 +184,7 @@ impl BlockExport for RemoteDisk {
     ) -> Result<(), ExportError> {
         self.changed()?;
         self.properties.check(offset, length)?;
+        self.unflushed.store(true, Ordering::SeqCst);
         let mut at = offset;
         while at < offset + length {
             let step = (offset + length - at).min(RANGE_BYTES_MAX);
@@ -182,7 +201,18 @@ impl BlockExport for RemoteDisk {
     fn flush(&self) -> Result<(), ExportError> {
         match self.properties.read_only {
             true => Ok(()),
-            false => self.call(Client::flush),
+            false => {
+                self.call(Client::flush)?;
+                self.unflushed.store(false, Ordering::SeqCst);
+                match self.in_doubt.swap(false, Ordering::SeqCst) {
+                    // As after a failed fsync: what was written last may be gone, and whoever wrote it must know.
+                    true => Err(ExportError::Storage {
+                        detail: "the connection broke since the last flush: what was written meanwhile may be lost"
+                            .into(),
+                    }),
+                    false => Ok(()),
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use export::{BlockExport, FileExport};
-use guestfs::{GuestError, Volume};
+use guestfs::Volume;
 
 use super::disk_tree::VOLUMES_MAX;
 use crate::exports::chain;
@@ -35,6 +35,13 @@ impl Volumes {
         Self { all }
     }
 
+    /// Whether something could not be looked into, which may be another time.
+    pub(super) fn is_partial(&self) -> bool {
+        self.all
+            .iter()
+            .any(|(_, found)| matches!(found, Found::Reason(_)))
+    }
+
     pub(super) fn all(&self) -> &[(String, Found)] {
         &self.all
     }
@@ -45,13 +52,17 @@ impl Volumes {
 }
 
 fn show(volume: &Volume) -> (String, Found) {
-    match volume.files() {
-        Ok(tree) => (volume.name.clone(), Found::Tree(tree)),
+    let tree = match volume.files() {
+        Ok(tree) => tree,
+        Err(error) => return reason(&volume.name, &error),
+    };
+    match tree.attributes(tree.root()) {
+        Ok(_) => (volume.name.clone(), Found::Tree(tree)),
         Err(error) => reason(&volume.name, &error),
     }
 }
 
-fn reason(name: &str, error: &GuestError) -> (String, Found) {
+fn reason(name: &str, error: &dyn std::error::Error) -> (String, Found) {
     let text = format!(
         "The files of {name} are not shown: {}.\nIts bytes are in the files of the whole disk beside this folder.\n",
         chain(error)

@@ -1,7 +1,9 @@
 //! `holdfast files`: single files out of the disks of a restore point.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,8 +13,8 @@ use serde::Serialize;
 use crate::browse::DiskTree;
 
 use super::client::Client;
-use super::extract::{self, Extracted};
-use super::output::{Output, Table, size, time};
+use super::extract::{self, DEPTH_MAX, Extracted};
+use super::output::{Output, Table, printable, size, tell, time};
 use super::viewing::Viewing;
 
 #[derive(Debug, clap::Subcommand)]
@@ -64,7 +66,7 @@ struct FileView {
     target: Option<String>,
 }
 
-pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<()> {
+pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<ExitCode> {
     match verb {
         FilesVerb::List {
             point,
@@ -73,6 +75,7 @@ pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<
             name,
         } => {
             let viewing = Viewing::open(client, point)?;
+            viewing.end_on_signals()?;
             let tree = open_tree(&viewing)?;
             let mut found = Vec::new();
             let start = find(&tree, path)?;
@@ -82,7 +85,12 @@ pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<
                 1
             };
             let path = path.trim_matches('/');
-            visit(&tree, start, path, depth, &mut |path, entry| {
+            let mut visit = Visit {
+                tree: &tree,
+                seen: HashSet::from([start]),
+                left_out: Vec::new(),
+            };
+            visit.folder(start, path, depth, &mut |path, entry| {
                 let wanted = name.as_ref().is_none_or(|name| {
                     String::from_utf8_lossy(&entry.name).contains(name.as_str())
                 });
@@ -90,7 +98,9 @@ pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<
                     found.push(FileView::new(&tree, path, &entry.attributes));
                 }
             })?;
-            output.list(&found, "Nothing is there.", table)
+            let left_out = visit.left_out;
+            output.list(&found, "Nothing is there.", table)?;
+            Ok(finish(&left_out))
         }
         FilesVerb::Get(arguments) => get(arguments, client, output),
     }
@@ -101,8 +111,9 @@ fn open_tree(viewing: &Viewing<'_>) -> Result<Arc<dyn FileExport>> {
     Ok(Arc::new(tree))
 }
 
-fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<()> {
+fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<ExitCode> {
     let viewing = Viewing::open(client, &arguments.point)?;
+    viewing.end_on_signals()?;
     let tree = open_tree(&viewing)?;
     let file = find(&tree, &arguments.path)?;
     let attributes = tree.attributes(file)?;
@@ -120,12 +131,13 @@ fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<()> {
         ),
         FileKind::File if stdout => {
             let mut out = std::io::stdout().lock();
-            extract::copy(&*tree, file, 0, &mut out)?;
-            return Ok(out.flush()?);
+            extract::copy(&*tree, file, &mut out)?;
+            out.flush()?;
+            return Ok(ExitCode::SUCCESS);
         }
         FileKind::Directory if stdout => {
-            extract::tar(&*tree, file, std::io::stdout().lock())?;
-            return Ok(());
+            let done = extract::tar(&*tree, file, std::io::stdout().lock())?;
+            return Ok(finish(&done.left_out));
         }
         FileKind::File => extract::file(&*tree, file, to, arguments.resume)?,
         FileKind::Directory if is_tar => {
@@ -149,11 +161,26 @@ fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<()> {
             done.files,
             done.folders
         );
-        for left in &done.left_out {
-            text.push_str(&format!("\nleft out: {left}"));
+        let more = done
+            .left_out_total
+            .saturating_sub(done.left_out.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("\n{more} more were left out than are listed"));
         }
         text
-    })
+    })?;
+    Ok(finish(&done.left_out))
+}
+
+/// Tells what was left out; the command has failed then.
+fn finish(left_out: &[String]) -> ExitCode {
+    for left in left_out {
+        tell(&format!("left out: {}", printable(left)));
+    }
+    match left_out {
+        [] => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// What a path leads to. Links are not followed: their targets are for the guest to find.
@@ -166,6 +193,9 @@ fn find(tree: &Arc<dyn FileExport>, path: &str) -> Result<FileId> {
         }
         at = tree.lookup(at, name.as_bytes()).map_err(|error| {
             let place = if walked.is_empty() { "the top" } else { &walked };
+            if let Some(reason) = reason(tree, at, name) {
+                return anyhow!(reason);
+            }
             match error {
                 ExportError::NotFound => anyhow!(
                     "{path} is not there: {place} has no {name}; `holdfast files list POINT {walked}` shows what it has"
@@ -180,34 +210,62 @@ fn find(tree: &Arc<dyn FileExport>, path: &str) -> Result<FileId> {
     Ok(at)
 }
 
-/// Shows everything in a folder, and below down to `depth`.
-fn visit(
-    tree: &Arc<dyn FileExport>,
-    folder: FileId,
-    path: &str,
-    depth: usize,
-    show: &mut dyn FnMut(&str, &DirectoryEntry),
-) -> Result<()> {
-    let mut cookie = 0;
-    loop {
-        let entries = tree.list(folder, cookie, PART).with_context(|| {
-            format!(
-                "cannot list {}",
-                if path.is_empty() { "the top" } else { path }
-            )
-        })?;
-        for entry in &entries {
-            cookie = entry.cookie;
-            let name = String::from_utf8_lossy(&entry.name);
-            let path = format!("{path}/{name}");
-            let path = path.trim_start_matches('/');
-            show(path, entry);
-            if entry.attributes.kind == FileKind::Directory && depth > 1 {
-                visit(tree, entry.file, path, depth - 1, show)?;
+/// Why something is not shown, where a text of its name says so.
+fn reason(tree: &Arc<dyn FileExport>, folder: FileId, name: &str) -> Option<String> {
+    let file = tree.lookup(folder, format!("{name}.txt").as_bytes()).ok()?;
+    let is_ours = tree
+        .attributes(folder)
+        .is_ok_and(|folder| folder.mode == 0o555);
+    let text = tree.read(file, 0, 4096).ok().filter(|_| is_ours)?;
+    let text: Vec<u8> = text.data.into_pieces().concat();
+    Some(String::from_utf8_lossy(&text).trim_end().to_owned())
+}
+
+/// A walk over folders.
+struct Visit<'a> {
+    tree: &'a Arc<dyn FileExport>,
+    /// A folder has one place: whatever leads to it a second time is a fault of the disk.
+    seen: HashSet<FileId>,
+    left_out: Vec<String>,
+}
+
+impl Visit<'_> {
+    /// Shows everything in a folder, and below down to `depth`.
+    fn folder(
+        &mut self,
+        folder: FileId,
+        path: &str,
+        depth: usize,
+        show: &mut dyn FnMut(&str, &DirectoryEntry),
+    ) -> Result<()> {
+        let mut cookie = 0;
+        loop {
+            let entries = match self.tree.list(folder, cookie, PART) {
+                Err(ExportError::NotDirectory) if cookie == 0 && self.seen.len() == 1 => {
+                    bail!("{path} is no folder; `holdfast files get` copies it")
+                }
+                Err(error) => {
+                    let place = if path.is_empty() { "the top" } else { path };
+                    let why = crate::exports::chain(&error);
+                    self.left_out.push(format!("the rest of {place}: {why}"));
+                    return Ok(());
+                }
+                Ok(entries) => entries,
+            };
+            for entry in &entries {
+                cookie = entry.cookie;
+                let name = String::from_utf8_lossy(&entry.name);
+                let path = format!("{path}/{name}");
+                let path = path.trim_start_matches('/');
+                show(path, entry);
+                let is_folder = entry.attributes.kind == FileKind::Directory;
+                if is_folder && depth > 1 && self.seen.insert(entry.file) {
+                    self.folder(entry.file, path, depth - 1, show)?;
+                }
             }
-        }
-        if entries.len() < PART {
-            return Ok(());
+            if entries.len() < PART {
+                return Ok(());
+            }
         }
     }
 }
@@ -240,8 +298,8 @@ fn table(files: &[FileView]) -> Table {
     let mut table = Table::new(&["KIND", "MODE", ">OWNER", ">SIZE", "MODIFIED (UTC)", "PATH"]);
     for file in files {
         let path = match &file.target {
-            Some(target) => format!("{} -> {target}", file.path),
-            None => file.path.clone(),
+            Some(target) => printable(&format!("{} -> {target}", file.path)),
+            None => printable(&file.path),
         };
         table.row([
             file.kind.to_owned(),
@@ -257,6 +315,3 @@ fn table(files: &[FileView]) -> Table {
 
 /// Entries that are asked for at once.
 const PART: usize = 1024;
-
-/// Folders in folders: no file system that is in use has as many.
-pub(super) const DEPTH_MAX: usize = 4096;

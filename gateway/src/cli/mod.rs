@@ -152,7 +152,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Point(verb) => point::run(&verb, &connect()?, &output)?,
         Verb::Recover(verb) => recover::run(&verb, &connect()?, &output)?,
         Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
-        Verb::Files(verb) => files::run(&verb, &connect()?, &output)?,
+        Verb::Files(verb) => return files::run(&verb, &connect()?, &output),
         Verb::Mount(arguments) => mount::run(&arguments, &connect()?, &output)?,
         Verb::Retention(verb) => retention::run(&verb, &connect()?, &output)?,
         Verb::Collect(arguments) => return collect::run(&arguments, &connect()?, &output),

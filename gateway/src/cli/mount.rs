@@ -7,14 +7,13 @@ use anyhow::{Context as _, Result, bail};
 use fuse::{Caching, FuseError, Mount, MountOptions};
 use repo::clock::{Clock as _, SystemClock};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::browse::DiskTree;
 use crate::exports::{DiskFormat, timestamp};
 
 use super::client::Client;
 use super::output::{Output, tell};
-use super::viewing::Viewing;
+use super::viewing::{Signals, Viewing};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct MountArgs {
@@ -92,26 +91,24 @@ fn serve(mount: Mount) -> Result<()> {
         .build()
         .context("cannot wait for signals")?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut is_told = false;
+        let mut signals = Signals::listen()?;
+        let mut turn = 0;
         loop {
             tokio::select! {
                 outcome = &mut end => return Ok(outcome.context("nobody waits for the mount")??),
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                () = signals.next() => turn += 1,
             }
-            match mount.unmount() {
-                Err(FuseError::Busy(path)) if !is_told => {
-                    is_told = true;
-                    tell(&format!(
-                        "{} is in use; close what is open there, or say it again to leave those with what they have open",
-                        path.display()
-                    ));
+            match (turn, mount.unmount()) {
+                (1, Err(FuseError::Busy(path))) => tell(&format!(
+                    "{} is in use; close what is open there, or say it again to take it out of sight",
+                    path.display()
+                )),
+                (2, Err(FuseError::Busy(_))) => {
+                    mount.detach()?;
+                    tell("out of sight; this ends when what is open there is closed, or when it is said again");
                 }
-                // The end of the last one who has it takes it off.
-                Err(FuseError::Busy(_)) => return mount.detach().map_err(Into::into),
-                other => other?,
+                (3.., _) => return Ok(()),
+                (_, other) => other?,
             }
         }
     })

@@ -62,6 +62,18 @@ pub(super) fn tell(text: &str) {
     eprintln!("{text}");
 }
 
+/// Text from a guest as it can be shown: whatever would move the cursor or worse is written out.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
+        }
+    }
+    shown
+}
+
 /// Tells why the command failed, in one sentence.
 pub(super) fn complain(error: &anyhow::Error) {
     let mut text = error.to_string();

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::api::RecoveryBody;
 use crate::browse::{BrowsedDisk, RemoteDisk};
 use crate::recovery::{Protocol, SessionMode, SessionState, SessionView};
@@ -37,13 +39,36 @@ impl<'a> Viewing<'a> {
             session,
             is_own,
         };
-        if viewing.session.state != SessionState::Active {
+        if !is_own && viewing.session.state != SessionState::Active {
             bail!(
                 "recovery session {what} is not served; `holdfast recover start {} --name {what}` serves it again",
                 viewing.session.point
             );
         }
         Ok(viewing)
+    }
+
+    /// Has a session that was started for this process end when the process is told to: it holds its point until then.
+    pub(super) fn end_on_signals(&self) -> Result<()> {
+        if !self.is_own {
+            return Ok(());
+        }
+        let client = Client::new(self.client.place().clone());
+        let path = format!("/v1/recoveries/{}", segment(&self.session.session));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot wait for signals")?;
+        let mut signals = runtime.block_on(async { Signals::listen() })?;
+        std::thread::Builder::new()
+            .name("viewing-end".to_owned())
+            .spawn(move || {
+                runtime.block_on(signals.next());
+                drop(client.delete(&path));
+                end_process();
+            })
+            .context("cannot start a thread")?;
+        Ok(())
     }
 
     /// Whether nobody can change the disks.
@@ -85,6 +110,39 @@ impl<'a> Viewing<'a> {
         };
         disks.map(connect).collect()
     }
+}
+
+/// What tells a process to end.
+pub(super) struct Signals([tokio::signal::unix::Signal; 3]);
+
+impl Signals {
+    /// Takes them from now on; inside a runtime.
+    pub(super) fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self([
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// Waits for one.
+    pub(super) async fn next(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+#[expect(
+    clippy::exit,
+    reason = "the main thread may be in the middle of a long read"
+)]
+fn end_process() -> ! {
+    std::process::exit(130)
 }
 
 impl Drop for Viewing<'_> {

@@ -32,11 +32,14 @@ impl Keeper {
                     // A condemned pack may be removed at any moment, and needs no care.
                     let goes = packs.packs().is_condemned(pack)
                         || packs.packs().summary(pack).is_none();
-                    if let Err(error) = outcome
-                        && !matches!(error, RepoError::Stopped)
-                        && !goes
-                    {
-                        tracing::warn!(pack = packs.packs().describe(pack), %error, "a pack cannot be looked after");
+                    match outcome {
+                        Ok(_) | Err(RepoError::Stopped) => {}
+                        Err(error) if goes => {
+                            tracing::debug!(pack = packs.packs().describe(pack), %error, "a pack that goes cannot be looked after");
+                        }
+                        Err(error) => {
+                            tracing::warn!(pack = packs.packs().describe(pack), %error, "a pack cannot be looked after");
+                        }
                     }
                 }
             })

@@ -112,11 +112,11 @@ impl SessionFolder {
         let (mut log, mut table) = Log::open(path, clock.now())?;
         content.adopt(&mut table)?;
         for disk in &disks {
-            if let Some(text) = disk.format.descriptor(disk.export.as_ref(), disk.number) {
-                let name = disk.format.file_name(disk.number);
-                make_file(&mut log, &mut table, &content, (&name, text), clock.now())?;
-            }
             if table.disk(disk.key()).is_none() {
+                if let Some(text) = disk.format.descriptor(disk.export.as_ref(), disk.number) {
+                    let name = disk.format.file_name(disk.number);
+                    make_file(&mut log, &mut table, &content, (&name, text), clock.now())?;
+                }
                 let change = table.new_disk(disk.key(), clock.now());
                 log.append(&change)?;
                 table.apply(&change);
@@ -228,12 +228,13 @@ fn make_file(
     let file = table.lookup(table::ROOT, name.as_bytes());
     let node = file.and_then(|file| table.node(file));
     let node = node.map_err(io::Error::other)?;
-    if node.size() == 0 {
-        let end = text.len() as u64;
+    let end = text.len() as u64;
+    if node.size() != end && matches!(node.body(), Body::File { .. }) {
+        let before = node.state().used_bytes;
         let used = content
             .write(node.file(), 0, &[Bytes::from(text)], Durability::Stable)
             .map_err(io::Error::other)?;
-        content.settle(0, used);
+        content.settle(before, used);
         node.state().used_bytes = used;
         node.wrote(end, now);
     }
