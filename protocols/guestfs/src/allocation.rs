@@ -28,6 +28,7 @@ pub struct Allocation {
 impl Allocation {
     pub(crate) fn of(ext: Ext) -> Result<Self, GuestError> {
         let superblock = ext.superblock();
+        superblock.check_bitmaps()?;
         if superblock.groups() > GROUPS_MAX {
             return Err(GuestError::TooLarge {
                 what: "the number of block groups",
@@ -87,7 +88,7 @@ impl Allocation {
         let group = self.group;
         let start = superblock.group_start(group);
         let blocks = superblock.blocks_per_group.min(superblock.blocks - start);
-        let mut used = self.bitmaps(&superblock)?;
+        let mut used = self.bitmaps(&superblock, blocks)?;
         used.mark(0, superblock.head_blocks(group).min(blocks));
         let end = start + blocks;
         let reaching = self.own.partition_point(|range| range.end <= start);
@@ -103,7 +104,7 @@ impl Allocation {
     }
 
     /// The bitmap as it lies on disk together with the one after the replay.
-    fn bitmaps(&self, superblock: &Superblock) -> Result<Bitmap, GuestError> {
+    fn bitmaps(&self, superblock: &Superblock, blocks: u64) -> Result<Bitmap, GuestError> {
         let clusters = superblock.blocks_per_group / superblock.cluster_blocks;
         let mut used = Bitmap {
             bytes: vec![0; to_usize(clusters.div_ceil(8))],
@@ -112,6 +113,15 @@ impl Allocation {
         let replayed = self.ext.group(self.group)?;
         if !replayed.bitmap_is_unwritten {
             used.add(&self.ext.bitmap(self.group, &replayed)?);
+            // Without checksums nothing else tells that a bitmap was lost and reads as zeroes.
+            let clusters = blocks.div_ceil(superblock.cluster_blocks);
+            let free = clusters - used.marked(clusters).count() as u64;
+            if free != replayed.free_clusters {
+                return Err(GuestError::corrupt(
+                    Place::Bitmap(self.group),
+                    "it has not as many free blocks as its group says",
+                ));
+            }
         }
         if self.ext.is_replayed() {
             let raw = self.ext.raw_group(self.group)?;

@@ -47,6 +47,10 @@ pub enum Content {
     Lvm2,
     /// A member of a software array of Linux.
     Md,
+    /// A device of bcache.
+    Bcache,
+    /// A member of a pool of ZFS.
+    Zfs,
     /// Encrypted by LUKS.
     Luks,
     /// Encrypted by BitLocker.
@@ -81,6 +85,8 @@ impl Content {
             Self::Swap => "swap",
             Self::Lvm2 => "LVM2 physical volume",
             Self::Md => "member of a Linux software array",
+            Self::Bcache => "bcache device",
+            Self::Zfs => "member of a ZFS pool",
             Self::Luks => "LUKS (encrypted)",
             Self::BitLocker => "BitLocker (encrypted)",
             Self::Unknown => "unknown content",
@@ -104,6 +110,8 @@ pub(crate) fn recognize(volume: &dyn Source) -> Result<(Content, Option<String>)
     let head = Head(&head);
     let content = if is_md(volume, &head)? {
         Content::Md
+    } else if is_zfs(volume)? {
+        Content::Zfs
     } else {
         head.content()
     };
@@ -215,6 +223,27 @@ fn is_md(volume: &dyn Source, head: &Head<'_>) -> Result<bool, GuestError> {
     Ok(false)
 }
 
+/// ZFS leaves the first 8 KiB alone, so that an older filesystem may still seem to be there. Its newest states lie in a
+/// ring of 128 KiB, each with a magic number in the order of bytes of its machine.
+fn is_zfs(volume: &dyn Source) -> Result<bool, GuestError> {
+    if volume.length_bytes() < ZFS_RING_AT + ZFS_RING_BYTES as u64 {
+        return Ok(false);
+    }
+    let ring = match volume.read(ZFS_RING_AT, ZFS_RING_BYTES) {
+        // A lost place says nothing of what is elsewhere.
+        Err(error) if error.is_of_one_place() => return Ok(false),
+        other => other?.to_vec(),
+    };
+    let mut slots = ring.chunks_exact(1024);
+    Ok(slots.any(|slot| {
+        slot.starts_with(&ZFS_MAGIC.to_le_bytes()) || slot.starts_with(&ZFS_MAGIC.to_be_bytes())
+    }))
+}
+
+const ZFS_RING_AT: u64 = 128 << 10;
+const ZFS_RING_BYTES: usize = 128 << 10;
+const ZFS_MAGIC: u64 = 0x00BA_B10C;
+
 const MD_MAGIC: &[u8] = &[0xFC, 0x4E, 0x2B, 0xA9];
 
 /// As far as the farthest magic and label reach.
@@ -223,6 +252,11 @@ const HEAD_BYTES: u64 = 66 * 1024;
 const MAGICS: &[(usize, &[u8], Content)] = &[
     (0, b"LUKS\xBA\xBE", Content::Luks),
     (3, b"-FVE-FS-", Content::BitLocker),
+    (
+        4096 + 24,
+        b"\xC6\x85\x73\xF6\x4E\x1A\x45\xCA\x82\x65\xF5\x7F\x48\xBA\x6D\x81",
+        Content::Bcache,
+    ),
     (
         424,
         b"\x3B\xD6\x67\x49\x29\x2E\xD8\x4A\x83\x99\xF6\xA3\x39\xE3\xD0\x01",

@@ -153,15 +153,11 @@ fn entry(view: View<'_>, at: usize) -> Result<Option<(Stored<'_>, usize)>, Guest
 /// The name with what its index stands for; `None` for what Linux does not show.
 fn full_name(stored: &Stored<'_>) -> Option<Vec<u8>> {
     let prefix: &[u8] = match stored.index {
-        0 => b"",
         1 => b"user.",
         ACCESS_LIST => b"system.posix_acl_access",
         DEFAULT_LIST => b"system.posix_acl_default",
         4 => b"trusted.",
         6 => b"security.",
-        SYSTEM if stored.name == b"data" => return None,
-        SYSTEM => b"system.",
-        8 => b"system.richacl",
         _ => return None,
     };
     let name = [prefix, stored.name].concat();

@@ -45,6 +45,8 @@ impl Ext {
         let mut scanned = 0;
         while logical < blocks {
             let run = self.map(folder, logical)?;
+            scanned += 1;
+            check_scanned(scanned)?;
             let Some(first) = run.physical else {
                 logical = logical.saturating_add(run.blocks);
                 continue;
@@ -64,12 +66,7 @@ impl Ext {
                     return Err(folder_error(folder, at, "too many blocks without an entry"));
                 }
                 scanned += 1;
-                if scanned > SCANNED_MAX {
-                    return Err(GuestError::TooLarge {
-                        what: "the number of blocks of a folder to look through",
-                        limit: SCANNED_MAX,
-                    });
-                }
+                check_scanned(scanned)?;
             }
             logical = logical.saturating_add(run.blocks);
         }
@@ -189,6 +186,17 @@ impl Ext {
             })
         })?;
         parent.ok_or_else(|| folder_error(folder, 0, "it does not say in which folder it lies"))
+    }
+}
+
+/// Bounds what is looked through, holes too: a hostile folder may have more of them than anybody waits for.
+fn check_scanned(scanned: u64) -> Result<(), GuestError> {
+    match scanned > SCANNED_MAX {
+        true => Err(GuestError::TooLarge {
+            what: "the number of blocks of a folder to look through",
+            limit: SCANNED_MAX,
+        }),
+        false => Ok(()),
     }
 }
 

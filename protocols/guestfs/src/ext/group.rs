@@ -13,6 +13,8 @@ pub(crate) struct Group {
     pub block_bitmap: u64,
     pub inode_bitmap: u64,
     pub inode_table: u64,
+    /// Clusters that are free, as it says.
+    pub free_clusters: u64,
     /// Whether the block bitmap was never written: nothing is allocated but what the group needs itself.
     pub bitmap_is_unwritten: bool,
     /// What the checksum of the block bitmap must be, as far as it is stored.
@@ -121,6 +123,8 @@ impl Ext {
             block_bitmap: view.split(0, high(0x20))?,
             inode_bitmap: view.split(4, high(0x24))?,
             inode_table: view.split(8, high(0x28))?,
+            free_clusters: u64::from(view.u16(0xC)?)
+                | high(0x2C).map_or(Ok(0), |at| view.u16(at)).map(u64::from)? << 16,
             bitmap_is_unwritten: self.superblock.has_group_checksums()
                 && flags & BITMAP_UNWRITTEN != 0,
             bitmap_checksum,

@@ -120,6 +120,10 @@ impl Inode {
             .then(|| moment(0x90, 0x94))
             .transpose()?;
         let has_high_size = mode & TYPE == REGULAR || superblock.has(incompat::LARGE_FOLDERS);
+        let high_attribute_block = match superblock.has(incompat::SIXTY_FOUR_BIT) {
+            true => u64::from(view.u16(0x76)?) << 32,
+            false => 0,
+        };
         Ok(Self {
             number,
             mode,
@@ -133,7 +137,7 @@ impl Inode {
             changed: moment(0xC, 0x84)?,
             modified: moment(0x10, 0x88)?,
             created,
-            attribute_block: u64::from(view.u32(0x68)?) | u64::from(view.u16(0x76)?) << 32,
+            attribute_block: u64::from(view.u32(0x68)?) | high_attribute_block,
             own_bytes,
             seed,
             raw,

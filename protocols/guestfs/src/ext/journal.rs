@@ -158,10 +158,7 @@ impl<'a> Log<'a> {
         let run = self.runs.range(..=at).next_back();
         run.filter(|(start, (_, length))| at - **start < *length)
             .map(|(start, (physical, _))| physical + (at - start))
-            .ok_or(GuestError::corrupt(
-                Place::Journal { block: at },
-                "the journal has a hole",
-            ))
+            .ok_or(GuestError::corrupt(Place::Journal { block: at }, HOLE))
     }
 
     fn read(&self, at: u64) -> Result<Bytes, GuestError> {
@@ -291,8 +288,13 @@ impl<'a> Log<'a> {
     /// Checks a copy that will be used, and that it has a place in the filesystem.
     fn prove_copy(&self, copy: &Copy, sequence: u32) -> Result<(), GuestError> {
         let place = Place::Journal { block: copy.at };
-        if copy.target != 0 {
-            self.ext.blocks.check(copy.target, 1, place)?;
+        // By the volume, as the filesystem may have grown in a transaction of this very journal.
+        let blocks = self.ext.source().length_bytes() / self.ext.blocks.block_bytes() as u64;
+        if copy.target >= blocks {
+            return Err(GuestError::corrupt(
+                place,
+                "the copy is of a block that the volume does not have",
+            ));
         }
         if !self.has_checksums() {
             return Ok(());
@@ -444,9 +446,9 @@ fn runs(ext: &Ext, inode: &Inode) -> Result<BTreeMap<u64, (u64, u64)>, GuestErro
     let mut at = 0;
     while at < blocks {
         let run = ext.map(inode, at)?;
-        if let Some(physical) = run.physical {
-            runs.insert(at, (physical, run.blocks));
-        }
+        let place = Place::Journal { block: at };
+        let physical = run.physical.ok_or(GuestError::corrupt(place, HOLE))?;
+        runs.insert(at, (physical, run.blocks));
         if runs.len() > RUNS_MAX {
             return Err(GuestError::TooLarge {
                 what: "the number of pieces of the journal",
@@ -463,6 +465,7 @@ fn is_before(one: u32, other: u32) -> bool {
     one != other && other.wrapping_sub(one) < 1 << 31
 }
 
+const HOLE: &str = "the journal has a hole";
 const DESCRIPTOR: u32 = 1;
 const COMMIT: u32 = 2;
 const REVOKE: u32 = 5;

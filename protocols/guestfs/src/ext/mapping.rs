@@ -168,6 +168,9 @@ impl<'a> Node<'a> {
         if entries > room || HEADER_BYTES + usize::from(room) * ENTRY_BYTES > view.len() {
             return Err(view.corrupt("it has more entries than room"));
         }
+        if entries == 0 && node.depth > 0 {
+            return Err(view.corrupt("it leads nowhere"));
+        }
         if node.depth > DEPTH_MAX || depth.is_some_and(|depth| depth != node.depth) {
             return Err(view.corrupt("its depth is wrong"));
         }
@@ -237,3 +240,21 @@ const ENTRY_BYTES: usize = 12;
 const DEPTH_MAX: u16 = 5;
 /// Longest extent that is written; a longer number says that so many blocks more are not.
 const WRITTEN_MAX: u64 = 32768;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_without_children_is_damage_and_a_leaf_without_extents_a_hole() {
+        let head = |depth: u8| [0x0A, 0xF3, 0, 0, 4, 0, depth, 0, 0, 0, 0, 0];
+        let decode = |depth: u8| {
+            let mut bytes = head(depth).to_vec();
+            bytes.resize(60, 0);
+            let node = Node::decode(View::new(&bytes, Place::Superblock), None);
+            node.and_then(|node| node.find_extent(7, 9))
+        };
+        assert_eq!(decode(0).unwrap(), hole(7, 9));
+        assert!(decode(1).unwrap_err().to_string().contains("leads nowhere"));
+    }
+}

@@ -28,6 +28,8 @@ pub(crate) struct Superblock {
     /// Where the checksums of everything else begin.
     pub seed: u32,
     pub journal_inode: u32,
+    /// Whether it was unmounted, and whether the guest found faults in it.
+    pub state: u16,
     pub free_blocks: u64,
     pub reserved_blocks: u64,
     pub free_inodes: u32,
@@ -88,6 +90,7 @@ impl Superblock {
                 crc32c(!0, &uuid)
             },
             journal_inode: view.u32(0xE0)?,
+            state: view.u16(0x3A)?,
             free_blocks: view.split(0xC, high(0x158))?,
             reserved_blocks: view.split(0x8, high(0x154))?,
             free_inodes: view.u32(0x10)?,
@@ -142,6 +145,27 @@ impl Superblock {
             return Err(view.corrupt("there are more inodes than the groups hold"));
         }
         Ok(())
+    }
+
+    /// Refuses bitmaps that the guest may not have brought in step with its files, or that may mean something else.
+    pub(crate) fn check_bitmaps(&self) -> Result<(), GuestError> {
+        let no_map = |why: &str| {
+            let feature = format!("a map of the used blocks of {why}");
+            Err(GuestError::unsupported(feature))
+        };
+        if self.state & state::FAULTY != 0 {
+            return no_map("a filesystem in which the guest has found faults");
+        }
+        let has_journal = self.compatible & compat::JOURNAL != 0;
+        if !has_journal && self.state & state::UNMOUNTED == 0 {
+            return no_map("a filesystem without a journal that is in use");
+        }
+        match self.read_only & !ro_compat::KNOWN {
+            0 => Ok(()),
+            unknown => no_map(&format!(
+                "an ext feature of unknown meaning, read-only bits {unknown:#x}"
+            )),
+        }
     }
 
     /// Whether it has an incompatible feature.
@@ -216,7 +240,8 @@ impl Superblock {
         } else if !has_superblock {
             0
         } else if self.has(incompat::META_GROUPS) {
-            self.first_meta_group.min(all)
+            // As Linux counts: what was reserved before stays so.
+            self.first_meta_group.min(all) + self.reserved_descriptor_blocks
         } else {
             all + self.reserved_descriptor_blocks
         };
@@ -250,6 +275,14 @@ pub(super) mod ro_compat {
     pub(crate) const GROUP_CHECKSUMS: u32 = 0x10;
     pub(crate) const CLUSTERS: u32 = 0x200;
     pub(crate) const METADATA_CHECKSUMS: u32 = 0x400;
+    /// sparse_super, large_file, btree_dir, huge_file, uninit_bg, dir_nlink, extra_isize, quota, bigalloc, metadata_csum,
+    /// read-only, project, verity, orphan_present.
+    pub(crate) const KNOWN: u32 = 0x1_B77F;
+}
+
+mod state {
+    pub(super) const UNMOUNTED: u16 = 1;
+    pub(super) const FAULTY: u16 = 2;
 }
 
 /// filetype, recover, meta_bg, extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, large_dir, inline_data, encrypt,

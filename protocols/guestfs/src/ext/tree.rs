@@ -123,14 +123,19 @@ impl ExtTree {
 
     fn index(&self, folder: &Inode) -> Result<Names, GuestError> {
         let mut places = Vec::new();
-        self.ext.scan(folder, 0, &mut |entry| {
+        let scanned = self.ext.scan(folder, 0, &mut |entry| {
             places.push((self.hasher.hash_one(entry.name), entry.start));
             Ok(if places.len() > INDEXED_MAX {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             })
-        })?;
+        });
+        match scanned {
+            // Names before the hurt place are found as in a folder that has too many.
+            Err(error) if error.is_of_one_place() => places.clear(),
+            other => other?,
+        }
         if places.len() > INDEXED_MAX {
             places = Vec::new();
         }

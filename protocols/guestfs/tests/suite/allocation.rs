@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::tempdir;
 
 use crate::content::fill;
-use crate::image::{have, mke2fs, run, tree, volume};
+use crate::image::{debugfs, have, mke2fs, run, tree, volume};
 use crate::manifest::{Manifest, compare, of_folder, of_tree};
 
 #[test]
@@ -154,4 +154,62 @@ fn checked(image: &Path) -> [String; 2] {
     });
     assert_eq!(said[1].0, Some(0), "{said:?}");
     said.map(|(_, said)| said)
+}
+
+/// Whoever gets an error takes the whole volume for used.
+fn map_error(image: &Path) -> Option<String> {
+    match volume(image).allocated() {
+        Err(error) => Some(error.to_string()),
+        Ok(allocation) => allocation
+            .filter_map(Result::err)
+            .map(|error| error.to_string())
+            .next(),
+    }
+}
+
+#[test]
+fn bitmaps_that_may_be_wrong_give_no_map() {
+    if !have("debugfs") {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let source = home.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fill(&source);
+    let image = home.path().join("image");
+    let make = |kind: &str| {
+        let options: Vec<&str> = kind.split_whitespace().collect();
+        mke2fs(&image, "160M", Some(&source), &options);
+        assert_eq!(map_error(&image), None, "{kind}");
+    };
+    // In use and without a journal; with faults; with a feature that nobody here knows.
+    make("-t ext2");
+    debugfs(&image, &["set_super_value state 0"]);
+    let said = map_error(&image).unwrap();
+    assert!(said.contains("without a journal that is in use"), "{said}");
+    assert!(tree(&image).attributes(export::FileId(2)).is_ok());
+    make("-t ext4");
+    debugfs(&image, &["set_super_value state 3"]);
+    let said = map_error(&image).unwrap();
+    assert!(said.contains("has found faults"), "{said}");
+    make("-t ext4 -O ^metadata_csum");
+    let file = File::options().read(true).write(true).open(&image).unwrap();
+    let mut features = [0; 4];
+    file.read_exact_at(&mut features, 1024 + 0x64).unwrap();
+    features[1] |= 0x08;
+    file.write_all_at(&features, 1024 + 0x64).unwrap();
+    let said = map_error(&image).unwrap();
+    assert!(said.contains("read-only bits 0x800"), "{said}");
+    // A bitmap that was lost and reads as zeroes.
+    make("-t ext3 -b 4096");
+    let said = run(Command::new("dumpe2fs").arg(&image));
+    let bitmap = said.lines().find_map(|line| {
+        let (_, rest) = line.split_once("Block bitmap at ")?;
+        rest.split([' ', ',']).next()?.parse::<u64>().ok()
+    });
+    let file = File::options().write(true).open(&image).unwrap();
+    file.write_all_at(&[0; 4096], bitmap.unwrap() * 4096)
+        .unwrap();
+    let said = map_error(&image).unwrap();
+    assert!(said.contains("not as many free blocks"), "{said}");
 }

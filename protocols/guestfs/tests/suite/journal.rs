@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::tempdir;
 
-use crate::image::{debugfs, have, mke2fs, tree};
+use crate::image::{debugfs, have, mke2fs, tree, volume};
 
 const BLOCK: usize = 1024;
 
@@ -110,11 +110,7 @@ fn a_committed_transaction_that_is_hurt_is_not_passed_over() {
         let mut hurt = whole.clone();
         hurt[journal[number] * BLOCK + at] ^= 1;
         fs::write(&image, hurt).unwrap();
-        let error = crate::image::volume(&image)
-            .files()
-            .err()
-            .unwrap()
-            .to_string();
+        let error = volume(&image).files().err().unwrap().to_string();
         assert!(
             error.contains(&format!("block {named} of the journal")),
             "{number}: {error}"
@@ -137,4 +133,20 @@ fn what_was_not_committed_is_not_read() {
     let mut expected = vec![b'o'; 8 * BLOCK];
     expected[..BLOCK].fill(b'1');
     assert!(content(&image) == expected);
+}
+
+#[test]
+fn a_journal_with_a_hole_is_damage() {
+    if !have("debugfs") {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let image = home.path().join("image");
+    mke2fs(&image, "64M", None, &["-t", "ext3", "-b", "1024"]);
+    debugfs(
+        &image,
+        &["set_inode_field <8> block[IND] 0", "feature needs_recovery"],
+    );
+    let error = volume(&image).files().err().unwrap().to_string();
+    assert!(error.contains("the journal has a hole"), "{error}");
 }

@@ -241,6 +241,8 @@ fn what_is_lost_does_not_hide_the_rest() {
     assert_eq!(names(&open(lost..lost + 1024)[1]), (301, 297));
 }
 
+const BCACHE: &[u8] = b"\xC6\x85\x73\xF6\x4E\x1A\x45\xCA\x82\x65\xF5\x7F\x48\xBA\x6D\x81";
+
 #[test]
 fn content_is_named_or_unknown() {
     let fat = {
@@ -268,6 +270,9 @@ fn content_is_named_or_unknown() {
         (65526, b"SWAPSPACE2", Content::Swap),
         (512, &lvm, Content::Lvm2),
         (4096, &[0xFC, 0x4E, 0x2B, 0xA9], Content::Md),
+        (4120, BCACHE, Content::Bcache),
+        (135 << 10, &[0x0C, 0xB1, 0xBA, 0, 0, 0, 0, 0], Content::Zfs),
+        (200 << 10, &[0, 0, 0, 0, 0, 0xBA, 0xB1, 0x0C], Content::Zfs),
         (end - 8192, &[0xFC, 0x4E, 0x2B, 0xA9], Content::Md),
         (end - 65536, &[0xFC, 0x4E, 0x2B, 0xA9], Content::Md),
         (0, &fat, Content::Fat),
