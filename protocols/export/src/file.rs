@@ -68,7 +68,8 @@ pub trait FileExport: Send + Sync + 'static {
     fn commit(&self, file: FileId) -> Result<Attributes, ExportError>;
 
     /// Entries of a folder after `cookie` (0 starts), in an order in which an entry that is neither made nor removed
-    /// meanwhile comes exactly once. `.` and `..` are not among them. At most `limit`; fewer only at the end.
+    /// meanwhile comes exactly once. `.` and `..` are not among them. At most `limit`; fewer only at the end. An object
+    /// that is damaged may be listed as an empty file of mode 0; [`attributes`](FileExport::attributes) tells of the damage.
     fn list(
         &self,
         directory: FileId,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use export::{Attributes, ExportError, FileKind, TimeChange, Timestamp};
+use export::{Attributes, ExportError, FileKind, SpecialFile, TimeChange, Timestamp};
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 
 use crate::numbers::Numbers;
@@ -29,6 +29,23 @@ pub(crate) fn attributes(
         blksize: BLOCK_BYTES,
         flags: 0,
     })
+}
+
+/// What a file without content really is.
+pub(crate) fn make_special(answer: &mut FileAttr, special: SpecialFile) {
+    (answer.kind, answer.rdev) = match special {
+        SpecialFile::CharacterDevice { major, minor } => {
+            (FileType::CharDevice, device(major, minor))
+        }
+        SpecialFile::BlockDevice { major, minor } => (FileType::BlockDevice, device(major, minor)),
+        SpecialFile::Fifo => (FileType::NamedPipe, 0),
+        SpecialFile::Socket => (FileType::Socket, 0),
+    };
+}
+
+/// A device's number in 32 bits, as the kernel has it (`new_encode_dev`): 12 bits of major, 20 of minor.
+fn device(major: u32, minor: u32) -> u32 {
+    minor & 0xFF | (major & 0xFFF) << 8 | (minor & 0xF_FF00) << 12
 }
 
 /// The answer that says "no such name", which the kernel may keep as it keeps a name.

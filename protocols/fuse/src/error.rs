@@ -128,6 +128,7 @@ pub(crate) fn status(error: &ExportError) -> Errno {
         ExportError::NotSupported => Errno::EOPNOTSUPP,
         ExportError::TooLarge => Errno::EFBIG,
         ExportError::NoSpace { .. } => Errno::ENOSPC,
+        ExportError::Encrypted => io::Error::from(rustix::io::Errno::NOKEY).into(),
         ExportError::ShuttingDown => Errno::ESHUTDOWN,
         _ => Errno::EIO,
     }
@@ -168,6 +169,7 @@ mod tests {
             (ExportError::Invalid, 22),
             (ExportError::NotSupported, 95),
             (ExportError::TooLarge, 27),
+            (ExportError::Encrypted, 126),
             (ExportError::ShuttingDown, 108),
         ];
         for (error, number) in table {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use export::{
     Attributes, Caller, CreateMode, Created, Durability, ExportError, ExtendedAttribute,
-    FileExport, FileId, FileRead, SetAttributes,
+    FileExport, FileId, FileKind, FileRead, Particulars, SetAttributes,
 };
 use fuser::{Errno, FileAttr, INodeNo};
 
@@ -242,8 +242,28 @@ impl Filesystem {
         }
     }
 
-    fn answer(&self, attributes: &Attributes) -> Result<FileAttr, ExportError> {
-        answers::attributes(self.numbers, attributes)
+    /// Attributes for the kernel. Only an empty file can be a device, a pipe or a socket.
+    pub(crate) fn answer(&self, attributes: &Attributes) -> Result<FileAttr, ExportError> {
+        let mut answer = answers::attributes(self.numbers, attributes)?;
+        if attributes.kind == FileKind::File
+            && attributes.size_bytes == 0
+            && let Ok(Particulars {
+                special: Some(special),
+                ..
+            }) = self.tree.particulars(attributes.file)
+        {
+            answers::make_special(&mut answer, special);
+        }
+        Ok(answer)
+    }
+
+    /// For how long the kernel may believe an entry of a list. A tree lists what is damaged as a file that nobody may read:
+    /// the kernel asks for that again, and hears of the damage.
+    pub(crate) fn listed_lifetime(&self, attributes: &Attributes) -> Duration {
+        match attributes.mode {
+            0 => Duration::ZERO,
+            _ => self.lifetime(),
+        }
     }
 
     fn created(&self, created: &Created) -> Result<FileAttr, ExportError> {

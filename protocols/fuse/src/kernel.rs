@@ -418,7 +418,7 @@ impl fuser::Filesystem for Kernel {
     ) {
         self.run(move |filesystem| {
             let listed = filesystem.list(inode, offset, &mut |listed| {
-                let attr = answers::attributes(filesystem.numbers, listed.attributes)?;
+                let attr = filesystem.answer(listed.attributes)?;
                 let name = OsStr::from_bytes(listed.name);
                 Ok(room(reply.add(attr.ino, listed.next, attr.kind, name)))
             });
@@ -438,9 +438,9 @@ impl fuser::Filesystem for Kernel {
         mut reply: ReplyDirectoryPlus,
     ) {
         self.run(move |filesystem| {
-            let lifetime = filesystem.lifetime();
             let listed = filesystem.list(inode, offset, &mut |listed| {
-                let attr = answers::attributes(filesystem.numbers, listed.attributes)?;
+                let attr = filesystem.answer(listed.attributes)?;
+                let lifetime = filesystem.listed_lifetime(listed.attributes);
                 let (next, name) = (listed.next, OsStr::from_bytes(listed.name));
                 let is_full = reply.add(attr.ino, next, name, &lifetime, &attr, Generation(0));
                 Ok(room(is_full))

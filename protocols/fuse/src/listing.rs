@@ -37,8 +37,11 @@ impl Filesystem {
             }
         }
         if place <= AFTER_ITSELF {
-            let parent = self.tree.lookup(directory, b"..")?;
-            let attributes = self.tree.attributes(parent)?;
+            // A folder that does not say where it lies is still a folder.
+            let parent = self.tree.lookup(directory, b"..");
+            let attributes = parent
+                .and_then(|parent| self.tree.attributes(parent))
+                .or_else(|_| self.tree.attributes(directory))?;
             if add(listed(AFTER_PARENT, b"..", &attributes))? == Room::Full {
                 return Ok(());
             }

@@ -6,6 +6,7 @@
 )]
 
 mod changing;
+mod hurt;
 mod lifecycle;
 mod model;
 mod parallel;
