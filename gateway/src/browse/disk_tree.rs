@@ -216,7 +216,7 @@ impl DiskFolder {
         let mut volumes = self.volumes.lock();
         let is_written = !self.disk.properties().read_only;
         let young = volumes.as_ref().filter(|(found, volumes)| {
-            found.elapsed() < FRESH || !is_written && !volumes.is_partial()
+            found.elapsed() < FRESH || !is_written && !volumes.may_change()
         });
         if let Some((_, volumes)) = young {
             return Arc::clone(volumes);
@@ -453,7 +453,7 @@ fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// For how long what lies on a disk is believed that others write, or that could not be read.
+/// For how long what lies on a disk is believed that others write, or that could not be reached.
 const FRESH: Duration = Duration::from_secs(2);
 
 const TOP: u64 = 1;
