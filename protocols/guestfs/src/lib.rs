@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod allocation;
+mod bitmap;
 mod bytes;
 mod error;
 mod ext;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use export::{BlockExport, FileExport};
 
-use crate::ext::{Ext, ExtTree};
+use crate::ext::{Ext, ExtTree, UsedGroups};
 use crate::partitions::{Entry, SECTOR_SIZES, claims_gpt, find_gpt, is_blank, read_mbr};
 use crate::recognition::recognize;
 use crate::{Allocation, Content, Disk, GuestError, Place, Section, Source};
@@ -132,17 +132,25 @@ impl Volume {
 
     /// Its files and folders, as a crash at the moment of the backup would have left them, with the journal replayed.
     pub fn files(&self) -> Result<Arc<dyn FileExport>, GuestError> {
-        Ok(Arc::new(ExtTree::new(self.ext()?)))
+        match self.content {
+            Content::Ext2 | Content::Ext3 | Content::Ext4 => {
+                Ok(Arc::new(ExtTree::new(Ext::open(self.source())?)))
+            }
+            other => Err(GuestError::NoReader {
+                content: other.name(),
+            }),
+        }
     }
 
     /// Which of its bytes are in use. Whoever gets an error here, or from it, takes the whole volume for used.
     pub fn allocated(&self) -> Result<Allocation, GuestError> {
-        Allocation::of(self.ext()?)
-    }
-
-    fn ext(&self) -> Result<Ext, GuestError> {
+        let volume = self.source.length_bytes();
         match self.content {
-            Content::Ext2 | Content::Ext3 | Content::Ext4 => Ext::open(self.source()),
+            Content::Ext2 | Content::Ext3 | Content::Ext4 => {
+                let used = UsedGroups::of(Ext::open(self.source())?)?;
+                let end = used.end_bytes();
+                Ok(Allocation::new(used, end, volume))
+            }
             other => Err(GuestError::NoReader {
                 content: other.name(),
             }),

@@ -3,6 +3,7 @@
 //! `docs/protocols/guestfs.md` says what is read and what is refused. One [`Ext`] is used by many threads; nothing in it
 //! changes but its caches.
 
+mod allocation;
 mod attributes;
 mod blocks;
 mod checksum;
@@ -21,7 +22,8 @@ use self::blocks::{Blocks, Overlay};
 use self::superblock::{SUPERBLOCK_BYTES, compat, home, incompat};
 use crate::{GuestError, Place, Source};
 
-pub(crate) use self::superblock::Superblock;
+pub(crate) use self::allocation::UsedGroups;
+use self::superblock::Superblock;
 pub(crate) use self::tree::ExtTree;
 
 /// A filesystem, with its journal replayed.

@@ -59,7 +59,7 @@ pub(crate) fn have(program: &str) -> bool {
     let found = Command::new(program).arg("-V").output().is_ok();
     assert!(
         found || std::env::var_os("CI").is_none(),
-        "CI has {program} (package e2fsprogs)"
+        "CI has {program}: deploy/packages"
     );
     if !found {
         println!("left out: there is no {program}");
@@ -67,50 +67,16 @@ pub(crate) fn have(program: &str) -> bool {
     found
 }
 
-/// Makes a filesystem of `size` with the content of `folder`.
-pub(crate) fn mke2fs(image: &Path, size: &str, folder: Option<&Path>, options: &[&str]) {
-    let mut command = Command::new("mke2fs");
-    command.args([
-        "-q",
-        "-F",
-        "-E",
-        "hash_seed=6b1f3d5a-7f0c-4b4e-9c51-0f6e3c2f9a10",
-    ]);
-    command.args(options);
-    if let Some(folder) = folder {
-        command.arg("-d").arg(folder);
-    }
-    run(command.arg(image).arg(size));
-}
-
-/// Runs commands of debugfs that change an image.
-pub(crate) fn debugfs(image: &Path, commands: &[&str]) -> String {
-    let script = image.with_extension("debugfs");
-    fs::write(&script, commands.join("\n") + "\n").unwrap();
-    let output = Command::new("debugfs")
-        .args(["-w", "-f"])
-        .arg(&script)
-        .arg(image)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        said.lines().count() <= 1,
-        "debugfs says more than its version: {said}"
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 /// An image mounted by the kernel, until it is dropped.
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     /// `None`, with the reason printed, where mounting is not allowed.
-    pub(crate) fn new(image: &Path, options: &str) -> Option<Self> {
+    pub(crate) fn new(image: &Path, kind: &str, options: &str) -> Option<Self> {
         let point = image.with_extension("mount");
         fs::create_dir_all(&point).unwrap();
         let output = Command::new("mount")
-            .args(["-t", "ext4", "-o"])
+            .args(["-t", kind, "-o"])
             .arg(format!("loop,{options}"))
             .arg(image)
             .arg(&point)

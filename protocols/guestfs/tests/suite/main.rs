@@ -9,12 +9,8 @@
     reason = "a test says that something failed by panicking"
 )]
 
-mod allocation;
-mod content;
-mod crash;
-mod damage;
-mod encrypted;
+mod ext;
 mod image;
-mod journal;
 mod manifest;
+mod mutation;
 mod partitions;

@@ -9,7 +9,8 @@ use export::{BlockExport, Durability, ExportError, MemoryDisk, Segments};
 use guestfs::{Content, GuestError, Source, Volume, open, open_source};
 use tempfile::tempdir;
 
-use crate::image::{have, mke2fs};
+use crate::ext::programs::mke2fs;
+use crate::image::have;
 
 const SIZE: u64 = 64 << 20;
 

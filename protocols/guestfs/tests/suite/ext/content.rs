@@ -12,7 +12,8 @@ use export::{
 use guestfs::Content;
 use tempfile::tempdir;
 
-use crate::image::{debugfs, have, mke2fs, run, tree, volume};
+use super::programs::{debugfs, mke2fs};
+use crate::image::{have, run, tree, volume};
 use crate::manifest::{self, compare, of_folder, of_tree};
 
 /// Every kind of object, at the sizes where something changes.

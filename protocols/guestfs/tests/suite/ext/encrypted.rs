@@ -6,7 +6,8 @@ use std::process::Command;
 use export::{ExportError, FileKind};
 use tempfile::tempdir;
 
-use crate::image::{Mount, have, mke2fs, tree};
+use super::programs::mke2fs;
+use crate::image::{Mount, have, tree};
 
 /// Gives the filesystem a key and makes it the policy of a folder (linux/fscrypt.h).
 const ENCRYPT: &str = "
@@ -28,7 +29,7 @@ fn what_the_kernel_encrypts_is_refused_file_by_file() {
     let home = tempdir().unwrap();
     let image = home.path().join("image");
     mke2fs(&image, "64M", None, &["-t", "ext4", "-O", "encrypt"]);
-    let Some(mount) = Mount::new(&image, "noatime") else {
+    let Some(mount) = Mount::new(&image, "ext4", "noatime") else {
         return;
     };
     let folder = mount.path().join("secret");

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use tempfile::tempdir;
 
-use crate::content::fill;
-use crate::image::{debugfs, have, mke2fs, run, tree, volume};
+use super::content::fill;
+use super::programs::{debugfs, mke2fs};
+use crate::image::{have, run, tree, volume};
 use crate::manifest::{Manifest, compare, of_folder, of_tree};
 
 #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tempfile::tempdir;
 
-use crate::image::{debugfs, have, mke2fs, tree, volume};
+use super::programs::{debugfs, mke2fs};
+use crate::image::{have, tree, volume};
 
 const BLOCK: usize = 1024;
 

@@ -10,9 +10,10 @@ use rustix::fs::{FallocateFlags, XattrFlags, setxattr};
 use rustix::io::Errno;
 use tempfile::tempdir;
 
-use crate::allocation::{check_union, check_used_copy};
-use crate::content::{check_fifty_thousand, fill};
-use crate::image::{Mount, have, mke2fs, run, tree, volume};
+use super::allocation::{check_union, check_used_copy};
+use super::content::{check_fifty_thousand, fill};
+use super::programs::mke2fs;
+use crate::image::{Mount, have, run, tree, volume};
 use crate::manifest::{compare, of_folder, of_tree};
 
 /// What only the kernel can make.
@@ -113,7 +114,7 @@ fn a_copy_of_a_mounted_filesystem_is_as_the_kernel_would_replay_it() {
             None,
             &kind.split_whitespace().collect::<Vec<_>>(),
         );
-        let Some(mount) = Mount::new(&image, options) else {
+        let Some(mount) = Mount::new(&image, "ext4", options) else {
             return;
         };
         fill(mount.path());
@@ -129,7 +130,7 @@ fn a_copy_of_a_mounted_filesystem_is_as_the_kernel_would_replay_it() {
         let expected = {
             let replayed = home.path().join("replayed");
             copy(&crashed, &replayed);
-            let mount = Mount::new(&replayed, "noatime").unwrap();
+            let mount = Mount::new(&replayed, "ext4", "noatime").unwrap();
             of_folder(mount.path())
         };
         assert!(
@@ -159,7 +160,7 @@ fn an_indexed_folder_of_fifty_thousand_is_read() {
         None,
         &["-t", "ext4", "-b", "1024", "-N", "60000", "-O", "large_dir"],
     );
-    let Some(mount) = Mount::new(&image, "noatime") else {
+    let Some(mount) = Mount::new(&image, "ext4", "noatime") else {
         return;
     };
     let folder = mount.path().join("big");
@@ -187,7 +188,7 @@ fn fast_commits_are_not_passed_over() {
     let home = tempdir().unwrap();
     let image = home.path().join("image");
     mke2fs(&image, "64M", None, &["-t", "ext4", "-O", "fast_commit"]);
-    let Some(mount) = Mount::new(&image, "noatime") else {
+    let Some(mount) = Mount::new(&image, "ext4", "noatime") else {
         return;
     };
     for number in 0..5 {

@@ -1,0 +1,9 @@
+//! ext2, ext3 and ext4.
+
+mod allocation;
+mod content;
+mod crash;
+mod damage;
+mod encrypted;
+mod journal;
+pub(crate) mod programs;
