@@ -11,11 +11,13 @@ use crate::{GuestError, Source, open_source};
 /// Reads `disk` as a disk: its volumes, their files as far as a bound reaches, and what is allocated. Returns how many
 /// objects and ranges could be read. Nothing may panic, and everything ends.
 pub fn fuzz_disk(disk: &[u8]) -> usize {
-    let disk = Arc::new(Buffer(Bytes::copy_from_slice(disk)));
-    let Ok(volumes) = open_source(disk) else {
+    let disk: Arc<dyn Source> = Arc::new(Buffer(Bytes::copy_from_slice(disk)));
+    let Ok(volumes) = open_source(Arc::clone(&disk)) else {
         return 0;
     };
+    drop(crate::gaps(&disk));
     let read = |volume: &crate::Volume| {
+        drop(volume.leavable());
         let objects = volume.files().map_or(0, |tree| walk(&*tree));
         let ranges = volume
             .allocated()

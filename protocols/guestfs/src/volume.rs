@@ -6,7 +6,7 @@ use std::sync::Arc;
 use export::{BlockExport, FileExport};
 
 use crate::ext::{Ext, ExtTree, UsedGroups};
-use crate::partitions::{Entry, SECTOR_SIZES, claims_gpt, find_gpt, is_blank, read_mbr};
+use crate::partitions::{Entry, SECTOR_SIZES, Table, claims_gpt, find_gpt, is_blank, read_mbr};
 use crate::recognition::recognize;
 use crate::{Allocation, Content, Disk, GuestError, Place, Section, Source};
 
@@ -49,45 +49,61 @@ pub fn open_source(disk: Arc<dyn Source>) -> Result<Vec<Volume>, GuestError> {
     }
     let first = disk.read(0, 512)?.to_vec();
     if claims_gpt(&first) {
-        let entries = find_gpt(&*disk)?.ok_or(GuestError::corrupt(
+        let table = find_gpt(&*disk)?.ok_or(GuestError::corrupt(
             Place::PartitionTable { offset_bytes: 512 },
             "neither the primary nor the backup is there",
         ))?;
-        return volumes(&disk, entries);
+        return volumes(&disk, table.entries);
     }
     let whole = Volume::whole(Arc::clone(&disk))?;
     if whole.content.has_boot_sector() {
         return Ok(vec![whole]);
     }
-    if let Some(volumes) = mbr_volumes(&disk)? {
-        return Ok(volumes);
+    if let Some(best) = mbr_readings(&disk)?.into_iter().next() {
+        return Ok(best.volumes);
     }
     if matches!(whole.content, Content::Unknown | Content::Unreadable)
         && is_blank(&first)
-        && let Ok(Some(entries)) = find_gpt(&*disk)
+        && let Ok(Some(table)) = find_gpt(&*disk)
     {
-        return volumes(&disk, entries);
+        return volumes(&disk, table.entries);
     }
     Ok(vec![whole])
 }
 
-/// Volumes by an MBR, which does not say in which unit it counts: the one by which more is recognized.
-fn mbr_volumes(disk: &Arc<dyn Source>) -> Result<Option<Vec<Volume>>, GuestError> {
-    let mut best: Option<(usize, Vec<Volume>)> = None;
+/// Whether what lies on a disk begins with its first sector, so that this is no table although it may look like one.
+pub(crate) fn is_whole(disk: &dyn Source) -> Result<bool, GuestError> {
+    Ok(recognize(disk)?.0.has_boot_sector())
+}
+
+/// An MBR, read in one of the units in which it may count.
+pub(crate) struct MbrReading {
+    pub table: Table,
+    pub volumes: Vec<Volume>,
+    /// How many of them hold something that is known.
+    pub known: usize,
+}
+
+/// Each way to read an MBR that makes sense; it does not say in which unit it counts. The best is the first.
+pub(crate) fn mbr_readings(disk: &Arc<dyn Source>) -> Result<Vec<MbrReading>, GuestError> {
+    let mut readings = Vec::new();
     for sector_bytes in SECTOR_SIZES {
-        let Some(entries) = read_mbr(&**disk, sector_bytes)? else {
+        let Some(table) = read_mbr(&**disk, sector_bytes)? else {
             continue;
         };
-        let volumes = volumes(disk, entries)?;
+        let volumes = volumes(disk, table.entries.clone())?;
         let known = volumes
             .iter()
             .filter(|volume| !matches!(volume.content, Content::Unknown | Content::Unreadable))
             .count();
-        if best.as_ref().is_none_or(|(most, _)| known > *most) {
-            best = Some((known, volumes));
-        }
+        readings.push(MbrReading {
+            table,
+            volumes,
+            known,
+        });
     }
-    Ok(best.map(|(_, volumes)| volumes))
+    readings.sort_by_key(|reading| std::cmp::Reverse(reading.known));
+    Ok(readings)
 }
 
 fn volumes(disk: &Arc<dyn Source>, entries: Vec<Entry>) -> Result<Vec<Volume>, GuestError> {

@@ -2,13 +2,13 @@
 
 use crc_fast::crc32_iso_hdlc;
 
-use super::{Entry, SECTOR_SIZES};
+use super::{Entry, SECTOR_SIZES, Table};
 use crate::bytes::{View, to_usize};
 use crate::{GuestError, Place, Source};
 
 /// Entries of the first table whose checksums are right: the primary, else the backup at the disk's end. `None` if there
 /// is no trace of one, an error if what is there is damaged beyond reading.
-pub(crate) fn find(disk: &dyn Source) -> Result<Option<Vec<Entry>>, GuestError> {
+pub(crate) fn find(disk: &dyn Source) -> Result<Option<Table>, GuestError> {
     let mut fault = None;
     for from_end in [false, true] {
         for sector in SECTOR_SIZES {
@@ -19,13 +19,13 @@ pub(crate) fn find(disk: &dyn Source) -> Result<Option<Vec<Entry>>, GuestError> 
             let lba = if from_end { sectors - 1 } else { 1 };
             match read_table(disk, sector, lba) {
                 Ok(None) => {}
-                Ok(Some(entries)) => {
+                Ok(Some(table)) => {
                     if from_end {
                         tracing::warn!(
                             "the primary partition table is damaged, its backup is used"
                         );
                     }
-                    return Ok(Some(entries));
+                    return Ok(Some(table));
                 }
                 Err(error) if error.is_of_one_place() => {
                     fault.get_or_insert(error);
@@ -38,7 +38,7 @@ pub(crate) fn find(disk: &dyn Source) -> Result<Option<Vec<Entry>>, GuestError> 
 }
 
 /// The table with its header at `lba`; `None` without the signature.
-fn read_table(disk: &dyn Source, sector: u64, lba: u64) -> Result<Option<Vec<Entry>>, GuestError> {
+fn read_table(disk: &dyn Source, sector: u64, lba: u64) -> Result<Option<Table>, GuestError> {
     let offset_bytes = lba * sector;
     let head = disk.read(offset_bytes, to_usize(sector))?.to_vec();
     let head = View::new(&head, Place::PartitionTable { offset_bytes });
@@ -73,6 +73,8 @@ fn read_table(disk: &dyn Source, sector: u64, lba: u64) -> Result<Option<Vec<Ent
                 .is_some_and(|end| end <= disk.length_bytes())
         })
         .ok_or_else(|| head.corrupt("the entries lie beyond the disk"))?;
+    let alternate = head.u64(32)?.saturating_mul(sector);
+    let own = vec![offset_bytes, table, table + length as u64, alternate];
     let table = disk.read(table, length)?.to_vec();
     if crc32_iso_hdlc(&table) != head.u32(88)? {
         return Err(head.corrupt("the checksum of the entries is wrong"));
@@ -82,7 +84,11 @@ fn read_table(disk: &dyn Source, sector: u64, lba: u64) -> Result<Option<Vec<Ent
     let entries = entries.filter_map(|(entry, number)| {
         read_entry(View::new(entry, place), number, sector, disk.length_bytes()).transpose()
     });
-    entries.collect::<Result<_, _>>().map(Some)
+    Ok(Some(Table {
+        entries: entries.collect::<Result<_, _>>()?,
+        own,
+        is_whole: true,
+    }))
 }
 
 /// One entry; `None` for a free one, or one of which nothing lies on this disk.

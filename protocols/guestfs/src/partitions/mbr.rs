@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Entry;
+use super::{Entry, Table};
 use crate::bytes::View;
 use crate::{GuestError, Place, Source};
 
@@ -17,7 +17,7 @@ pub(crate) fn is_blank(first_sector: &[u8]) -> bool {
 }
 
 /// Entries of the table, counted in units of `sector_bytes`; `None` if there is none that makes sense.
-pub(crate) fn read(disk: &dyn Source, sector_bytes: u64) -> Result<Option<Vec<Entry>>, GuestError> {
+pub(crate) fn read(disk: &dyn Source, sector_bytes: u64) -> Result<Option<Table>, GuestError> {
     let first = disk.read(0, SECTOR_BYTES)?.to_vec();
     let sectors = disk.length_bytes() / sector_bytes;
     let Some(slots) = slots(&first) else {
@@ -30,27 +30,33 @@ pub(crate) fn read(disk: &dyn Source, sector_bytes: u64) -> Result<Option<Vec<En
     {
         return Ok(None);
     }
-    let mut entries = Vec::new();
+    let mut table = Table {
+        entries: Vec::new(),
+        own: vec![0],
+        is_whole: true,
+    };
     let mut chain = None;
     for (number, slot) in (1..).zip(&slots) {
         if slot.is_extended() {
             chain.get_or_insert(u64::from(slot.start));
         } else if !slot.is_free() {
-            entries.extend(slot.entry(number, 0, sector_bytes, disk.length_bytes()));
+            let entry = slot.entry(number, 0, sector_bytes, disk.length_bytes());
+            table.entries.extend(entry);
         }
     }
     if let Some(start) = chain {
-        match follow(disk, sector_bytes, start) {
-            Ok(logical) => entries.extend(logical),
-            Err(error) => return Err(error),
-        }
+        follow(disk, sector_bytes, start, &mut table)?;
     }
-    Ok(Some(entries))
+    Ok(Some(table))
 }
 
-/// Logical partitions from the chain that begins at sector `first`; those before the first fault if it has one.
-fn follow(disk: &dyn Source, sector_bytes: u64, first: u64) -> Result<Vec<Entry>, GuestError> {
-    let mut entries = Vec::new();
+/// Adds logical partitions from the chain that begins at sector `first`; those before the first fault if it has one.
+fn follow(
+    disk: &dyn Source,
+    sector_bytes: u64,
+    first: u64,
+    table: &mut Table,
+) -> Result<(), GuestError> {
     let mut seen = BTreeSet::new();
     let mut next = first;
     let mut number = 5;
@@ -58,23 +64,28 @@ fn follow(disk: &dyn Source, sector_bytes: u64, first: u64) -> Result<Vec<Entry>
         let at = next * sector_bytes;
         if !seen.insert(next) || at + SECTOR_BYTES as u64 > disk.length_bytes() {
             tracing::warn!(sector = next, "the chain of logical partitions is damaged");
-            break;
+            table.is_whole = false;
+            return Ok(());
         }
+        table.own.push(at);
         let sector = disk.read(at, SECTOR_BYTES)?.to_vec();
         let Some([own, link, ..]) = slots(&sector) else {
             tracing::warn!(sector = next, "the chain of logical partitions is damaged");
-            break;
+            table.is_whole = false;
+            return Ok(());
         };
         if !own.is_free() && !own.is_extended() {
-            entries.extend(own.entry(number, next, sector_bytes, disk.length_bytes()));
+            let entry = own.entry(number, next, sector_bytes, disk.length_bytes());
+            table.entries.extend(entry);
             number += 1;
         }
         if !link.is_extended() {
-            break;
+            return Ok(());
         }
         next = first + u64::from(link.start);
     }
-    Ok(entries)
+    table.is_whole = false;
+    Ok(())
 }
 
 /// The four lines of a table.

@@ -6,6 +6,17 @@ mod mbr;
 pub(crate) use gpt::find as find_gpt;
 pub(crate) use mbr::{claims_gpt, is_blank, read as read_mbr};
 
+/// What a table says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Its lines.
+    pub entries: Vec<Entry>,
+    /// Where its own structures lie, as bytes of the disk.
+    pub own: Vec<u64>,
+    /// Whether all of it could be read.
+    pub is_whole: bool,
+}
+
 /// A line of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {

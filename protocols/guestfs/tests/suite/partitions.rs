@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use export::{BlockExport, Durability, ExportError, MemoryDisk, Segments};
-use guestfs::{Content, GuestError, Source, Volume, open, open_source};
+use guestfs::{Content, GuestError, Leavable, Source, Volume, gaps, open, open_source};
 use tempfile::tempdir;
 
 use crate::ext::programs::mke2fs;
@@ -83,6 +83,16 @@ impl Made {
         disk.write(0, &data, Durability::Unstable).unwrap();
         let disk: Arc<dyn BlockExport> = Arc::new(disk);
         open(disk)
+    }
+
+    /// Gaps, in MiB.
+    fn gaps(&self) -> Vec<(u64, u64)> {
+        let disk = MemoryDisk::new(SIZE);
+        let data = [Bytes::from(self.bytes.clone())];
+        disk.write(0, &data, Durability::Unstable).unwrap();
+        let disk: Arc<dyn Source> = Arc::new(guestfs::Disk::new(Arc::new(disk)));
+        let gaps = gaps(&disk).unwrap().into_iter();
+        gaps.map(|gap| (gap.start >> 20, gap.end >> 20)).collect()
     }
 
     /// Name, place and content of all volumes.
@@ -288,4 +298,51 @@ fn content_is_named_or_unknown() {
         let error = volumes[0].files().err().unwrap().to_string();
         assert!(error.contains(content.name()), "{error}");
     }
+}
+
+#[test]
+fn gaps_are_what_no_table_and_no_partition_has() {
+    const MIB: u64 = 1 << 20;
+    for sector in [512, 4096] {
+        let unit = MIB / sector as u64;
+        let mut made = Made::new(sector);
+        made.gpt(&[(2 * unit, 10 * unit - 1), (20 * unit, 30 * unit - 1)]);
+        assert_eq!(made.gaps(), [(1, 2), (10, 20), (30, 63)]);
+        // The primary is hurt: the backup says the same, and what is before it stays too.
+        made.put(sector + 16, b"hurt");
+        assert_eq!(made.gaps(), [(1, 2), (10, 20), (30, 62)]);
+    }
+    // An MBR with logical partitions: the chain's sectors lie between them.
+    let mut made = Made::new(512);
+    made.line(0, 0, 0x83, 4096, 4096);
+    made.line(0, 1, 0x05, 20 * 2048, 40 * 2048);
+    made.line(20 * 2048, 0, 0x83, 4096, 2048);
+    made.line(20 * 2048, 1, 0x05, 20 * 2048, 4096);
+    made.line(40 * 2048, 0, 0x83, 2048, 2048);
+    made.put(4096 * 512, b"XFSB");
+    assert_eq!(made.gaps(), [(1, 2), (4, 19), (23, 39), (42, 63)]);
+    // Where the chain breaks, nobody knows what follows.
+    made.put(40 * 2048 * 512 + 510, &[0, 0]);
+    assert_eq!(made.gaps(), []);
+    // Nothing tells whether it counts in the one unit or in the other: both are kept.
+    let mut made = Made::new(512);
+    made.line(0, 0, 0x83, 4096, 4096);
+    assert_eq!(made.gaps(), [(1, 2), (4, 16), (32, 63)]);
+    // A filesystem on the whole disk, and nothing at all.
+    let mut made = Made::new(512);
+    made.put(3, b"NTFS    ");
+    made.line(0, 0, 0x83, 4096, 4096);
+    assert_eq!(made.gaps(), []);
+    assert_eq!(Made::new(512).gaps(), []);
+}
+
+#[test]
+fn swap_need_not_be_kept_but_for_its_first_page() {
+    let mut made = Made::new(512);
+    made.put(4096 - 10, b"SWAPSPACE2");
+    let volume = made.open().unwrap().remove(0);
+    assert_eq!(volume.content, Content::Swap);
+    assert_eq!(volume.leavable().unwrap(), [(Leavable::Swap, 4096..SIZE)]);
+    let volume = Made::new(512).open().unwrap().remove(0);
+    assert_eq!(volume.leavable().unwrap(), []);
 }
