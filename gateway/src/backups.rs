@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use repo::{
-    Backup, ImageBase, ImageSpec, ImageWriter, Point, PointKind, RepoError, Repository,
+    Backup, Excluded, ImageBase, ImageSpec, ImageWriter, Point, PointKind, RepoError, Repository,
     WorkloadName,
 };
 use uuid::Uuid;
@@ -230,6 +230,29 @@ impl Backups {
         self.open.lock().values().cloned().collect()
     }
 
+    /// What was left out of a disk in the point below.
+    ///
+    /// # Errors
+    /// If there is no such disk, or what is stored is hurt.
+    pub fn excluded_below(
+        &self,
+        open: &OpenBackup,
+        number: usize,
+    ) -> Result<Excluded, BackupError> {
+        let image = open.image(number)?;
+        let Some(parent) = &open.parent else {
+            return Ok(Excluded::default());
+        };
+        match parent
+            .images
+            .iter()
+            .position(|below| below.name == image.name)
+        {
+            Some(disk) => Ok(self.repository.excluded(parent, disk)?),
+            None => Ok(Excluded::default()),
+        }
+    }
+
     /// Makes a backup a restore point. It is durable when this returns.
     ///
     /// # Errors
@@ -307,11 +330,7 @@ impl OpenBackup {
     /// # Errors
     /// If there is no such disk or it is not waiting.
     pub fn receive(self: &Arc<Self>, number: usize) -> Result<Receiver, BackupError> {
-        let count = self.images.len();
-        let image = self.images.get(number).ok_or(BackupError::NoSuchImage {
-            disk: number,
-            count,
-        })?;
+        let image = self.image(number)?;
         let mut state = image.state.lock();
         if *state != ImageState::Waiting {
             return Err(BackupError::NotWaiting(number));
@@ -339,6 +358,14 @@ impl OpenBackup {
             backup: Arc::clone(self),
             number,
             writer: Some(writer),
+        })
+    }
+
+    fn image(&self, number: usize) -> Result<&OpenImage, BackupError> {
+        let count = self.images.len();
+        self.images.get(number).ok_or(BackupError::NoSuchImage {
+            disk: number,
+            count,
         })
     }
 
@@ -388,7 +415,17 @@ impl Receiver {
         Ok(())
     }
 
-    /// Reads ranges of `file`, showing how far it is.
+    /// Leaves a range out, in ascending order with what is written.
+    ///
+    /// # Errors
+    /// If the range makes no sense or storing fails.
+    pub fn exclude(&mut self, offset: u64, length: u64) -> Result<(), BackupError> {
+        self.writer()?.exclude(offset, length)?;
+        self.reached(offset.saturating_add(length));
+        Ok(())
+    }
+
+    /// Reads ranges of `file` and leaves out those that are `excluded`, showing how far it is.
     ///
     /// # Errors
     /// If reading or storing fails, or the backup was dropped meanwhile.
@@ -396,9 +433,10 @@ impl Receiver {
         &mut self,
         file: &std::fs::File,
         ranges: &[Range<u64>],
+        excluded: &[Range<u64>],
     ) -> Result<(), BackupError> {
         let mut writer = self.writer.take().ok_or(BackupError::Ending)?;
-        let copied = writer.copy_file(file, ranges, &mut |position| {
+        let copied = writer.copy_file(file, ranges, excluded, &mut |position| {
             self.reached(position);
             match *self.backup.state.lock() {
                 Some(_) => ControlFlow::Continue(()),

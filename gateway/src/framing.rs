@@ -19,6 +19,13 @@ pub enum Frame {
         /// How many.
         length: u64,
     },
+    /// Bytes that are left out: nobody knows what they are.
+    Excluded {
+        /// Where.
+        offset: u64,
+        /// How many.
+        length: u64,
+    },
     /// All was sent.
     End,
 }
@@ -82,12 +89,21 @@ impl Encoder {
     }
 
     /// Records for a stretch of zeroes of any length.
-    pub fn zero(&mut self, mut offset: u64, mut length: u64, out: &mut Vec<u8>) {
+    pub fn zero(&mut self, offset: u64, length: u64, out: &mut Vec<u8>) {
+        self.long(offset, length, KIND_ZERO, out);
+    }
+
+    /// Records for a stretch of any length that is left out.
+    pub fn excluded(&mut self, offset: u64, length: u64, out: &mut Vec<u8>) {
+        self.long(offset, length, KIND_EXCLUDED, out);
+    }
+
+    fn long(&mut self, mut offset: u64, mut length: u64, kind: u8, out: &mut Vec<u8>) {
         while length > 0 {
             let step = u32::try_from(length)
                 .unwrap_or(ZERO_BYTES_MAX)
                 .min(ZERO_BYTES_MAX);
-            self.record(offset, step, KIND_ZERO, out);
+            self.record(offset, step, kind, out);
             offset += u64::from(step);
             length -= u64::from(step);
         }
@@ -208,7 +224,11 @@ impl Decoder {
                 offset,
                 length: length.into(),
             })),
-            KIND_DATA | KIND_ZERO => Err(FramingError::Length(number)),
+            KIND_EXCLUDED if fits => Ok(Some(Frame::Excluded {
+                offset,
+                length: length.into(),
+            })),
+            KIND_DATA | KIND_ZERO | KIND_EXCLUDED => Err(FramingError::Length(number)),
             _ => Err(FramingError::Kind(number)),
         }
     }
@@ -238,6 +258,7 @@ const MAGIC: &[u8] = b"HFEXTS01";
 const HEADER_BYTES: usize = 16;
 const KIND_DATA: u8 = 1;
 const KIND_ZERO: u8 = 2;
+const KIND_EXCLUDED: u8 = 3;
 const KIND_END: u8 = 255;
 const RECORDS_MODULUS: u64 = 1 << 32;
 
@@ -252,6 +273,7 @@ mod tests {
         encoder.data(512, 5, &mut out);
         out.extend_from_slice(b"hello");
         encoder.zero(4096, 5 << 30, &mut out);
+        encoder.excluded(8 << 30, 5 << 30, &mut out);
         encoder.end(&mut out);
         out
     }
@@ -281,15 +303,12 @@ mod tests {
         );
         let zeroes: u64 = whole
             .iter()
-            .map(|frame| {
-                if let Frame::Zero { length, .. } = frame {
-                    *length
-                } else {
-                    0
-                }
+            .map(|frame| match frame {
+                Frame::Zero { length, .. } | Frame::Excluded { length, .. } => *length,
+                _ => 0,
             })
             .sum();
-        assert_eq!((zeroes, whole.last()), (5 << 30, Some(&Frame::End)));
+        assert_eq!((zeroes, whole.last()), (10 << 30, Some(&Frame::End)));
         for step in 1..60 {
             assert_eq!(decode(&body(), step).unwrap(), whole);
         }

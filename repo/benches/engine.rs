@@ -82,7 +82,7 @@ fn ingest(root: &str, path: &str, extents: Option<&str>) {
     };
     let mut writer = backup.image(&spec).unwrap();
     writer
-        .copy_file(&file, &ranges, &mut |_| ControlFlow::Continue(()))
+        .copy_file(&file, &ranges, &[], &mut |_| ControlFlow::Continue(()))
         .unwrap();
     backup.finish_image(writer).unwrap();
     let read = started.elapsed();

@@ -149,6 +149,8 @@ fn closed(folder: &Path) {
         .image(&spec("disk-0", 66 * MIB, ImageBase::Parent))
         .unwrap();
     root.write(100_352, text(5, 4_096)).unwrap();
+    root.exclude(MIB, 20 * MIB).unwrap();
+    root.exclude(30 * MIB + 512, 1024).unwrap();
     root.write_zeroes(65 * MIB, 65_536).unwrap();
     backup.finish_image(root).unwrap();
     backup.keep_image("disk-1").unwrap();
@@ -261,11 +263,14 @@ fn expectations(folder: &Path, repository: &Path) {
         let disks: Vec<Value> = (0..point.images.len())
             .map(|disk| {
                 let image = repository.image(&point, disk).unwrap();
+                let excluded = repository.excluded(&point, disk).unwrap();
+                let excluded = excluded.ranges().iter();
                 json!({
                     "name": point.images[disk].name,
                     "size_bytes": image.size_bytes(),
                     "blake3": whole_hash(&image),
                     "data_blake3": data_hash(&image),
+                    "excluded": excluded.map(|range| [range.start, range.end]).collect::<Vec<_>>(),
                 })
             })
             .collect();

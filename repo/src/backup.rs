@@ -5,9 +5,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::{ImageRecord, Point, PointKind, PointName, StreamRecord, WorkloadName};
+use crate::catalog::{
+    ExcludedRecord, ImageRecord, Point, PointKind, PointName, StreamRecord, WorkloadName,
+};
 use crate::error::RepoError;
-use crate::image::{Base, Image, ImageTotals, ImageWriter};
+use crate::image::{Base, Excluded, ImageTotals, ImageWriter};
 use crate::overlay::{Overlay, TouchedRange};
 use crate::repository::Repository;
 use crate::stream::StreamWriter;
@@ -98,16 +100,16 @@ impl Backup {
     pub fn image(&mut self, spec: &ImageSpec) -> Result<ImageWriter, RepoError> {
         self.take_name(&spec.name)?;
         let base = match spec.base {
-            ImageBase::Nothing => None,
+            ImageBase::Nothing => Base::default(),
             ImageBase::Parent => self.parent_image(&spec.name)?,
         };
-        self.builds_on_parent |= base.is_some();
+        self.builds_on_parent |= base.image.is_some();
         let workers = self.repository.workers();
         ImageWriter::start(
             self.repository.store(),
             spec.name.clone(),
             spec.size_bytes,
-            Base { image: base },
+            base,
             workers,
         )
     }
@@ -120,8 +122,32 @@ impl Backup {
         let name = writer.name().to_owned();
         let size_bytes = writer.size_bytes();
         let totals = writer.finish()?;
-        self.images.push(image_record(name, size_bytes, &totals));
+        let excluded = self.store_excluded(&name, &totals.excluded)?;
+        let record = image_record(name, size_bytes, &totals, excluded);
+        self.images.push(record);
         Ok(())
+    }
+
+    /// Keeps what was left out of a disk as a stream of the point.
+    fn store_excluded(
+        &mut self,
+        image: &str,
+        excluded: &Excluded,
+    ) -> Result<Option<ExcludedRecord>, RepoError> {
+        if excluded.is_empty() {
+            return Ok(None);
+        }
+        let stored = excluded.encode().ok_or(RepoError::Refused(
+            "more separate stretches of a disk are left out than can be kept; leave out fewer and longer ones",
+        ))?;
+        let stream = format!("{image}{EXCLUDED_SUFFIX}");
+        let mut writer = self.stream(&stream)?;
+        writer.append(&stored)?;
+        self.finish_stream(writer)?;
+        Ok(Some(ExcludedRecord {
+            total_bytes: excluded.total_bytes(),
+            stream,
+        }))
     }
 
     /// Makes a disk of the point from an overlay and the image below it. What the overlay does not hold is taken over
@@ -136,7 +162,10 @@ impl Backup {
         let point = self.repository.point(&record.point)?;
         let below = self.repository.image(&point, record.disk)?;
         let size_bytes = below.size_bytes();
-        let base = Base { image: Some(below) };
+        let base = Base {
+            image: Some(below),
+            excluded: self.repository.excluded(&point, record.disk)?,
+        };
         let workers = self.repository.workers();
         let mut writer = ImageWriter::start(
             self.repository.store(),
@@ -186,6 +215,12 @@ impl Backup {
             changed_chunks: 0,
             ..parent.clone()
         };
+        if let Some(excluded) = &unchanged.excluded {
+            self.take_name(&excluded.stream)?;
+            let streams = self.parent.iter().flat_map(|parent| &parent.streams);
+            let stream = streams.filter(|stream| stream.name == excluded.stream);
+            self.streams.extend(stream.cloned());
+        }
         self.builds_on_parent = true;
         self.images.push(unchanged);
         Ok(())
@@ -274,20 +309,25 @@ impl Backup {
         committed
     }
 
-    fn parent_image(&self, name: &str) -> Result<Option<Image>, RepoError> {
+    fn parent_image(&self, name: &str) -> Result<Base, RepoError> {
         let Some(parent) = &self.parent else {
-            return Ok(None);
+            return Ok(Base::default());
         };
         match parent.images.iter().position(|image| image.name == name) {
             // The parent may have been expired meanwhile; its space stays as long as this backup.
             Some(disk) => {
                 let image = self.repository.image_of(parent, disk)?;
-                Ok(Some(match &self.parent_use {
+                let excluded = self.repository.excluded_of(parent, disk)?;
+                let image = match &self.parent_use {
                     Some(parent_use) => image.of_point(Arc::clone(parent_use)),
                     None => image,
-                }))
+                };
+                Ok(Base {
+                    image: Some(image),
+                    excluded,
+                })
             }
-            None => Ok(None),
+            None => Ok(Base::default()),
         }
     }
 
@@ -311,7 +351,12 @@ fn chunk_range(first: u64, count: u64, size_bytes: u64) -> Range<u64> {
     (first * chunk)..(first + count).saturating_mul(chunk).min(size_bytes)
 }
 
-fn image_record(name: String, size_bytes: u64, totals: &ImageTotals) -> ImageRecord {
+fn image_record(
+    name: String,
+    size_bytes: u64,
+    totals: &ImageTotals,
+    excluded: Option<ExcludedRecord>,
+) -> ImageRecord {
     ImageRecord {
         name,
         size_bytes,
@@ -320,9 +365,13 @@ fn image_record(name: String, size_bytes: u64, totals: &ImageTotals) -> ImageRec
         new_chunks: totals.new_chunks,
         changed_chunks: totals.changed_chunks,
         root_id: totals.root.id.to_string(),
+        excluded,
         root: totals.root,
     }
 }
+
+/// What the stream that says what was left out of a disk has behind the disk's name.
+const EXCLUDED_SUFFIX: &str = ".excluded";
 
 impl fmt::Debug for Backup {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

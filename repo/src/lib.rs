@@ -39,8 +39,8 @@ pub use account::SpaceEstimate;
 pub use adopt::{AdoptReport, PackProgress};
 pub use backup::{Backup, ImageBase, ImageSpec};
 pub use catalog::{
-    ImageRecord, Lock, LockMode, Point, PointKind, PointMarks, PointName, StreamRecord,
-    WorkloadName,
+    ExcludedRecord, ImageRecord, Lock, LockMode, Point, PointKind, PointMarks, PointName,
+    StreamRecord, WorkloadName,
 };
 pub use chunk::{CHUNK_BYTES, ChunkId};
 pub use clock::UnixNanoseconds;
@@ -51,7 +51,9 @@ pub use collect::{
 pub use disk::{ForeignChange, ForeignKind, Noticed, Watch};
 pub use error::{Culprit, RepoError};
 pub use health::{CareReport, RepairCounters};
-pub use image::{ChunkSource, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter};
+pub use image::{
+    ChunkSource, Excluded, IMAGE_BYTES_MAX, Image, ImageExtent, ImageTotals, ImageWriter,
+};
 pub use index::SimulatedIndex;
 pub use keyless::{KeylessReport, verify_without_key, verify_without_key_on};
 pub use keys::{KdfSettings, KeySlot, KeySlotCounters, KeySlotKind, KeySlots, NewKeySlot, Secret};
@@ -71,7 +73,7 @@ pub use verify::{
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::catalog::{fuzz_manifest, fuzz_mark};
-    pub use crate::image::fuzz_image_node;
+    pub use crate::image::{fuzz_excluded, fuzz_image_node};
     pub use crate::keys::fuzz_key_slot;
     pub use crate::overlay::fuzz::{fuzz_overlay_document, fuzz_overlay_formats};
     pub use crate::pack::{fuzz_pack, fuzz_parity};

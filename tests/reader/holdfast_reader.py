@@ -180,6 +180,8 @@ def parse_json(body, path, fields):
 SUPERBLOCK_FIELDS = ["repository", "created_unix_nanoseconds", "chunk_bytes", "chunk_hash", "keys"]
 POINT_FIELDS = ["repository", "point", "kind", "created_unix_nanoseconds", "parent", "images", "streams", "configuration"]
 SLOT_FIELDS = ["repository", "slot", "created_unix_nanoseconds", "opens_with", "argon2id", "salt", "wrapped_key"]
+# Versions of kinds that have more than one.
+VERSIONS = {"point": 2}
 STAR_FIELDS = ["repository", "file", "placed_unix_nanoseconds"]
 LOCK_FIELDS = STAR_FIELDS + ["mode", "until_unix_nanoseconds", "packs", "inherited"]
 
@@ -235,14 +237,15 @@ class Reader:
         """A text file of points/, which is encrypted if the repository is."""
         path = os.path.join(self.root, relative)
         if self.keys is None:
-            _, body = read_text(path, kind, 1, limit)
+            version, body = read_text(path, kind, VERSIONS.get(kind, 1), limit)
         else:
-            version, sealed = read_text(path, "encrypted-" + kind, 1, limit)
+            version, sealed = read_text(path, "encrypted-" + kind, VERSIONS.get(kind, 1), limit)
             need(len(sealed) >= 32, f"{path}: cut off")
             associated = f"{kind} {version}\n{relative}".encode()
             body = unseal(self.keys.texts, sealed[:16], associated, sealed[16:-16], sealed[-16:], path)
         value = parse_json(body, path, fields)
         need(value["repository"] == self.repository, f"{path}: of another repository")
+        value["version"] = version
         return value
 
     # The catalog.
@@ -273,6 +276,9 @@ class Reader:
         match = MANIFEST.fullmatch(name)
         need(match, f"{relative}: the name is that of no manifest")
         point = self.text("point", relative, 16 << 20, POINT_FIELDS)
+        for image in point["images"]:
+            need(point["version"] > 1 or "excluded" not in image, f"{relative}: version 1 leaves nothing out")
+            image["excluded_ranges"] = self.excluded(image, point["streams"])
         workload, _, number = point["point"].rpartition("@")
         need(self.folder_of(workload) == folder and int(number) == int(match[1]), f"{relative}: it is that of {point['point']}")
         point.update(workload=workload, sequence=int(number), marks=self.marks(folder, match[1]))
@@ -524,6 +530,25 @@ class Reader:
             for piece in self.pieces_of_stream(stream):
                 file.write(piece)
 
+    def excluded(self, image, streams):
+        """First byte and end of each stretch that was left out of a disk."""
+        if "excluded" not in image:
+            return []
+        names = [stream for stream in streams if stream["name"] == image["excluded"]["stream"]]
+        need(len(names) == 1, "what was left out is in no stream")
+        need(names[0]["size_bytes"] <= 8 + 16 * (1 << 22), "more was left out than can be")
+        stored = b"".join(self.pieces_of_stream(names[0]))
+        need(stored[:8] == b"HFEXCL01" and len(stored) % 16 == 8, "what was left out is not as it must be")
+        ranges, behind = [], -1
+        for start, length in struct.iter_unpack("<QQ", stored[8:]):
+            need(start > behind and length > 0 and (start | length) % 512 == 0, "stretches out of order")
+            behind = start + length
+            need(behind <= image["size_bytes"], "a stretch beyond the disk")
+            ranges.append([start, behind])
+        total = sum(end - start for start, end in ranges)
+        need(ranges and total == image["excluded"]["total_bytes"], "another total")
+        return ranges
+
     def disk_hashes(self, image):
         """BLAKE3 of the whole disk, or null above 1 GiB; and of every chunk that is not zero behind its number."""
         size, whole, data, end = image["size_bytes"], blake3.blake3(), blake3.blake3(), 0
@@ -543,6 +568,7 @@ class Reader:
             "size_bytes": size,
             "blake3": whole.hexdigest() if small else None,
             "data_blake3": data.hexdigest(),
+            "excluded": image["excluded_ranges"],
         }
 
     def stream_hash(self, stream):
@@ -611,6 +637,9 @@ def compare(reader, path):
     names = [point["point"] for point in found]
     need(names == [point["point"] for point in expected["points"]], f"other points: {names}")
     for mine, wanted in zip(found, expected["points"]):
+        for disk in wanted["disks"]:
+            # Older ones say nothing of it: nothing was left out.
+            disk.setdefault("excluded", [])
         for part in wanted:
             need(mine[part] == wanted[part], f"{part} of {mine['point']}: {mine[part]} instead of {wanted[part]}")
     need(not set(expected.get("expired", [])) & set(names), "an expired point is there")

@@ -6,7 +6,8 @@ use axum::Extension;
 use axum::Json as Reply;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use repo::WorkloadName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use crate::Core;
 use crate::backups::{BackupBase, BackupError, BeginRequest, ImageState, OpenBackup, Receiver};
-use crate::framing::{Decoder, Frame};
+use crate::framing::{Decoder, Encoder, Frame};
 
 use super::access::{Reach, out_of_reach};
 use super::body::Json;
@@ -111,6 +112,9 @@ pub struct HandOverBody {
     /// What to read, in ascending order; none: everything.
     #[serde(default)]
     pub ranges: Option<Vec<RangeBody>>,
+    /// What to leave out, in ascending order, as free space: it reads as zeroes and is recorded as unknown.
+    #[serde(default)]
+    pub excluded: Vec<RangeBody>,
 }
 
 /// A stretch of a disk.
@@ -192,6 +196,36 @@ pub(super) async fn show(
     Ok(Reply(view(&*core.backups.find(parse_id(&backup)?)?)))
 }
 
+/// Says what was left out of a disk in the point below, as a body of excluded records (docs/api/framing.md). Of that, what
+/// is in use now must be sent, whether it changed or not.
+#[utoipa::path(get, path = "/v1/backups/{backup}/images/{image}/excluded", tag = "backups",
+    params(("backup" = String, Path), ("image" = usize, Path)),
+    responses((status = 200, content_type = "application/vnd.holdfast.extents", body = Vec<u8>), (status = 404, body = Problem)))]
+pub(super) async fn excluded(
+    State(core): State<Arc<Core>>,
+    Path((backup, image)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let backup = core.backups.find(parse_id(&backup)?)?;
+    let number = parse_number(&image)?;
+    let body = core.run(move |core| {
+        let excluded = core.backups.excluded_below(&backup, number)?;
+        let mut encoder = Encoder::default();
+        let mut body = Vec::new();
+        Encoder::start(&mut body);
+        for range in excluded.ranges() {
+            encoder.excluded(range.start, range.end - range.start, &mut body);
+        }
+        encoder.end(&mut body);
+        Ok::<_, BackupError>(body)
+    });
+    let body = body.await?;
+    Ok((
+        [(header::CONTENT_TYPE, "application/vnd.holdfast.extents")],
+        body,
+    )
+        .into_response())
+}
+
 /// Takes one disk as a stream of extents in ascending order (docs/api/framing.md). What is not sent stays as in the
 /// base. A body that is cut is noticed, and the backup cannot be committed then.
 #[utoipa::path(put, path = "/v1/backups/{backup}/images/{image}/extents", tag = "backups",
@@ -232,11 +266,13 @@ pub(super) async fn file(
             length: receiver.size_bytes(),
         };
         let ranges = body.ranges.unwrap_or_else(|| vec![all]);
-        let ranges: Vec<_> = ranges
-            .iter()
-            .map(|range| range.offset..range.offset.saturating_add(range.length))
-            .collect();
-        receiver.copy_file(&file, &ranges)?;
+        let plain = |ranges: &[RangeBody]| -> Vec<_> {
+            let plain = ranges.iter();
+            plain
+                .map(|range| range.offset..range.offset.saturating_add(range.length))
+                .collect()
+        };
+        receiver.copy_file(&file, &plain(&ranges), &plain(&body.excluded))?;
         Ok(receiver.finish()?)
     });
     done.await.map_err(|error| Problem::internal(&error))??;
@@ -309,6 +345,7 @@ fn write(mut receiver: Receiver, frames: Vec<Frame>) -> Result<Receiver, BackupE
         match frame {
             Frame::Data { offset, data } => receiver.write(offset, data)?,
             Frame::Zero { offset, length } => receiver.write_zeroes(offset, length)?,
+            Frame::Excluded { offset, length } => receiver.exclude(offset, length)?,
             Frame::End => {}
         }
     }

@@ -100,6 +100,7 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(marks::init_authority))
         .routes(routes!(backups::list, backups::begin))
         .routes(routes!(backups::show, backups::abort))
+        .routes(routes!(backups::excluded))
         .routes(routes!(jobs::list, jobs::start))
         .routes(routes!(jobs::show, jobs::stop))
         .routes(routes!(collect::show, collect::start, collect::stop))

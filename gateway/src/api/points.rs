@@ -72,6 +72,9 @@ pub struct PointImageView {
     pub new_bytes: u64,
     /// Bytes of chunks that differ from the point before.
     pub changed_bytes: u64,
+    /// Bytes that the backup left out, as free space; they read as zeroes.
+    #[serde(default)]
+    pub excluded_bytes: u64,
     /// Name of the map's root: equal for equal disks.
     pub root_id: String,
 }
@@ -99,6 +102,10 @@ impl PointView {
                 stored_bytes: image.stored_bytes,
                 new_bytes: image.new_chunks * repo::CHUNK_BYTES as u64,
                 changed_bytes: image.changed_chunks * repo::CHUNK_BYTES as u64,
+                excluded_bytes: image
+                    .excluded
+                    .as_ref()
+                    .map_or(0, |excluded| excluded.total_bytes),
                 root_id: image.root_id.clone(),
             });
         let kind = match point.kind {

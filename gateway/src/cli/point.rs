@@ -273,13 +273,21 @@ fn kept(point: &PointView) -> String {
 pub(super) fn describe(point: &PointView) -> String {
     let parent = point.parent.as_deref().unwrap_or("none");
     let mut table = Table::new(&[
-        ">DISK", "NAME", ">SIZE", ">SENT", ">CHANGED", ">NEW", ">STORED",
+        ">DISK",
+        "NAME",
+        ">SIZE",
+        ">LEFT OUT",
+        ">SENT",
+        ">CHANGED",
+        ">NEW",
+        ">STORED",
     ]);
     for disk in &point.disks {
         table.row([
             disk.disk.to_string(),
             disk.name.clone(),
             size(disk.size_bytes),
+            size(disk.excluded_bytes),
             size(disk.sent_bytes),
             size(disk.changed_bytes),
             size(disk.new_bytes),

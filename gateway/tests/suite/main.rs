@@ -15,6 +15,7 @@ mod hostile;
 mod iscsi;
 mod kernel_target;
 mod keys;
+mod left_out;
 mod locks;
 mod nbd_tls;
 mod recovery;

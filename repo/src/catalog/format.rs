@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ImageRecord, Point, PointKind, PointName, StreamRecord};
+use super::{ExcludedRecord, ImageRecord, Point, PointKind, PointName, StreamRecord};
 use crate::chunk::ChunkId;
 use crate::clock::UnixNanoseconds;
 use crate::error::RepoError;
@@ -45,6 +45,16 @@ struct StoredImage {
     stored_bytes: u64,
     new_chunks: u64,
     changed_chunks: u64,
+    /// From version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    excluded: Option<StoredExcluded>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredExcluded {
+    total_bytes: u64,
+    stream: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,6 +113,10 @@ pub(super) fn encode_point(
         stored_bytes: image.stored_bytes,
         new_chunks: image.new_chunks,
         changed_chunks: image.changed_chunks,
+        excluded: image.excluded.as_ref().map(|excluded| StoredExcluded {
+            total_bytes: excluded.total_bytes,
+            stream: excluded.stream.clone(),
+        }),
     });
     let streams = point.streams.iter().map(|stream| StoredStream {
         name: stream.name.clone(),
@@ -126,7 +140,10 @@ pub(super) fn encode_point(
         configuration: point.configuration.clone(),
     };
     let body = serde_json::to_string_pretty(&stored).expect("a manifest has only text keys");
-    keys.seal_text(KIND, VERSION, path, &body)
+    // Readers of version 1 can go on reading what they would understand.
+    let has_excluded = point.images.iter().any(|image| image.excluded.is_some());
+    let version = if has_excluded { VERSION } else { 1 };
+    keys.seal_text(KIND, version, path, &body)
 }
 
 /// Reads the manifest that lies at `path`. Whose it is stands in it; the caller compares.
@@ -141,7 +158,7 @@ pub(super) fn decode_point(
         what: what.clone(),
         detail,
     };
-    let (_, body) = keys.open_text(&what, KIND, VERSION, path, text)?;
+    let (version, body) = keys.open_text(&what, KIND, VERSION, path, text)?;
     let stored: StoredPoint =
         serde_json::from_str(&body).map_err(|error| corrupt(error.to_string()))?;
     if stored.repository != repository {
@@ -153,7 +170,9 @@ pub(super) fn decode_point(
     let images = stored
         .images
         .iter()
-        .map(decode_image)
+        .map(|image| {
+            decode_image(image, &stored.streams).filter(|_| version > 1 || image.excluded.is_none())
+        })
         .collect::<Option<Vec<_>>>();
     let streams = stored
         .streams
@@ -169,7 +188,9 @@ pub(super) fn decode_point(
         },
         created: UnixNanoseconds(stored.created_unix_nanoseconds),
         parent: stored.parent,
-        images: images.ok_or_else(|| corrupt("a disk's size or root makes no sense".to_owned()))?,
+        images: images.ok_or_else(|| {
+            corrupt("a disk's size, root or excluded stretches make no sense".to_owned())
+        })?,
         streams: streams.ok_or_else(|| corrupt("a stream's root makes no sense".to_owned()))?,
         configuration: stored.configuration,
     })
@@ -182,10 +203,18 @@ pub(super) fn repository_of(text: &[u8]) -> Option<Uuid> {
     value.get("repository")?.as_str()?.parse().ok()
 }
 
-fn decode_image(stored: &StoredImage) -> Option<ImageRecord> {
+fn decode_image(stored: &StoredImage, streams: &[StoredStream]) -> Option<ImageRecord> {
     let sensible =
         (1..=IMAGE_BYTES_MAX).contains(&stored.size_bytes) && stored.size_bytes.is_multiple_of(512);
     sensible.then_some(())?;
+    let excluded = stored.excluded.as_ref().map(|excluded| ExcludedRecord {
+        total_bytes: excluded.total_bytes,
+        stream: excluded.stream.clone(),
+    });
+    if let Some(excluded) = &excluded {
+        let mut names = streams.iter().map(|stream| &stream.name);
+        names.find(|name| **name == excluded.stream)?;
+    }
     Some(ImageRecord {
         name: stored.name.clone(),
         size_bytes: stored.size_bytes,
@@ -194,6 +223,7 @@ fn decode_image(stored: &StoredImage) -> Option<ImageRecord> {
         new_chunks: stored.new_chunks,
         changed_chunks: stored.changed_chunks,
         root_id: stored.root.id.clone(),
+        excluded,
         root: stored.root.decode()?,
     })
 }
@@ -247,7 +277,7 @@ pub fn fuzz_manifest(bytes: &[u8]) {
 pub(super) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 const KIND: &str = "point";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const STREAM_DEPTH_MAX: u8 = 6;
 
 #[cfg(test)]
@@ -272,6 +302,7 @@ mod tests {
                 new_chunks: 1,
                 changed_chunks: 1,
                 root_id: root.id.to_string(),
+                excluded: None,
                 root,
             }],
             streams: Vec::new(),
@@ -301,6 +332,54 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn excluded_stretches_make_version_two_and_name_a_stream() {
+        let path = Path::new("x");
+        let keys = KeyRing::plain();
+        let mut point = point();
+        let version = |point: &Point| {
+            let text = encode_point(point, Uuid::nil(), &keys, path).unwrap();
+            let head: Vec<u8> = text
+                .iter()
+                .copied()
+                .take_while(|byte| *byte != b'\n')
+                .collect();
+            (
+                String::from_utf8(head)
+                    .unwrap()
+                    .split(' ')
+                    .nth(2)
+                    .unwrap()
+                    .to_owned(),
+                text,
+            )
+        };
+        assert_eq!(version(&point).0, "1", "older readers understand it");
+        point.images[0].excluded = Some(ExcludedRecord {
+            total_bytes: 512,
+            stream: "disk-0.excluded".to_owned(),
+        });
+        let (two, text) = version(&point);
+        assert_eq!(two, "2");
+        let error = decode_point(&text, Uuid::nil(), &keys, path).unwrap_err();
+        assert!(error.to_string().contains("excluded"), "{error}");
+        point.streams.push(StreamRecord {
+            name: "disk-0.excluded".to_owned(),
+            size_bytes: 24,
+            stored_bytes: 10,
+            depth: 1,
+            root: point.images[0].root,
+        });
+        let (_, text) = version(&point);
+        let back = decode_point(&text, Uuid::nil(), &keys, path).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{point:?}"));
+        // Version 1 has no such field.
+        let body = text.splitn(2, |byte| *byte == b'\n').nth(1).unwrap();
+        let body = std::str::from_utf8(body).unwrap();
+        let text = keys.seal_text(KIND, 1, path, body).unwrap();
+        assert!(decode_point(&text, Uuid::nil(), &keys, path).is_err());
     }
 
     #[test]

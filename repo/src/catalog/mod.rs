@@ -80,8 +80,19 @@ pub struct ImageRecord {
     pub changed_chunks: u64,
     /// Name of the map's root: equal for equal disks in any repository.
     pub root_id: String,
+    /// What its backup left out, if anything.
+    pub excluded: Option<ExcludedRecord>,
     #[serde(skip)]
     pub(crate) root: Pointer,
+}
+
+/// What was left out of a disk. It reads as zeroes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExcludedRecord {
+    /// How much.
+    pub total_bytes: u64,
+    /// The stream of the point that says which stretches.
+    pub stream: String,
 }
 
 /// One stream of a point.

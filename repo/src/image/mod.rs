@@ -4,6 +4,7 @@
 //! earlier one whatever did not change.
 
 mod ahead;
+mod excluded;
 mod node;
 mod pipeline;
 mod reader;
@@ -15,6 +16,7 @@ mod writer;
 
 use bytes::Bytes;
 
+pub use excluded::{Excluded, fuzz_excluded};
 pub(crate) use node::{ImageNode, Pointer, depth_for, slot_of};
 pub use reader::{Image, ImageExtent};
 pub(crate) use writer::Base;

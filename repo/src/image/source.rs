@@ -19,6 +19,8 @@ impl ImageWriter {
     /// offsets, widened to whole chunks. Holes of the file are not read. Reads go past the page cache where they can,
     /// and several are under way at once. `progress` hears up to where all is on its way, and may end the copy.
     ///
+    /// `excluded` are stretches to be [left out](Self::exclude), also where a widened range has them.
+    ///
     /// # Errors
     /// If a read fails, the file ends early, or storing failed; [`RepoError::Stopped`] if `progress` ended it; and as
     /// for [`write`](Self::write).
@@ -26,9 +28,12 @@ impl ImageWriter {
         &mut self,
         file: &File,
         ranges: &[Range<u64>],
+        excluded: &[Range<u64>],
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), RepoError> {
         self.check_extents(ranges)?;
+        self.check_extents(excluded)?;
+        let mut excluded = Cursor(excluded.iter().cloned(), None);
         let source = Source::new(file);
         std::thread::scope(|scope| {
             let mut ahead = ReadAhead::start(scope, &source)?;
@@ -43,9 +48,9 @@ impl ImageWriter {
                     }
                 }
                 let Some(stretch) = ahead.next() else {
-                    return Ok(());
+                    return self.exclude_until(self.size_bytes(), &mut excluded);
                 };
-                self.take_stretch(stretch)?;
+                self.take_stretch(stretch, &mut excluded)?;
                 if progress(self.position()).is_break() {
                     return Err(RepoError::Stopped);
                 }
@@ -54,20 +59,43 @@ impl ImageWriter {
     }
 
     /// Sends on what comes next of the disk.
-    fn take_stretch(&mut self, stretch: Stretch) -> Result<(), RepoError> {
+    fn take_stretch(
+        &mut self,
+        stretch: Stretch,
+        excluded: &mut Cursor<'_>,
+    ) -> Result<(), RepoError> {
+        let (Stretch::Zeroes(range) | Stretch::Data { range, .. }) = &stretch;
+        self.exclude_until(range.start, excluded)?;
+        let parts = excluded.until(range.end);
+        self.note(range.clone(), &parts);
         match stretch {
-            Stretch::Zeroes(range) => self.write_zeroes(range.start, range.end - range.start),
+            Stretch::Zeroes(range) => self.clear(range.start, range.end - range.start),
             Stretch::Data { range, buffer } => {
-                let buffer = buffer?;
+                let mut buffer = buffer?;
                 let length = range.end - range.start;
                 self.move_to(range.start)?;
-                self.count_sent(length);
+                let within = |at: u64| usize::try_from(at - range.start).unwrap_or(READ_BYTES);
+                for part in &parts {
+                    if let Some(part) = buffer.get_mut(within(part.start)..within(part.end)) {
+                        part.fill(0);
+                    }
+                }
+                let left_out: u64 = parts.iter().map(|part| part.end - part.start).sum();
+                self.count_sent(length - left_out);
                 self.advance(range.end);
                 let length = usize::try_from(length).unwrap_or(READ_BYTES);
                 let unit = UnitData::Aligned(buffer, length);
                 self.send(range.start / CHUNK_BYTES as u64, unit)
             }
         }
+    }
+
+    /// Leaves out what is to be left out before `end`.
+    fn exclude_until(&mut self, end: u64, excluded: &mut Cursor<'_>) -> Result<(), RepoError> {
+        for part in excluded.until(end) {
+            self.exclude(part.start, part.end - part.start)?;
+        }
+        Ok(())
     }
 
     fn check_extents(&self, ranges: &[Range<u64>]) -> Result<(), RepoError> {
@@ -93,6 +121,31 @@ impl ImageWriter {
             behind = range.end;
         }
         Ok(())
+    }
+}
+
+/// Ranges in ascending order, taken piece by piece.
+struct Cursor<'a>(
+    std::iter::Cloned<std::slice::Iter<'a, Range<u64>>>,
+    Option<Range<u64>>,
+);
+
+impl Cursor<'_> {
+    /// What lies before `end` and was not taken yet.
+    fn until(&mut self, end: u64) -> Vec<Range<u64>> {
+        let mut parts = Vec::new();
+        while let Some(range) = self.1.take().or_else(|| self.0.next()) {
+            if range.start >= end {
+                self.1 = Some(range);
+                break;
+            }
+            parts.push(range.start..range.end.min(end));
+            if range.end > end {
+                self.1 = Some(end..range.end);
+                break;
+            }
+        }
+        parts
     }
 }
 

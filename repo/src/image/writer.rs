@@ -4,12 +4,14 @@
 //! thread appends in order and builds the map. Nothing of it is visible before the manifest is committed.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::excluded::{Excluded, ExcludedTracker};
 use super::pipeline::{Appender, Processed, Unit, UnitData, Worker};
 use super::reader::Image;
 use super::{ChunkSource as _, IMAGE_BYTES_MAX};
@@ -19,10 +21,12 @@ use crate::error::RepoError;
 use crate::store::ChunkStore;
 
 /// What the image is made over.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Base {
     /// Chunks that are not written stay as they are here; none means zeroes.
     pub(crate) image: Option<Image>,
+    /// What was left out of it.
+    pub(crate) excluded: Excluded,
 }
 
 /// Takes the content of one disk in ascending order.
@@ -36,6 +40,7 @@ pub struct ImageWriter {
     next_unit: u64,
     stages: Stages,
     sent_bytes: u64,
+    excluded: ExcludedTracker,
 }
 
 /// Who does the work on units.
@@ -56,7 +61,7 @@ struct Threads {
 }
 
 /// What a finished image amounts to.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ImageTotals {
     pub(crate) root: super::Pointer,
     /// Bytes that the source sent.
@@ -67,6 +72,8 @@ pub struct ImageTotals {
     pub changed_chunks: u64,
     /// Bytes of packs that the image took, map and all.
     pub stored_bytes: u64,
+    /// What was left out.
+    pub excluded: Excluded,
 }
 
 /// A chunk that the caller writes in parts.
@@ -119,6 +126,7 @@ impl ImageWriter {
             next_unit: 0,
             stages,
             sent_bytes: 0,
+            excluded: ExcludedTracker::over(base.excluded),
         })
     }
 
@@ -141,8 +149,13 @@ impl ImageWriter {
     ///
     /// # Errors
     /// If the range is not in multiples of 512, not behind all before, or not inside the disk; or if storing failed.
-    pub fn write(&mut self, offset: u64, mut data: Bytes) -> Result<(), RepoError> {
+    pub fn write(&mut self, offset: u64, data: Bytes) -> Result<(), RepoError> {
         self.check(offset, data.len() as u64)?;
+        self.excluded.written(offset..offset + data.len() as u64);
+        self.write_checked(offset, data)
+    }
+
+    fn write_checked(&mut self, offset: u64, mut data: Bytes) -> Result<(), RepoError> {
         self.sent_bytes += data.len() as u64;
         self.move_to(offset)?;
         while !data.is_empty() {
@@ -167,6 +180,29 @@ impl ImageWriter {
     /// As for [`write`](Self::write).
     pub fn write_zeroes(&mut self, offset: u64, length: u64) -> Result<(), RepoError> {
         self.check(offset, length)?;
+        self.excluded.written(offset..offset + length);
+        self.clear(offset, length)
+    }
+
+    /// Leaves a range out, with the rules of [`write`](Self::write): nobody knows what the source has there, and it
+    /// reads as zeroes.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn exclude(&mut self, offset: u64, length: u64) -> Result<(), RepoError> {
+        self.check(offset, length)?;
+        let fresh = self.excluded.exclude(offset..offset + length);
+        if self.base.is_none() {
+            return Ok(());
+        }
+        for part in fresh {
+            self.clear(part.start, part.end - part.start)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a range zeroes that was checked.
+    pub(super) fn clear(&mut self, offset: u64, length: u64) -> Result<(), RepoError> {
         self.move_to(offset)?;
         let end = offset + length;
         let chunk = CHUNK_BYTES as u64;
@@ -190,6 +226,8 @@ impl ImageWriter {
     ) -> Result<(), RepoError> {
         let chunk = CHUNK_BYTES as u64;
         self.check(first * chunk, count * chunk)?;
+        self.excluded
+            .written(first * chunk..(first + count) * chunk);
         self.move_to(first * chunk)?;
         self.position = (first + count) * chunk;
         self.send(
@@ -215,6 +253,7 @@ impl ImageWriter {
             }
         };
         totals.sent_bytes = self.sent_bytes;
+        totals.excluded = std::mem::take(&mut self.excluded).finish(end);
         Ok(totals)
     }
 
@@ -259,7 +298,7 @@ impl ImageWriter {
         if end.is_none() {
             return Err(fault("it ends behind the disk"));
         }
-        if offset < self.position {
+        if offset < self.position.max(self.excluded.position()) {
             return Err(fault(
                 "ranges of a backup come in ascending order and do not overlap",
             ));
@@ -290,6 +329,17 @@ impl ImageWriter {
 
     pub(super) fn count_sent(&mut self, bytes: u64) {
         self.sent_bytes += bytes;
+    }
+
+    /// Notes that `range` was written but for `parts` of it, in order, which are left out.
+    pub(super) fn note(&mut self, range: Range<u64>, parts: &[Range<u64>]) {
+        let mut at = range.start;
+        for part in parts {
+            self.excluded.written(at..part.start);
+            drop(self.excluded.exclude(part.clone()));
+            at = part.end;
+        }
+        self.excluded.written(at..range.end);
     }
 
     pub(super) fn advance(&mut self, position: u64) {
@@ -391,7 +441,7 @@ impl ImageWriter {
         let start = self.size_bytes - within;
         let chunk = base.chunk(start / CHUNK_BYTES as u64)?;
         let kept = usize::try_from(within).unwrap_or(0);
-        self.write(start, chunk.slice(..kept))
+        self.write_checked(start, chunk.slice(..kept))
     }
 }
 

@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 use crate::account::Account;
 use crate::backup::Backup;
-use crate::catalog::{Catalog, Point, PointKind, PointName, WorkloadName};
+use crate::catalog::{Catalog, ImageRecord, Point, PointKind, PointName, WorkloadName};
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskError, ForeignChange, Space, Watch};
 use crate::error::RepoError;
 use crate::health::{CareReport, Keeper, RepairCounters};
-use crate::image::Image;
+use crate::image::{Excluded, Image};
 use crate::keys::KeySlots;
 use crate::overlay::{Overlay, OverlayKeys, PageStore};
 use crate::store::{ChunkStore, StoreCounters};
@@ -195,16 +195,42 @@ impl Repository {
 
     /// A disk of a point that is kept by the caller.
     pub(crate) fn image_of(&self, point: &Point, disk: usize) -> Result<Image, RepoError> {
-        let record = point
-            .images
-            .get(disk)
-            .ok_or_else(|| RepoError::NoSuchDisk {
-                point: point.name.clone(),
-                disk,
-                count: point.images.len(),
-            })?;
+        let record = image_record(point, disk)?;
         let store = Arc::clone(&self.inner.store);
         Ok(Image::new(store, record.size_bytes, record.root))
+    }
+
+    /// What was left out of a disk of a point.
+    ///
+    /// # Errors
+    /// If the point has no such disk, or what is stored of it is hurt.
+    pub fn excluded(&self, point: &Point, disk: usize) -> Result<Excluded, RepoError> {
+        let _reading = self.read_point(&point.name)?;
+        self.excluded_of(point, disk)
+    }
+
+    /// What was left out of a disk of a point that is kept by the caller.
+    pub(crate) fn excluded_of(&self, point: &Point, disk: usize) -> Result<Excluded, RepoError> {
+        let record = image_record(point, disk)?;
+        let Some(excluded) = &record.excluded else {
+            return Ok(Excluded::default());
+        };
+        let corrupt = |detail: &str| RepoError::Corrupt {
+            what: format!("stream {} of {}", excluded.stream, point.name),
+            detail: detail.to_owned(),
+        };
+        let mut streams = point.streams.iter();
+        let stream = streams
+            .find(|stream| stream.name == excluded.stream)
+            .filter(|stream| stream.size_bytes <= Excluded::STORED_BYTES_MAX)
+            .ok_or_else(|| corrupt("it is missing or longer than it can be"))?;
+        let store = &self.inner.store;
+        let mut reader = StreamReader::new(store, stream.root, stream.depth, stream.size_bytes);
+        let mut stored = Vec::new();
+        while let Some(chunk) = reader.next_chunk()? {
+            stored.extend_from_slice(&chunk);
+        }
+        Excluded::decode(&stored, record.size_bytes).map_err(corrupt)
     }
 
     /// A stream of a point.
@@ -387,4 +413,11 @@ impl fmt::Debug for Repository {
             .field("root", &self.inner.root)
             .finish_non_exhaustive()
     }
+}
+fn image_record(point: &Point, disk: usize) -> Result<&ImageRecord, RepoError> {
+    point.images.get(disk).ok_or_else(|| RepoError::NoSuchDisk {
+        point: point.name.clone(),
+        disk,
+        count: point.images.len(),
+    })
 }

@@ -291,6 +291,8 @@ proptest! {
         repo::fuzz::fuzz_manifest(&bytes);
         repo::fuzz::fuzz_mark(&bytes);
         repo::fuzz::fuzz_image_node(&bytes);
+        repo::fuzz::fuzz_excluded(&bytes);
+        repo::fuzz::fuzz_excluded(&[b"HFEXCL01", &bytes[..]].concat());
         repo::fuzz::fuzz_key_slot(&bytes);
         repo::fuzz::fuzz_stream_node(&bytes);
     }

@@ -64,6 +64,16 @@ pub(crate) fn check_points(repository: &Repository, expected: &Value) {
             assert_eq!(point.images[number].name, disk["name"], "{what}");
             assert_eq!(image.size_bytes(), disk["size_bytes"], "{what}");
             assert_eq!(data_hash(&image), disk["data_blake3"], "{what}");
+            // Those of before there was such a thing say nothing of it.
+            let excluded = repository.excluded(point, number).unwrap();
+            let found: Vec<_> = excluded
+                .ranges()
+                .iter()
+                .map(|range| [range.start, range.end])
+                .collect();
+            let wanted = disk.get("excluded").cloned().unwrap_or_default();
+            let wanted: Option<Vec<[u64; 2]>> = serde_json::from_value(wanted).unwrap();
+            assert_eq!(found, wanted.unwrap_or_default(), "{what}");
             if let Some(hash) = disk["blake3"].as_str() {
                 let whole = blake3::hash(&read_all(&image)).to_string();
                 assert_eq!(whole, hash, "{what}");
@@ -126,6 +136,26 @@ fn a_repository_of_format_version_1_is_read_and_written_on() {
         .max();
     assert_eq!(point.name.sequence, highest.unwrap_or(0_u64) + 1);
     assert_eq!(repository.points(None).len(), before + 1);
+}
+
+#[test]
+fn stretches_that_were_left_out_are_read_and_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = unpack("repository-v1-excluded.tar.gz", folder.path());
+    let root = folder.path().join("repository");
+    let repository = Repository::open(&root, &options()).unwrap();
+    check_points(&repository, &expected);
+    let second = repository.point(&"web@2".parse().unwrap()).unwrap();
+    let left_out = repository.excluded(&second, 0).unwrap();
+    assert_eq!(left_out.total_bytes(), (20 << 20) + 1024);
+    let next = back_up(
+        &repository,
+        66 << 20,
+        repo::ImageBase::Parent,
+        &[(2 << 20, noise(1, 512))],
+    );
+    let left_out = repository.excluded(&next, 0).unwrap();
+    assert!(left_out.ranges().len() > 2, "{left_out:?}");
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn a_file_is_read_with_its_holes_and_restored_with_them_in(mode: Mode) {
     let mut writer = backup.image(&spec).unwrap();
     let whole = 0..size;
     writer
-        .copy_file(&source, std::slice::from_ref(&whole), &mut go_on)
+        .copy_file(&source, std::slice::from_ref(&whole), &[], &mut go_on)
         .unwrap();
     backup.finish_image(writer).unwrap();
     let point = backup.commit().unwrap();
@@ -274,6 +274,7 @@ fn a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy_in(mode: Mode)
     let early = writer.copy_file(
         &file,
         &[0..20 * MIB as u64, 20 * MIB as u64..size],
+        &[],
         &mut go_on,
     );
     assert!(
@@ -284,7 +285,7 @@ fn a_file_that_ends_early_or_a_caller_that_gives_up_ends_the_copy_in(mode: Mode)
     let (mut writer, _backup) = begin(20 * MIB as u64);
     let mut seen = Vec::new();
     let whole = 0..20 * MIB as u64;
-    let stopped = writer.copy_file(&file, std::slice::from_ref(&whole), &mut |position| {
+    let stopped = writer.copy_file(&file, std::slice::from_ref(&whole), &[], &mut |position| {
         seen.push(position);
         match seen.len() {
             3 => ControlFlow::Break(()),
@@ -317,7 +318,7 @@ fn changed_extents_of_any_alignment_bring_what_changed_in(mode: Mode) {
             base: ImageBase::Parent,
         };
         let mut writer = backup.image(&spec).unwrap();
-        writer.copy_file(&File::open(&path).unwrap(), extents, &mut go_on)?;
+        writer.copy_file(&File::open(&path).unwrap(), extents, &[], &mut go_on)?;
         backup.finish_image(writer)?;
         backup.commit()
     };

@@ -12,6 +12,7 @@ mod collect_crash;
 mod crash;
 mod damage;
 mod encryption;
+mod excluded;
 mod fixture;
 mod full_disk;
 mod image;

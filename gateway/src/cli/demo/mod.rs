@@ -115,6 +115,7 @@ fn back_up(client: &Client, guest: &Guest, number: usize) -> Result<PointView> {
         format: None,
         changed_extents: Vec::new(),
         since: None,
+        leave_out: None,
     };
     Ok(backup::image(&arguments, client)?.point)
 }

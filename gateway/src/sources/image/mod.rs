@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 pub use changed::{ChangedError, ChangedExtents};
 pub use program::NbdProgram;
@@ -223,6 +223,37 @@ impl ImageSource {
         })
     }
 
+    /// Reads `length` bytes at `offset`.
+    ///
+    /// # Errors
+    /// If reading fails.
+    pub fn read_at(&mut self, offset: u64, length: usize) -> Result<Bytes, SourceError> {
+        let end = offset.saturating_add(length as u64);
+        // What other formats are read through counts in sectors.
+        let start = offset - offset % SECTOR_BYTES;
+        let aligned = start..end.next_multiple_of(SECTOR_BYTES).min(self.size_bytes);
+        let mut bytes = BytesMut::with_capacity(length + 2 * 512);
+        self.read(aligned, &mut |_, piece| {
+            match piece {
+                Piece::Data(data) => bytes.extend_from_slice(&data),
+                Piece::Zero(count) => {
+                    let count = usize::try_from(count).map_err(io::Error::other)?;
+                    bytes.resize(bytes.len() + count, 0);
+                }
+            }
+            Ok(())
+        })?;
+        let skipped = usize::try_from(offset - start).unwrap_or_default();
+        match skipped + length <= bytes.len() {
+            true => Ok(bytes.freeze().slice(skipped..skipped + length)),
+            false => Err(SourceError::Io {
+                action: "read",
+                path: self.path.clone(),
+                source: io::ErrorKind::UnexpectedEof.into(),
+            }),
+        }
+    }
+
     /// Refuses an image whose size changed since it was opened.
     ///
     /// # Errors
@@ -246,6 +277,8 @@ impl ImageSource {
         })
     }
 }
+
+const SECTOR_BYTES: u64 = 512;
 
 /// Bytes of one piece at most.
 const PIECE_BYTES: u64 = 1 << 20;

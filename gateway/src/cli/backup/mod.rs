@@ -1,5 +1,7 @@
 //! `holdfast backup`.
 
+mod plan;
+
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -16,7 +18,9 @@ use crate::api::{
 };
 use crate::framing::Encoder;
 use crate::sources::image::{ChangedExtents, ImageFormat, ImageSource, Piece, SourceError};
+use crate::sources::left_out::{LeaveOut, LeftOut};
 
+use self::plan::Plan;
 use super::client::{Client, Refused};
 use super::output::{Output, size, tell};
 use super::progress::{Progress, rate};
@@ -43,6 +47,10 @@ pub(super) struct ImageArgs {
     /// With --changed-extents: refuse unless this is the newest point's number
     #[arg(long, value_name = "SEQUENCE", requires = "changed_extents")]
     pub(super) since: Option<u64>,
+    /// Leave out what the machine does not need back; without a value everything of the kind. The images must not change
+    /// meanwhile
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',', num_args = 0.., require_equals = true)]
+    pub(super) leave_out: Option<Vec<LeaveOut>>,
 }
 
 /// A backup that became a restore point.
@@ -51,6 +59,9 @@ pub(super) struct Done {
     #[serde(flatten)]
     pub(super) point: PointView,
     pub(super) seconds: f64,
+    /// What was left out of each disk, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// One disk to be sent.
@@ -58,6 +69,8 @@ struct Disk {
     source: ImageSource,
     /// What to read; none: everything.
     changed: Option<ChangedExtents>,
+    /// What not to read.
+    left_out: Option<LeftOut>,
 }
 
 pub(super) fn run(verb: &BackupVerb, client: &Client, output: &Output) -> Result<()> {
@@ -69,6 +82,16 @@ pub(super) fn run(verb: &BackupVerb, client: &Client, output: &Output) -> Result
 /// Backs images up.
 pub(super) fn image(arguments: &ImageArgs, client: &Client) -> Result<Done> {
     let mut disks = open(arguments)?;
+    if let Some(wanted) = &arguments.leave_out {
+        let wanted = match wanted.is_empty() {
+            true => LeaveOut::all(),
+            false => wanted.iter().copied().collect(),
+        };
+        disks = disks
+            .into_iter()
+            .map(|disk| disk.without(&wanted))
+            .collect::<Result<_>>()?;
+    }
     let images: Vec<ImageBody> = disks
         .iter()
         .enumerate()
@@ -123,6 +146,10 @@ fn send(client: &Client, body: &BeginBody, disks: &mut [Disk]) -> Result<Done> {
         Ok(point) => Ok(Done {
             point,
             seconds: (time.as_secs_f64() * 1000.0).round() / 1000.0,
+            left_out: disks
+                .iter()
+                .filter_map(|disk| disk.left_out.clone())
+                .collect(),
         }),
         Err(error) => {
             // It may be gone already; if not, the daemon drops it when it was silent for a while.
@@ -148,7 +175,11 @@ fn open(arguments: &ImageArgs) -> Result<Vec<Disk>> {
             .get(number)
             .map(|list| ChangedExtents::load(list, source.size_bytes()))
             .transpose()?;
-        disks.push(Disk { source, changed });
+        disks.push(Disk {
+            source,
+            changed,
+            left_out: None,
+        });
     }
     Ok(disks)
 }
@@ -170,36 +201,23 @@ fn send_all(
             ));
             disk.changed = None;
         }
-        let all = 0..size_bytes;
-        let ranges = disk
-            .changed
-            .as_ref()
-            .map_or(std::slice::from_ref(&all), |changed| changed.ranges());
         let path = format!("/v1/backups/{}/images/{number}", begun.backup);
+        let plan = Plan::new(client, &path, disk, same)?;
         match disk.source.file().and_then(|file| client.hand_over(file)) {
             Some(handed) => {
                 let handed = handed?;
-                let ranges = disk
-                    .changed
-                    .as_ref()
-                    .map(|_| ranges.iter().map(range_body).collect());
                 let body = HandOverBody {
                     descriptor: handed.id,
-                    ranges,
+                    ranges: plan.read.as_ref().map(|ranges| bodies(ranges)),
+                    excluded: bodies(&plan.excluded),
                 };
                 wait(client, begun, number, progress, || {
                     client.post::<()>(&format!("{path}/file"), &body)
                 })?;
             }
             None => {
-                let ranges = ranges.to_vec();
-                stream(
-                    client,
-                    &format!("{path}/extents"),
-                    &mut disk.source,
-                    &ranges,
-                    progress,
-                )?;
+                let source = &mut disk.source;
+                stream(client, &format!("{path}/extents"), source, &plan, progress)?;
             }
         }
         disk.source.check_unchanged()?;
@@ -244,14 +262,15 @@ fn stream(
     client: &Client,
     path: &str,
     source: &mut ImageSource,
-    ranges: &[Range<u64>],
+    plan: &Plan,
     progress: &mut Progress,
 ) -> Result<()> {
-    let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    let steps = plan.steps();
+    let total: u64 = steps.iter().map(|(range, _)| range.end - range.start).sum();
     std::thread::scope(|scope| {
         let (sender, pieces) = sync_channel::<Vec<u8>>(8);
         let reading = scope.spawn(move || {
-            encode(source, ranges, &sender, &mut |done| {
+            encode(source, &steps, &sender, &mut |done| {
                 progress.at(done, total)
             })
         });
@@ -275,7 +294,7 @@ fn stream(
 
 fn encode(
     source: &mut ImageSource,
-    ranges: &[Range<u64>],
+    steps: &[(Range<u64>, bool)],
     sender: &SyncSender<Vec<u8>>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), SourceError> {
@@ -285,7 +304,13 @@ fn encode(
     let mut done = 0;
     Encoder::start(&mut head);
     let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-    for range in ranges {
+    for (range, is_read) in steps {
+        if !is_read {
+            let length = range.end - range.start;
+            done += length;
+            encoder.excluded(range.start, length, &mut head);
+            continue;
+        }
         source.read(range.clone(), &mut |offset, piece| {
             match piece {
                 Piece::Zero(length) => {
@@ -337,17 +362,18 @@ impl Read for PieceReader {
     }
 }
 
-fn range_body(range: &Range<u64>) -> RangeBody {
-    RangeBody {
+fn bodies(ranges: &[Range<u64>]) -> Vec<RangeBody> {
+    let body = |range: &Range<u64>| RangeBody {
         offset: range.start,
         length: range.end - range.start,
-    }
+    };
+    ranges.iter().map(body).collect()
 }
 
 fn describe(done: &Done) -> String {
     let point = &done.point;
     let time = Duration::from_secs_f64(done.seconds);
-    format!(
+    let mut text = format!(
         "Backed up {}: {}, {} in {} disks, {} sent, {} stored, {:.2} s ({}/s of disk)",
         point.point,
         point.kind,
@@ -357,7 +383,28 @@ fn describe(done: &Done) -> String {
         size(point.stored_bytes),
         done.seconds,
         rate(point.size_bytes, time),
-    )
+    );
+    for (number, left_out) in done.left_out.iter().enumerate() {
+        let by = left_out
+            .by
+            .iter()
+            .map(|(what, bytes)| format!("{what} {}", size(*bytes)));
+        let by: Vec<_> = by.collect();
+        text.push_str(&format!(
+            "\nLeft out of disk {number}: {}",
+            size(left_out.bytes)
+        ));
+        if !by.is_empty() {
+            text.push_str(&format!(" ({})", by.join(", ")));
+        }
+        for whole in &left_out.whole {
+            text.push_str(&format!(
+                "\n  {} is kept whole: {}",
+                whole.volume, whole.reason
+            ));
+        }
+    }
+    text
 }
 
 const POLL_PAUSE: Duration = Duration::from_millis(250);

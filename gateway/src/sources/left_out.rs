@@ -1,0 +1,330 @@
+//! What a backup of disks need not have: free blocks, gaps between partitions, swap and the like.
+//!
+//! What cannot be told with certainty is kept: a map that is too large costs space, one that is too small costs data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use guestfs::{Content, GuestError, Leavable, Source, Volume};
+use serde::Serialize;
+
+use crate::exports::chain;
+
+/// What may be left out of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeaveOut {
+    /// Blocks that a filesystem does not use.
+    Free,
+    /// What is in no partition.
+    Gaps,
+    /// Swap of Linux, but for its first page.
+    Swap,
+    /// Windows' pagefile.sys and swapfile.sys.
+    PageFiles,
+    /// Windows' hiberfil.sys: the machine starts anew and does not resume.
+    Hibernation,
+    /// What was thrown away and is still there.
+    RecycleBin,
+}
+
+impl LeaveOut {
+    /// Everything.
+    pub fn all() -> BTreeSet<Self> {
+        use clap::ValueEnum as _;
+        Self::value_variants().iter().copied().collect()
+    }
+
+    fn of(leavable: Leavable) -> Option<Self> {
+        match leavable {
+            Leavable::Swap => Some(Self::Swap),
+            Leavable::PageFile => Some(Self::PageFiles),
+            Leavable::Hibernation => Some(Self::Hibernation),
+            Leavable::RecycleBin => Some(Self::RecycleBin),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for LeaveOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Free => "free blocks",
+            Self::Gaps => "gaps between partitions",
+            Self::Swap => "swap",
+            Self::PageFiles => "page files",
+            Self::Hibernation => "hibernation",
+            Self::RecycleBin => "recycle bin",
+        })
+    }
+}
+
+/// What is left out of one disk.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LeftOut {
+    /// How much.
+    pub bytes: u64,
+    /// How much of what.
+    pub by: BTreeMap<LeaveOut, u64>,
+    /// What is backed up whole, and why.
+    pub whole: Vec<KeptWhole>,
+    /// Stretches of the disk: ascending, not touching, in multiples of 512.
+    #[serde(skip)]
+    pub ranges: Vec<Range<u64>>,
+}
+
+/// A volume of which free blocks could not be told from others.
+#[derive(Debug, Clone, Serialize)]
+pub struct KeptWhole {
+    /// Its name.
+    pub volume: String,
+    /// What is in the way.
+    pub reason: String,
+}
+
+impl LeftOut {
+    /// Looks at a disk for what is `wanted` to be left out.
+    pub fn find(disk: &Arc<dyn Source>, wanted: &BTreeSet<LeaveOut>) -> Self {
+        let mut found = Collector::default();
+        let mut whole = Vec::new();
+        if wanted.contains(&LeaveOut::Gaps) {
+            match guestfs::gaps(disk) {
+                Ok(gaps) => gaps
+                    .into_iter()
+                    .for_each(|gap| found.add(LeaveOut::Gaps, gap)),
+                Err(error) => whole.push(KeptWhole::new("the partition table", &error)),
+            }
+        }
+        match guestfs::open_source(Arc::clone(disk)) {
+            Ok(volumes) => {
+                for volume in volumes {
+                    if let Err(error) = look_into(&volume, wanted, &mut found) {
+                        whole.push(KeptWhole::new(&volume.name, &error));
+                    }
+                }
+            }
+            Err(error) => whole.push(KeptWhole::new("disk", &error)),
+        }
+        let (ranges, by) = found.finish(disk.length_bytes());
+        Self {
+            bytes: by.values().sum(),
+            by,
+            whole,
+            ranges,
+        }
+    }
+}
+
+impl KeptWhole {
+    fn new(volume: &str, error: &GuestError) -> Self {
+        Self {
+            volume: volume.to_owned(),
+            reason: chain(error),
+        }
+    }
+}
+
+/// Adds what can be left out of a volume. An error leaves nothing of it out.
+fn look_into(
+    volume: &Volume,
+    wanted: &BTreeSet<LeaveOut>,
+    found: &mut Collector,
+) -> Result<(), GuestError> {
+    let mut own = Collector::default();
+    let on_disk =
+        |range: Range<u64>| range.start + volume.offset_bytes..range.end + volume.offset_bytes;
+    for (leavable, range) in volume.leavable()? {
+        if let Some(what) = LeaveOut::of(leavable).filter(|what| wanted.contains(what)) {
+            own.add(what, on_disk(range));
+        }
+    }
+    if wanted.contains(&LeaveOut::Free) && volume.content != Content::Swap {
+        let mut at = 0;
+        for used in volume.allocated()? {
+            let used = used?;
+            own.add(LeaveOut::Free, on_disk(at..used.start.max(at)));
+            at = at.max(used.end);
+        }
+        own.add(LeaveOut::Free, on_disk(at..volume.length_bytes.max(at)));
+    }
+    found.append(own);
+    Ok(())
+}
+
+/// Stretches to be left out. Of too many only the longest are kept.
+#[derive(Default)]
+struct Collector {
+    stretches: Vec<(Range<u64>, LeaveOut)>,
+    /// Shorter ones are not worth it.
+    shortest_bytes: u64,
+}
+
+impl Collector {
+    fn add(&mut self, what: LeaveOut, range: Range<u64>) {
+        let range = range.start.next_multiple_of(SECTOR)..range.end - range.end % SECTOR;
+        let length = range.end.saturating_sub(range.start);
+        if length < self.shortest_bytes.max(SHORTEST_BYTES) {
+            return;
+        }
+        self.stretches.push((range, what));
+        while self.stretches.len() > COLLECTED_MAX {
+            self.shortest_bytes = self.shortest_bytes.max(SHORTEST_BYTES) * 2;
+            let shortest = self.shortest_bytes;
+            self.stretches
+                .retain(|(range, _)| range.end - range.start >= shortest);
+        }
+    }
+
+    fn append(&mut self, other: Self) {
+        for (range, what) in other.stretches {
+            self.add(what, range);
+        }
+    }
+
+    /// The longest, in order, on a disk of `length_bytes`; and how much of what they are.
+    fn finish(mut self, length_bytes: u64) -> (Vec<Range<u64>>, BTreeMap<LeaveOut, u64>) {
+        if self.stretches.len() > STRETCHES_MAX {
+            self.stretches
+                .sort_unstable_by_key(|(range, _)| std::cmp::Reverse(range.end - range.start));
+            self.stretches.truncate(STRETCHES_MAX);
+        }
+        self.stretches
+            .sort_unstable_by_key(|(range, _)| range.start);
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut by = BTreeMap::new();
+        for (range, what) in self.stretches {
+            // Volumes may overlap on a disk whose table is wrong.
+            let start = range.start.max(ranges.last().map_or(0, |last| last.end));
+            let end = range.end.min(length_bytes - length_bytes % SECTOR);
+            if start >= end {
+                continue;
+            }
+            *by.entry(what).or_default() += end - start;
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        (ranges, by)
+    }
+}
+
+/// What is in `0..length_bytes` and not in `ranges`, which ascend.
+pub fn complement(ranges: &[Range<u64>], length_bytes: u64) -> Vec<Range<u64>> {
+    let mut rest = Vec::with_capacity(ranges.len() + 1);
+    let mut at = 0;
+    for range in ranges {
+        if range.start > at {
+            rest.push(at..range.start);
+        }
+        at = at.max(range.end);
+    }
+    if at < length_bytes {
+        rest.push(at..length_bytes);
+    }
+    rest
+}
+
+/// What is in both of two lists that ascend and do not overlap.
+pub fn intersection(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut both = Vec::new();
+    let (mut left, mut right) = (one.iter().peekable(), other.iter().peekable());
+    while let (Some(first), Some(second)) = (left.peek(), right.peek()) {
+        let common = first.start.max(second.start)..first.end.min(second.end);
+        let ends_first = first.end < second.end;
+        if !common.is_empty() {
+            both.push(common);
+        }
+        if ends_first {
+            left.next();
+        } else {
+            right.next();
+        }
+    }
+    both
+}
+
+/// What is in one of two lists that ascend and do not overlap.
+pub fn union(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut all: Vec<Range<u64>> = one.iter().chain(other).cloned().collect();
+    all.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(all.len());
+    for range in all {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+const SECTOR: u64 = 512;
+/// A gap that is shorter than a page saves nothing.
+const SHORTEST_BYTES: u64 = 4096;
+/// Stretches of one disk that are sent to the daemon.
+const STRETCHES_MAX: usize = 50_000;
+/// Stretches of one disk that are held at once: 40 MiB.
+const COLLECTED_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lists() -> impl Strategy<Value = Vec<bool>> {
+        prop::collection::vec(any::<bool>(), 40)
+    }
+
+    fn ranges(marked: &[bool]) -> Vec<Range<u64>> {
+        let marked = marked.iter().enumerate().filter(|(_, marked)| **marked);
+        let single: Vec<_> = marked.map(|(at, _)| at as u64..at as u64 + 1).collect();
+        union(&single, &[])
+    }
+
+    proptest! {
+        #[test]
+        fn lists_are_joined_and_cut_like_sets(one in lists(), other in lists()) {
+            let of = |both: &dyn Fn(bool, bool) -> bool| {
+                let marked: Vec<bool> = one.iter().zip(&other).map(|(one, other)| both(*one, *other)).collect();
+                ranges(&marked)
+            };
+            let (left, right) = (ranges(&one), ranges(&other));
+            prop_assert_eq!(union(&left, &right), of(&|one, other| one || other));
+            let both = intersection(&left, &right);
+            prop_assert_eq!(union(&both, &[]), of(&|one, other| one && other));
+            prop_assert_eq!(complement(&left, 40), of(&|one, _| !one));
+        }
+    }
+
+    #[test]
+    fn of_too_many_the_longest_are_taken() {
+        let mut collector = Collector::default();
+        for number in 0..STRETCHES_MAX as u64 + 100 {
+            let start = number << 20;
+            collector.add(LeaveOut::Free, start..start + 4096 + 512 * (number % 2));
+        }
+        collector.add(LeaveOut::Free, 4097 + (1 << 20)..(1 << 20) + 9000);
+        let (ranges, by) = collector.finish(1 << 50);
+        assert_eq!(ranges.len(), STRETCHES_MAX);
+        let long = ranges
+            .iter()
+            .filter(|range| range.end - range.start == 4608)
+            .count();
+        assert_eq!(long, STRETCHES_MAX / 2 + 50);
+        assert_eq!(by.keys().collect::<Vec<_>>(), [&LeaveOut::Free]);
+    }
+
+    #[test]
+    fn what_overlaps_counts_once_and_sectors_stay_whole() {
+        let mut collector = Collector::default();
+        collector.add(LeaveOut::Free, 100..10_000);
+        collector.add(LeaveOut::Gaps, 5_120..20_000);
+        collector.add(LeaveOut::Swap, 100_000..101_000);
+        let (ranges, by) = collector.finish(18_000);
+        assert_eq!(ranges, std::slice::from_ref(&(512..17_920)));
+        assert_eq!(by[&LeaveOut::Free] + by[&LeaveOut::Gaps], 17_408);
+    }
+}
