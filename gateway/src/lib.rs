@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod exports;
+mod extract;
 pub mod framing;
 pub mod jobs;
 mod notify;
@@ -34,6 +35,7 @@ use repo::{Repository, Secret, Watch};
 use crate::alerts::Alerts;
 use crate::api::{ApiServer, Descriptors};
 use crate::backups::Backups;
+use crate::browse::OpenedPoints;
 use crate::config::Config;
 use crate::jobs::{Collections, Jobs, Proving, Retention, Schedule, SpaceWatch};
 use crate::recovery::Sessions;
@@ -87,6 +89,8 @@ pub struct Core {
     pub alerts: Arc<Alerts>,
     /// Who confirms that a lock is lifted.
     pub authority: LockAuthority,
+    /// Restore points whose files are looked at.
+    pub(crate) opened_points: Arc<OpenedPoints>,
     /// Open files that clients on this machine handed over.
     pub descriptors: Descriptors,
     /// Where the daemon listens.
@@ -146,6 +150,7 @@ impl Gateway {
         let core = Arc::new(Core {
             addresses: start::addresses(&config, &state, &nbd, &nfs, iscsi.as_ref(), &listeners)?,
             backups: start::backups(&config, &repository, &metrics),
+            opened_points: OpenedPoints::new(&repository),
             jobs: start::jobs(&repository, &state, &alerts),
             collections,
             retention: Retention::open(repository.clone(), Arc::clone(&state))?,

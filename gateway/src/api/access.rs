@@ -180,7 +180,7 @@ fn purpose(method: &Method, path: &str) -> Purpose {
     let is_look = *method == Method::GET || *method == Method::HEAD;
     let mut segments = path.trim_start_matches('/').split('/').skip(1);
     match (segments.next().unwrap_or_default(), segments.nth(1)) {
-        ("tokens" | "config" | "keys", _) | ("points", Some("images")) => Purpose::Rule,
+        ("tokens" | "config" | "keys", _) | ("points", Some("images" | "files")) => Purpose::Rule,
         _ if is_look => Purpose::Look,
         ("backups", _) => Purpose::Backup,
         _ => Purpose::Rule,
@@ -221,6 +221,8 @@ mod tests {
                 "/v1/points/web@1/images/0/extents",
                 Purpose::Rule,
             ),
+            (Method::GET, "/v1/points/web@1/files", Purpose::Rule),
+            (Method::GET, "/v1/points/web@1/files/content", Purpose::Rule),
             (
                 Method::POST,
                 "/v1/points/web@1/images/0/file",

@@ -9,6 +9,7 @@ mod body;
 mod collect;
 mod config;
 mod daemon;
+mod files;
 mod handover;
 mod jobs;
 mod keys;
@@ -122,7 +123,11 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(marks::lock))
         .routes(routes!(recoveries::seal))
         .routes(routes!(restore::extents))
-        .routes(routes!(restore::file));
+        .routes(routes!(restore::file))
+        .routes(routes!(files::list))
+        .routes(routes!(files::search))
+        .routes(routes!(files::content))
+        .routes(routes!(files::archive));
     (short, long)
 }
 

@@ -13,7 +13,6 @@ mod completion;
 mod config;
 mod demo;
 mod doctor;
-mod extract;
 mod files;
 mod init;
 mod key;

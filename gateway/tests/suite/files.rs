@@ -69,14 +69,14 @@ fn make_disk(tree: &Path, disk: &Path) {
     file.write_all_at(&table, 446).unwrap();
 }
 
-fn paths(list: &Value) -> Vec<&str> {
+pub(crate) fn paths(list: &Value) -> Vec<&str> {
     let list = list.as_array().unwrap();
     list.iter()
         .map(|file| file["path"].as_str().unwrap())
         .collect()
 }
 
-fn assert_same_trees(one: &Path, other: &Path) {
+pub(crate) fn assert_same_trees(one: &Path, other: &Path) {
     let names = |folder: &Path| {
         let mut names: Vec<_> = fs::read_dir(folder)
             .unwrap()
@@ -246,7 +246,7 @@ fn a_session_is_mounted_and_written() {
 }
 
 /// A daemon that has backed up the disk of `tree`.
-fn backed_up() -> Option<(Daemon, PathBuf)> {
+pub(crate) fn backed_up() -> Option<(Daemon, PathBuf)> {
     if !need("mke2fs") {
         return None;
     }

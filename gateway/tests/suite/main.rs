@@ -11,6 +11,7 @@ mod backups;
 mod cli;
 mod config;
 mod files;
+mod files_api;
 mod hostile;
 mod iscsi;
 mod kernel_target;

@@ -6,11 +6,12 @@ mod guest;
 mod report;
 mod stage;
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::{PointView, RecoveryBody, SealView, StatisticsView};
 use crate::recovery::{Protocol, SessionView};
@@ -71,6 +72,12 @@ fn play(arguments: &DemoArgs, guest: &Guest, stage: &Stage, report: &mut Report<
             }
         }
     }
+    report.step("get one file out of the first point", || {
+        look_inside(client, &points[0])
+    })?;
+    report.step("back it up without what nobody needs back", || {
+        back_up_used(client, guest)
+    })?;
     report.step("write to the newest point and seal that", || {
         write_and_seal(client, &points[1])
     })?;
@@ -109,15 +116,18 @@ impl Shown for PointView {
 }
 
 fn back_up(client: &Client, guest: &Guest, number: usize) -> Result<PointView> {
-    let arguments = ImageArgs {
-        workload: WORKLOAD.to_owned(),
+    Ok(backup::image(&arguments(WORKLOAD, guest, number), client)?.point)
+}
+
+fn arguments(workload: &str, guest: &Guest, number: usize) -> ImageArgs {
+    ImageArgs {
+        workload: workload.to_owned(),
         files: vec![guest.disk(number)],
         format: None,
         changed_extents: Vec::new(),
         since: None,
         leave_out: None,
-    };
-    Ok(backup::image(&arguments, client)?.point)
+    }
 }
 
 fn read_back(
@@ -169,6 +179,42 @@ fn boot(
     Ok(format!(
         "login prompt after {:.1} s, wrote a file, switched off",
         booted?.as_secs_f64()
+    ))
+}
+
+/// Looks for the file that says what the guest is, and reads it, with no restore.
+fn look_inside(client: &Client, point: &str) -> Result<String> {
+    let files = format!("/v1/points/{}/files", segment(point));
+    let found: Value = client.get(&format!("{files}/search?name=os-release&limit=10"))?;
+    let found = found.get("files").and_then(Value::as_array);
+    let text = |file: &Value, field: &str| file.get(field)?.as_str().map(str::to_owned);
+    let mut files_found = found.into_iter().flatten();
+    let file = files_found.find(|file| text(file, "kind").as_deref() == Some("file"));
+    let Some(path) = file.and_then(|file| text(file, "path")) else {
+        return Ok("skipped: nothing on this disk can be read".to_owned());
+    };
+    let mut text = String::new();
+    let content = format!("{files}/content?path={}", segment(&path));
+    client.get_stream(&content)?.read_to_string(&mut text)?;
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let name = name.unwrap_or("something else").trim_matches('"');
+    Ok(format!("{path} says: {name}"))
+}
+
+/// The same disk as a workload of its own, without free blocks and the like.
+fn back_up_used(client: &Client, guest: &Guest) -> Result<String> {
+    let arguments = ImageArgs {
+        leave_out: Some(Vec::new()),
+        ..arguments("guest-used", guest, 1)
+    };
+    let done = backup::image(&arguments, client)?;
+    let left_out: u64 = done.left_out.iter().map(|left_out| left_out.bytes).sum();
+    Ok(format!(
+        "{} left out, {}",
+        size(left_out),
+        done.point.shown()
     ))
 }
 

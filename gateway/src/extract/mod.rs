@@ -5,6 +5,7 @@
 mod archive;
 mod content;
 mod folder;
+mod zip;
 
 use std::fs::{File, FileTimes, OpenOptions, Permissions};
 use std::io;
@@ -16,21 +17,21 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use export::{Attributes, DirectoryEntry, ExportError, FileExport, FileId, Timestamp};
 use serde::Serialize;
 
-pub(super) use archive::tar;
-pub(super) use content::copy;
-pub(super) use folder::folder;
+pub(crate) use archive::{ArchiveForm, tar};
+pub(crate) use content::copy;
+pub(crate) use folder::folder;
 
 /// What was copied.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Extracted {
-    pub(super) files: u64,
-    pub(super) folders: u64,
-    pub(super) links: u64,
-    pub(super) bytes: u64,
+pub(crate) struct Extracted {
+    pub(crate) files: u64,
+    pub(crate) folders: u64,
+    pub(crate) links: u64,
+    pub(crate) bytes: u64,
     /// What could not be copied, and why; the first thousand.
-    pub(super) left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
     /// How much could not be copied.
-    pub(super) left_out_total: u64,
+    pub(crate) left_out_total: u64,
 }
 
 /// Who is to blame.
@@ -75,7 +76,7 @@ impl From<io::Error> for Trouble {
 }
 
 /// Copies a file to a new one, or the rest of it to one that is there.
-pub(super) fn file(
+pub(crate) fn file(
     tree: &dyn FileExport,
     file: FileId,
     to: &Path,
@@ -133,7 +134,7 @@ fn go_on(tree: &dyn FileExport, attributes: &Attributes, to: &Path) -> Result<Fi
 }
 
 /// Makes a file that must be new, and that nobody else reads until it has its own mode.
-pub(super) fn new_file(to: &Path) -> Result<File> {
+pub(crate) fn new_file(to: &Path) -> Result<File> {
     let made = OpenOptions::new()
         .read(true)
         .write(true)
@@ -237,7 +238,7 @@ fn system_time(time: Timestamp) -> SystemTime {
 const PART: usize = 1024;
 
 /// Folders in folders that are followed.
-pub(super) const DEPTH_MAX: usize = 256;
+pub(crate) const DEPTH_MAX: usize = 256;
 
 const LISTED_MAX: usize = 1000;
 const SET_ID: u32 = 0o6000;

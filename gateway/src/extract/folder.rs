@@ -13,11 +13,7 @@ use export::{DirectoryEntry, FileExport, FileId, FileKind};
 use super::{DEPTH_MAX, Extracted, Trouble, content, dress, for_each, new_file, plain_name};
 
 /// Copies a folder to a new one.
-pub(in crate::cli) fn folder(
-    tree: &dyn FileExport,
-    folder: FileId,
-    to: &Path,
-) -> Result<Extracted> {
+pub(crate) fn folder(tree: &dyn FileExport, folder: FileId, to: &Path) -> Result<Extracted> {
     let mut copy = Copy {
         tree,
         seen: HashSet::from([folder]),

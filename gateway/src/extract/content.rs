@@ -11,7 +11,7 @@ use export::{Attributes, FileExport, FileId};
 use super::Trouble;
 
 /// Writes the whole content.
-pub(in crate::cli) fn copy(tree: &dyn FileExport, file: FileId, to: &mut dyn Write) -> Result<()> {
+pub(crate) fn copy(tree: &dyn FileExport, file: FileId, to: &mut dyn Write) -> Result<()> {
     let size = tree.attributes(file)?.size_bytes;
     let mut at = 0;
     while at < size {
