@@ -53,6 +53,12 @@ pub enum GuestError {
         /// What would be read.
         limit: u64,
     },
+    /// A disk or a part of one that is needed is not there, or what is there of it is stale.
+    #[error("{what} is missing")]
+    Missing {
+        /// What it is.
+        what: Arc<str>,
+    },
     /// No such file or folder.
     #[error("no such file or folder")]
     NotFound,
@@ -112,6 +118,26 @@ pub enum Place {
         /// Whose.
         inode: u64,
     },
+    /// The superblock of a member of a software array.
+    ArraySuperblock,
+    /// The label of a physical volume.
+    PhysicalVolume,
+    /// An area of metadata of a volume group.
+    GroupMetadata,
+    /// A line of the text of a volume group.
+    GroupText {
+        /// Which.
+        line: u32,
+    },
+    /// The superblock of a member of a RAID logical volume.
+    RaidMetadata,
+    /// The store of a snapshot.
+    SnapshotStore,
+    /// A block of the metadata of a thin pool.
+    ThinMetadata {
+        /// Which.
+        block: u64,
+    },
     /// A block of the journal.
     Journal {
         /// Which of the journal's blocks.
@@ -123,6 +149,11 @@ impl GuestError {
     /// Something wrong at `place`.
     pub(crate) fn corrupt(place: Place, detail: &'static str) -> Self {
         Self::Corrupt { place, detail }
+    }
+
+    /// Something by name that is not there.
+    pub(crate) fn missing(what: impl Into<Arc<str>>) -> Self {
+        Self::Missing { what: what.into() }
     }
 
     /// A feature by name.
@@ -161,6 +192,13 @@ impl fmt::Display for Place {
             }
             Self::Folder { inode, block } => write!(f, "block {block} of folder {inode}"),
             Self::Attributes { inode } => write!(f, "extended attributes of inode {inode}"),
+            Self::ArraySuperblock => write!(f, "superblock of an array's member"),
+            Self::PhysicalVolume => write!(f, "label of a physical volume"),
+            Self::GroupMetadata => write!(f, "metadata area of a volume group"),
+            Self::GroupText { line } => write!(f, "line {line} of a volume group's metadata"),
+            Self::RaidMetadata => write!(f, "superblock of a RAID volume's member"),
+            Self::SnapshotStore => write!(f, "store of a snapshot"),
+            Self::ThinMetadata { block } => write!(f, "block {block} of a thin pool's metadata"),
             Self::Journal { block } => write!(f, "block {block} of the journal"),
         }
     }
@@ -170,7 +208,9 @@ impl From<GuestError> for ExportError {
     fn from(error: GuestError) -> Self {
         match error {
             GuestError::Disk { source, .. } => source,
-            GuestError::Corrupt { .. } | GuestError::TooLarge { .. } => Self::Corrupt {
+            GuestError::Corrupt { .. }
+            | GuestError::TooLarge { .. }
+            | GuestError::Missing { .. } => Self::Corrupt {
                 detail: error.to_string().into(),
             },
             GuestError::Encrypted { .. } => Self::Encrypted,

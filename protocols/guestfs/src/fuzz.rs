@@ -6,25 +6,40 @@ use std::sync::Arc;
 use bytes::Bytes;
 use export::{FileExport, FileId, FileKind, Segments};
 
-use crate::{GuestError, Source, open_source};
+use crate::{Assembled, GuestError, Source, Volume, open_sources};
 
 /// Reads `disk` as a disk: its volumes, their files as far as a bound reaches, and what is allocated. Returns how many
 /// objects and ranges could be read. Nothing may panic, and everything ends.
 pub fn fuzz_disk(disk: &[u8]) -> usize {
-    let disk: Arc<dyn Source> = Arc::new(Buffer(Bytes::copy_from_slice(disk)));
-    let Ok(volumes) = open_source(Arc::clone(&disk)) else {
-        return 0;
-    };
-    drop(crate::gaps(&disk));
-    let read = |volume: &crate::Volume| {
-        drop(volume.leavable());
-        let objects = volume.files().map_or(0, |tree| walk(&*tree));
-        let ranges = volume
-            .allocated()
-            .map_or(0, |ranges| ranges.flatten().count());
-        objects + ranges
-    };
-    volumes.iter().map(read).sum()
+    fuzz_disks(&[disk])
+}
+
+/// Reads `disks` as those of one machine: what lies on each, and what is put together from them.
+pub fn fuzz_disks(disks: &[&[u8]]) -> usize {
+    let disks = disks
+        .iter()
+        .map(|disk| Arc::new(Buffer(Bytes::copy_from_slice(disk))) as Arc<dyn Source>);
+    let disks: Vec<_> = disks.collect();
+    disks.iter().for_each(|disk| drop(crate::gaps(disk)));
+    let set = open_sources(&disks);
+    let used = set.used();
+    let ranges: usize = used.iter().map(|used| used.ranges.len()).sum();
+    let volumes = set.disks.iter().flatten().flatten();
+    let assembled = set.assembled.iter();
+    let all = volumes.chain(assembled.filter_map(|Assembled { volume, .. }| volume.as_ref().ok()));
+    all.map(look_into).sum::<usize>() + ranges
+}
+
+fn look_into(volume: &Volume) -> usize {
+    let source = volume.source();
+    let end = source.length_bytes();
+    let step = end.min(u64::from(READ_BYTES) / 4);
+    let length = usize::try_from(step).unwrap_or(0);
+    let read = [0, (end - step) / 2 + 1, end - step]
+        .into_iter()
+        .filter(|at| at + step <= end && source.read(*at, length).is_ok());
+    drop(volume.leavable());
+    read.count() + volume.files().map_or(0, |tree| walk(&*tree))
 }
 
 fn walk(tree: &dyn FileExport) -> usize {

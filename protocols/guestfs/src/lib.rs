@@ -10,21 +10,26 @@
 #![forbid(unsafe_code)]
 
 mod allocation;
+mod assembly;
 mod bitmap;
 mod bytes;
 mod error;
 mod ext;
 mod fuzz;
 mod gaps;
+mod layers;
 mod leavable;
+mod lvm;
+mod md;
 mod partitions;
 mod recognition;
 mod source;
 mod volume;
 
 pub use allocation::Allocation;
+pub use assembly::{Assembled, DiskSet, UsedDisk, Whole, open_disks, open_sources};
 pub use error::{GuestError, Place};
-pub use fuzz::fuzz_disk;
+pub use fuzz::{fuzz_disk, fuzz_disks};
 pub use gaps::gaps;
 pub use leavable::Leavable;
 pub use recognition::Content;

@@ -128,7 +128,7 @@ fn cut(segments: Segments, start: usize, length: usize) -> Segments {
     result
 }
 
-fn end_within(offset: u64, length: usize, size: u64) -> Result<u64, GuestError> {
+pub(crate) fn end_within(offset: u64, length: usize, size: u64) -> Result<u64, GuestError> {
     offset
         .checked_add(length as u64)
         .filter(|end| *end <= size)

@@ -14,3 +14,4 @@ mod image;
 mod manifest;
 mod mutation;
 mod partitions;
+mod volumes;

@@ -31,14 +31,14 @@ impl Source for Watched {
     }
 }
 
-fn random(state: &mut u64) -> usize {
+pub(crate) fn random(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
     usize::try_from(*state >> 16).unwrap()
 }
 
-fn random_byte(state: &mut u64) -> u8 {
+pub(crate) fn random_byte(state: &mut u64) -> u8 {
     u8::try_from(random(state) % 256).unwrap()
 }
 
@@ -99,7 +99,7 @@ fn metadata_sectors(bytes: &[u8]) -> Vec<usize> {
     sectors.iter().copied().collect()
 }
 
-fn peak_memory_kib() -> u64 {
+pub(crate) fn peak_memory_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()
