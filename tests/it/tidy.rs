@@ -34,6 +34,7 @@ const PROTOCOLS: &[&str] = &[
     "tcmu",
     "diskimage",
     "guestfs",
+    "guestworker",
 ];
 
 /// Crates that run inside a database's process.
@@ -53,6 +54,7 @@ fn may_use(name: &str) -> Option<Vec<&'static str>> {
         "export" | "ingest" | "repo" => Some(vec![]),
         "scsi" => Some(vec!["export"]),
         "iscsi" | "tcmu" => Some(vec!["export", "scsi"]),
+        "guestworker" => Some(vec!["export", "guestfs"]),
         name if PROTOCOLS.contains(&name) => Some(vec!["export"]),
         name if SHIMS.contains(&name) => Some(vec!["ingest"]),
         "holdfast" => Some(everything_below()),

@@ -1,0 +1,341 @@
+//! The worker, as its caller has it.
+
+mod connection;
+mod disks;
+mod launch;
+mod ranges;
+mod supervision;
+mod tree;
+mod verdicts;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use export::{BlockExport, ExportError, FileExport, FileId};
+use parking_lot::Mutex;
+
+use crate::lane::{Frame, LaneFault};
+use crate::reader::{GuestVolume, Refusal, Used, VolumeDescription};
+use crate::wire::{
+    Ask, Body, DISKS_MAX, Fields, Kind, Layers, Malformed, NO_VOLUME, Request, Wire,
+};
+
+use connection::Connection;
+use ranges::WorkerRanges;
+use supervision::Supervision;
+use tree::WorkerTree;
+use verdicts::{Subject, Verdicts};
+
+pub(crate) use connection::converse;
+pub(crate) use disks::Disks;
+pub(crate) use tree::{check_list, check_read};
+
+/// How a worker is run.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The program that reads.
+    pub program: PathBuf,
+    /// What it is given to know what it is for.
+    pub arguments: Vec<OsString>,
+    /// Longest time of its own that it may take for one request; what it waits for disks does not count.
+    pub patience: Duration,
+    /// Most memory that it may take.
+    pub memory_bytes: u64,
+    /// Requests that it answers at once.
+    pub lanes: u8,
+}
+
+/// A process that reads the disks of one guest. It ends when this and everything that came from it is dropped.
+#[derive(Clone)]
+pub struct Worker(Arc<Inner>);
+
+struct Inner {
+    supervision: Supervision,
+    verdicts: Mutex<Verdicts>,
+    options: WorkerOptions,
+    /// What was found first, and in which connection it was last seen to be so.
+    volumes: Mutex<Option<(u64, Arc<[VolumeDescription]>)>>,
+}
+
+/// A volume that a worker found.
+struct WorkerVolume {
+    worker: Arc<Inner>,
+    number: u32,
+    description: VolumeDescription,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
+            arguments: vec!["guest-worker".into()],
+            patience: Duration::from_secs(10),
+            memory_bytes: 1 << 30,
+            lanes: 8,
+        }
+    }
+}
+
+impl Worker {
+    /// Starts a process for the `disks` of one guest.
+    ///
+    /// # Errors
+    /// If it does not start, with what it said.
+    pub fn start(
+        disks: Vec<Arc<dyn BlockExport>>,
+        options: WorkerOptions,
+    ) -> Result<Self, Refusal> {
+        if disks.len() > DISKS_MAX || options.lanes == 0 || options.lanes > LANES_MAX {
+            let most = format!("a worker has at most {DISKS_MAX} disks and {LANES_MAX} lanes");
+            return Err(Refusal::new(most, ExportError::NotSupported));
+        }
+        let supervision = Supervision::start(Arc::new(Disks::new(disks)), options.clone())?;
+        let worker = Inner {
+            supervision,
+            verdicts: Mutex::default(),
+            options,
+            volumes: Mutex::default(),
+        };
+        let missing = worker.supervision.connection()?.missing();
+        if !missing.is_empty() {
+            tracing::warn!(
+                %missing,
+                "this machine lacks layers of confinement for the process that reads guests' disks; it goes on with the others"
+            );
+        }
+        Ok(Self(Arc::new(worker)))
+    }
+
+    /// The volumes of the disks. Looks for them the first time.
+    ///
+    /// # Errors
+    /// If nothing can be said of the disks, or looking at them ended the process.
+    pub fn volumes(&self) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
+        let known = self.0.volumes.lock().clone();
+        let found = match known {
+            Some((_, found)) => found,
+            None => self
+                .0
+                .retry(NO_SUBJECT, |connection| self.0.find(connection))?,
+        };
+        let volume = |(number, description): (u32, &VolumeDescription)| {
+            Box::new(WorkerVolume {
+                worker: Arc::clone(&self.0),
+                number,
+                description: description.clone(),
+            }) as Box<dyn GuestVolume>
+        };
+        Ok((0..).zip(found.iter()).map(volume).collect())
+    }
+
+    /// Layers of confinement that this machine does not have.
+    ///
+    /// # Errors
+    /// If the process does not start.
+    pub fn missing(&self) -> Result<Layers, Refusal> {
+        Ok(self.0.supervision.connection()?.missing())
+    }
+
+    /// The process that reads, as the system numbers it; another one after it was started again.
+    ///
+    /// # Errors
+    /// If the process does not start.
+    pub fn process(&self) -> Result<u32, Refusal> {
+        Ok(self.0.supervision.connection()?.process())
+    }
+}
+
+/// Why there is no answer.
+enum Outcome {
+    /// The process is of no use any more.
+    Fault(LaneFault),
+    /// It says why.
+    Refused(Refusal),
+}
+
+impl Inner {
+    /// Asks for something, of a process that may have to be started for that. An answer has to pass `check`.
+    fn call<T: Wire>(
+        &self,
+        volume: u32,
+        ask: Ask,
+        check: impl Fn(&T) -> Result<(), Malformed>,
+    ) -> Result<T, Refusal> {
+        let request = Request { volume, ask };
+        self.retry(Subject::of(&request), |connection| {
+            self.check_volumes(connection)?;
+            take(connection.ask(request.clone())?, &check)
+        })
+    }
+
+    /// Does something with a process, and again with another one if the first ended for a reason that lies elsewhere.
+    fn retry<T>(
+        &self,
+        subject: Subject,
+        mut attempt: impl FnMut(&Arc<Connection>) -> Result<T, Outcome>,
+    ) -> Result<T, Refusal> {
+        loop {
+            self.verdicts.lock().check(subject)?;
+            let connection = self.supervision.connection()?;
+            match attempt(&connection) {
+                Ok(found) => return Ok(found),
+                Err(Outcome::Refused(refusal)) => return Err(refusal),
+                Err(Outcome::Fault(fault)) => drop(self.condemn(&connection, subject, &fault)),
+            }
+        }
+    }
+
+    /// Ends a process that failed, remembers what it was about, and says why.
+    fn condemn(&self, connection: &Connection, subject: Subject, fault: &LaneFault) -> String {
+        connection.end(fault);
+        let ended = self.supervision.how_it_ended(connection);
+        let what = self.describe(subject);
+        let why = match fault {
+            LaneFault::TookTooLong => {
+                format!("{what} took longer than {:?}", self.options.patience)
+            }
+            LaneFault::Malformed(nonsense) => format!("{what} was answered with {nonsense}"),
+            LaneFault::Closed | LaneFault::Io(_) => {
+                format!("{what} ended the process that reads ({ended})")
+            }
+        };
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.judge(subject, connection, fault, why.clone()) {
+            tracing::warn!(
+                why,
+                "the process that reads a guest's disks is started again"
+            );
+        }
+        why
+    }
+
+    /// Finds the volumes; those that were found first stay what they are.
+    fn find(&self, connection: &Arc<Connection>) -> Result<Arc<[VolumeDescription]>, Outcome> {
+        let all = Request {
+            volume: NO_VOLUME,
+            ask: Ask::Volumes,
+        };
+        let found: Vec<VolumeDescription> = take(connection.ask(all)?, |_| Ok(()))?;
+        let mut volumes = self.volumes.lock();
+        let found = match volumes.take() {
+            None => Arc::from(found),
+            Some((_, known)) if *known == *found => known,
+            Some(known) => {
+                *volumes = Some(known);
+                let changed = Refusal::new(
+                    "what lies on the disks has changed since it was looked at",
+                    ExportError::Stale,
+                );
+                return Err(Outcome::Refused(changed));
+            }
+        };
+        *volumes = Some((connection.number(), Arc::clone(&found)));
+        Ok(found)
+    }
+
+    /// A number of a volume means the same to a new process as it did to the one before.
+    fn check_volumes(&self, connection: &Arc<Connection>) -> Result<(), Outcome> {
+        let seen = self.volumes.lock().as_ref().map(|(number, _)| *number);
+        match seen == Some(connection.number()) {
+            true => Ok(()),
+            false => self.find(connection).map(drop),
+        }
+    }
+
+    fn describe(&self, subject: Subject) -> String {
+        let volumes = self.volumes.lock();
+        let volume = subject.volume.and_then(|number| {
+            let (_, volumes) = volumes.as_ref()?;
+            volumes.get(usize::try_from(number).ok()?)
+        });
+        match (volume, subject.file) {
+            (None, _) => "finding the volumes".to_owned(),
+            (Some(volume), None) => format!("opening {}", volume.name),
+            (Some(volume), Some(FileId(file))) => format!("object {file} of {}", volume.name),
+        }
+    }
+}
+
+/// The answer in a frame.
+fn take<T: Wire>(frame: Frame, check: impl Fn(&T) -> Result<(), Malformed>) -> Result<T, Outcome> {
+    match frame.kind {
+        Kind::Done => {
+            let answer = Fields::only(frame.body)?;
+            check(&answer)?;
+            Ok(answer)
+        }
+        Kind::Failed => Err(Outcome::Refused(Fields::only(frame.body)?)),
+        _ => Err(OUT_OF_TURN.into()),
+    }
+}
+
+impl From<LaneFault> for Outcome {
+    fn from(fault: LaneFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Malformed> for Outcome {
+    fn from(malformed: Malformed) -> Self {
+        Self::Fault(malformed.into())
+    }
+}
+
+impl GuestVolume for WorkerVolume {
+    fn description(&self) -> &VolumeDescription {
+        &self.description
+    }
+
+    fn files(&self) -> Result<Arc<dyn FileExport>, Refusal> {
+        let root = self.worker.call(self.number, Ask::Open, |_| Ok(()))?;
+        let worker = Arc::clone(&self.worker);
+        Ok(Arc::new(WorkerTree::new(worker, self.number, root)))
+    }
+
+    fn allocated(&self) -> Result<Used, Refusal> {
+        let request = Request {
+            volume: self.number,
+            ask: Ask::Allocated,
+        };
+        let subject = Subject::of(&request);
+        let conversation = self.worker.retry(subject, |connection| {
+            self.worker.check_volumes(connection)?;
+            let mut conversation = connection.begin()?;
+            conversation.send(Kind::Request, &Body::of(request.clone()))?;
+            Ok(conversation)
+        })?;
+        Ok(Box::new(WorkerRanges::new(
+            Arc::clone(&self.worker),
+            subject,
+            conversation,
+            self.description.length_bytes,
+        )))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.supervision.stop();
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
+}
+
+const NO_SUBJECT: Subject = Subject {
+    volume: None,
+    file: None,
+};
+
+const OUT_OF_TURN: Malformed = Malformed("an answer to something else");
+
+/// As many sockets go over in one message.
+const LANES_MAX: u8 = 64;

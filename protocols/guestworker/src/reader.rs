@@ -1,0 +1,215 @@
+//! What finds volumes and their files on the disks of a guest: the same face in the process and out of it.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use export::{BlockExport, ExportError, FileExport};
+use guestfs::{Content, GuestError, Partition, Volume};
+
+/// Finds what lies on disks.
+pub trait Reader: Send + Sync + 'static {
+    /// The volumes on the disks of one guest, always in the same order. A disk that cannot be looked at is a volume that
+    /// says why.
+    ///
+    /// # Errors
+    /// If nothing can be said of any.
+    fn open(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal>;
+}
+
+/// A volume that was found.
+pub trait GuestVolume: Send + Sync {
+    /// What is known of it.
+    fn description(&self) -> &VolumeDescription;
+
+    /// Its files and folders.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn files(&self) -> Result<Arc<dyn FileExport>, Refusal>;
+
+    /// Which of its bytes are in use: ranges in order that do not touch. Whoever gets an error takes all for used.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    fn allocated(&self) -> Result<Used, Refusal>;
+}
+
+/// Ranges of bytes in use.
+pub type Used = Box<dyn Iterator<Item = Result<Range<u64>, Refusal>> + Send>;
+
+/// What is known of a volume before anybody looks into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeDescription {
+    /// Which of the disks it lies on.
+    pub disk: u32,
+    /// `p1` and so on, as Linux counts; `disk` for a whole disk.
+    pub name: String,
+    /// Where it begins on the disk.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+    /// What the table of partitions says of it.
+    pub partition: Option<Partition>,
+    /// What lies in it, by its name for people.
+    pub content: String,
+    /// The name that was given to what lies in it.
+    pub label: Option<String>,
+}
+
+/// Why something of a guest's disks is not shown.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    text: String,
+    cause: ExportError,
+}
+
+impl Refusal {
+    /// With the whole story in `text`, for people, and what a tree answers in such a case.
+    pub fn new(text: impl Into<String>, cause: ExportError) -> Self {
+        let text = text.into();
+        Self { text, cause }
+    }
+
+    /// What a tree answers in such a case.
+    pub fn cause(&self) -> &ExportError {
+        &self.cause
+    }
+
+    /// Whether the way to the disk failed, and not what lies on it: another time it may be otherwise.
+    pub fn is_of_the_way(&self) -> bool {
+        matches!(
+            self.cause,
+            ExportError::Storage { .. } | ExportError::ShuttingDown
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Refusal {}
+
+impl From<GuestError> for Refusal {
+    fn from(error: GuestError) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        Self::new(text, ExportError::from(error))
+    }
+}
+
+impl From<ExportError> for Refusal {
+    fn from(error: ExportError) -> Self {
+        Self::new(error.to_string(), error)
+    }
+}
+
+/// The readers of the crate `guestfs`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GuestReader;
+
+/// A volume as that crate has it.
+struct Found {
+    description: VolumeDescription,
+    volume: Volume,
+}
+
+/// A disk that cannot be looked at.
+struct Closed {
+    description: VolumeDescription,
+    refusal: Refusal,
+}
+
+impl Reader for GuestReader {
+    fn open(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
+        let mut found: Vec<Box<dyn GuestVolume>> = Vec::new();
+        for (number, disk) in (0..).zip(disks) {
+            match guestfs::open(Arc::clone(disk)) {
+                Ok(volumes) => {
+                    for volume in volumes {
+                        found.push(Box::new(Found::new(number, volume)));
+                    }
+                }
+                Err(error) => found.push(Box::new(Closed::new(
+                    number,
+                    disk.properties().size_bytes,
+                    error.into(),
+                ))),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Found {
+    fn new(disk: u32, volume: Volume) -> Self {
+        let description = VolumeDescription {
+            disk,
+            name: volume.name.clone(),
+            offset_bytes: volume.offset_bytes,
+            length_bytes: volume.length_bytes,
+            partition: volume.partition.clone(),
+            content: volume.content.name().to_owned(),
+            label: volume.label.clone(),
+        };
+        Self {
+            description,
+            volume,
+        }
+    }
+}
+
+impl GuestVolume for Found {
+    fn description(&self) -> &VolumeDescription {
+        &self.description
+    }
+
+    fn files(&self) -> Result<Arc<dyn FileExport>, Refusal> {
+        Ok(self.volume.files()?)
+    }
+
+    fn allocated(&self) -> Result<Used, Refusal> {
+        let ranges = self.volume.allocated()?;
+        Ok(Box::new(ranges.map(|range| Ok(range?))))
+    }
+}
+
+impl Closed {
+    fn new(disk: u32, length_bytes: u64, refusal: Refusal) -> Self {
+        let description = VolumeDescription {
+            disk,
+            name: "disk".to_owned(),
+            offset_bytes: 0,
+            length_bytes,
+            partition: None,
+            content: Content::Unreadable.name().to_owned(),
+            label: None,
+        };
+        Self {
+            description,
+            refusal,
+        }
+    }
+}
+
+impl GuestVolume for Closed {
+    fn description(&self) -> &VolumeDescription {
+        &self.description
+    }
+
+    fn files(&self) -> Result<Arc<dyn FileExport>, Refusal> {
+        Err(self.refusal.clone())
+    }
+
+    fn allocated(&self) -> Result<Used, Refusal> {
+        Err(self.refusal.clone())
+    }
+}

@@ -1,0 +1,318 @@
+//! What the worker answers.
+
+use std::ops::Range;
+
+use export::{
+    Attributes, DirectoryEntry, ExtendedAttribute, FileId, FileKind, FileRead, Particulars,
+    Segments, SpecialFile, Statistics, Timestamp,
+};
+use guestfs::Partition;
+
+use super::{
+    Body, ENTRIES_MAX, Fields, Malformed, NAME_BYTES_MAX, RANGES_MAX, TARGET_BYTES_MAX,
+    VOLUMES_MAX, Wire,
+};
+use crate::VolumeDescription;
+
+/// Some of the ranges of bytes that are in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ranges(pub(crate) Vec<Range<u64>>);
+
+/// What a name leads to, with its attributes if it is sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) file: FileId,
+    pub(crate) attributes: Option<Attributes>,
+}
+
+impl Wire for Found {
+    fn encode(self, body: &mut Body) {
+        body.u64(self.file.0);
+        body.option(self.attributes, |body, attributes| attributes.encode(body));
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        Ok(Self {
+            file: FileId(fields.u64()?),
+            attributes: fields.option(Attributes::decode)?,
+        })
+    }
+}
+
+impl Wire for FileId {
+    fn encode(self, body: &mut Body) {
+        body.u64(self.0);
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        fields.u64().map(Self)
+    }
+}
+
+impl Wire for Statistics {
+    fn encode(self, body: &mut Body) {
+        body.u64(self.total_bytes);
+        body.u64(self.free_bytes);
+        body.u64(self.available_bytes);
+        body.u64(self.total_files);
+        body.u64(self.free_files);
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        Ok(Self {
+            total_bytes: fields.u64()?,
+            free_bytes: fields.u64()?,
+            available_bytes: fields.u64()?,
+            total_files: fields.u64()?,
+            free_files: fields.u64()?,
+        })
+    }
+}
+
+impl Wire for Timestamp {
+    fn encode(self, body: &mut Body) {
+        body.u64(self.seconds);
+        body.u32(self.nanoseconds);
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let (seconds, nanoseconds) = (fields.u64()?, fields.u32()?);
+        if nanoseconds >= 1_000_000_000 {
+            return Err(Malformed("a time with more than a second of nanoseconds"));
+        }
+        Ok(Self {
+            seconds,
+            nanoseconds,
+        })
+    }
+}
+
+impl Wire for Attributes {
+    fn encode(self, body: &mut Body) {
+        body.u64(self.file.0);
+        body.u8(match self.kind {
+            FileKind::File => 1,
+            FileKind::Directory => 2,
+            FileKind::Symlink => 3,
+        });
+        for number in [self.mode, self.links, self.uid, self.gid] {
+            body.u32(number);
+        }
+        body.u64(self.size_bytes);
+        body.u64(self.used_bytes);
+        for time in [self.accessed, self.modified, self.changed] {
+            time.encode(body);
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        Ok(Self {
+            file: FileId(fields.u64()?),
+            kind: match fields.u8()? {
+                1 => FileKind::File,
+                2 => FileKind::Directory,
+                3 => FileKind::Symlink,
+                _ => return Err(Malformed("an object of no known kind")),
+            },
+            mode: fields.u32()?,
+            links: fields.u32()?,
+            uid: fields.u32()?,
+            gid: fields.u32()?,
+            size_bytes: fields.u64()?,
+            used_bytes: fields.u64()?,
+            accessed: Timestamp::decode(fields)?,
+            modified: Timestamp::decode(fields)?,
+            changed: Timestamp::decode(fields)?,
+        })
+    }
+}
+
+impl Wire for FileRead {
+    fn encode(self, body: &mut Body) {
+        body.u8(u8::from(self.end));
+        body.option(self.attributes, |body, attributes| attributes.encode(body));
+        body.bulk = self.data;
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        Ok(Self {
+            end: fields.is()?,
+            attributes: fields.option(Attributes::decode)?,
+            data: Segments::from(fields.rest()),
+        })
+    }
+}
+
+impl Wire for Vec<DirectoryEntry> {
+    fn encode(self, body: &mut Body) {
+        body.u32(u32::try_from(self.len()).unwrap_or(u32::MAX));
+        for entry in self {
+            body.u64(entry.file.0);
+            body.u64(entry.cookie);
+            entry.attributes.encode(body);
+            body.bytes(&entry.name);
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let count = fields.count(ENTRIES_MAX as usize, 90)?;
+        let entry = |_| {
+            Ok(DirectoryEntry {
+                file: FileId(fields.u64()?),
+                cookie: fields.u64()?,
+                attributes: Attributes::decode(fields)?,
+                name: entry_name(fields.bytes(NAME_BYTES_MAX)?)?,
+            })
+        };
+        (0..count).map(entry).collect()
+    }
+}
+
+/// A name that leads nowhere but to something in its folder.
+fn entry_name(name: Vec<u8>) -> Result<Vec<u8>, Malformed> {
+    let is_path = name.iter().any(|byte| matches!(byte, b'/' | 0));
+    match name.as_slice() {
+        b"" | b"." | b".." => Err(Malformed("a name that no object may have")),
+        _ if is_path => Err(Malformed("a name that is a path")),
+        _ => Ok(name),
+    }
+}
+
+/// The target of a link.
+impl Wire for Vec<u8> {
+    fn encode(self, body: &mut Body) {
+        body.bytes(&self);
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        fields.bytes(TARGET_BYTES_MAX)
+    }
+}
+
+impl Wire for Vec<ExtendedAttribute> {
+    fn encode(self, body: &mut Body) {
+        body.u32(u32::try_from(self.len()).unwrap_or(u32::MAX));
+        for attribute in self {
+            body.bytes(&attribute.name);
+            body.bytes(&attribute.value);
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let count = fields.count(usize::MAX, 8)?;
+        let attribute = |_| {
+            let (name, value) = (fields.bytes(NAME_BYTES_MAX)?, fields.bytes(usize::MAX)?);
+            match name.is_empty() || name.contains(&0) {
+                true => Err(Malformed("a name that no attribute may have")),
+                false => Ok(ExtendedAttribute { name, value }),
+            }
+        };
+        (0..count).map(attribute).collect()
+    }
+}
+
+impl Wire for Particulars {
+    fn encode(self, body: &mut Body) {
+        let (number, device) = match self.special {
+            None => (0, None),
+            Some(SpecialFile::CharacterDevice { major, minor }) => (1, Some((major, minor))),
+            Some(SpecialFile::BlockDevice { major, minor }) => (2, Some((major, minor))),
+            Some(SpecialFile::Fifo) => (3, None),
+            Some(SpecialFile::Socket) => (4, None),
+        };
+        body.u8(number);
+        if let Some((major, minor)) = device {
+            body.u32(major);
+            body.u32(minor);
+        }
+        body.option(self.created, |body, created| created.encode(body));
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let special = match fields.u8()? {
+            0 => None,
+            1 => Some(SpecialFile::CharacterDevice {
+                major: fields.u32()?,
+                minor: fields.u32()?,
+            }),
+            2 => Some(SpecialFile::BlockDevice {
+                major: fields.u32()?,
+                minor: fields.u32()?,
+            }),
+            3 => Some(SpecialFile::Fifo),
+            4 => Some(SpecialFile::Socket),
+            _ => return Err(Malformed("a special file of no known kind")),
+        };
+        Ok(Self {
+            special,
+            created: fields.option(Timestamp::decode)?,
+        })
+    }
+}
+
+impl Wire for Vec<VolumeDescription> {
+    fn encode(self, body: &mut Body) {
+        body.u32(u32::try_from(self.len()).unwrap_or(u32::MAX));
+        for volume in self {
+            body.u32(volume.disk);
+            body.text(&volume.name);
+            body.u64(volume.offset_bytes);
+            body.u64(volume.length_bytes);
+            body.option(volume.partition, |body, partition| {
+                body.text(&partition.kind);
+                body.option(partition.label, |body, label| body.text(&label));
+            });
+            body.text(&volume.content);
+            body.option(volume.label, |body, label| body.text(&label));
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let count = fields.count(VOLUMES_MAX, 30)?;
+        let volume = |_| {
+            Ok(VolumeDescription {
+                disk: fields.u32()?,
+                name: volume_name(fields.text()?)?,
+                offset_bytes: fields.u64()?,
+                length_bytes: fields.u64()?,
+                partition: fields.option(|fields| {
+                    Ok(Partition {
+                        kind: fields.text()?,
+                        label: fields.option(Fields::text)?,
+                    })
+                })?,
+                content: fields.text()?,
+                label: fields.option(Fields::text)?,
+            })
+        };
+        (0..count).map(volume).collect()
+    }
+}
+
+/// Volumes become folders: their names must be names.
+fn volume_name(name: String) -> Result<String, Malformed> {
+    let sound = entry_name(name.into_bytes())?;
+    String::from_utf8(sound).map_err(|_| Malformed("a volume without a name"))
+}
+
+impl Wire for Ranges {
+    fn encode(self, body: &mut Body) {
+        body.u32(u32::try_from(self.0.len()).unwrap_or(u32::MAX));
+        for range in self.0 {
+            body.u64(range.start);
+            body.u64(range.end);
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let count = fields.count(RANGES_MAX, 16)?;
+        let range = |_| {
+            let range = fields.u64()?..fields.u64()?;
+            match range.is_empty() {
+                true => Err(Malformed("a range with nothing in it")),
+                false => Ok(range),
+            }
+        };
+        (0..count).map(range).collect::<Result<_, _>>().map(Self)
+    }
+}

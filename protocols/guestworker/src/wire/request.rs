@@ -1,0 +1,164 @@
+//! What the caller asks of the worker, and the worker of the caller.
+
+use export::FileId;
+
+use super::{
+    BLOCK_BYTES_MAX, Body, ENTRIES_MAX, Fields, Malformed, NAME_BYTES_MAX, READ_BYTES_MAX, Wire,
+};
+
+/// A request about a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Its place among those that were found, or [`NO_VOLUME`].
+    pub(crate) volume: u32,
+    pub(crate) ask: Ask,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Which there are.
+    Volumes,
+    /// The folder at its top.
+    Open,
+    Statistics,
+    Attributes(FileId),
+    Lookup(FileId, Vec<u8>),
+    Read {
+        file: FileId,
+        offset: u64,
+        length: u32,
+    },
+    List {
+        directory: FileId,
+        cookie: u64,
+        limit: u32,
+    },
+    Symlink(FileId),
+    ExtendedAttributes(FileId),
+    Particulars(FileId),
+    /// Which bytes are in use, in parts.
+    Allocated,
+}
+
+/// A part of a disk that the worker needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockAsk {
+    pub(crate) disk: u32,
+    pub(crate) offset: u64,
+    pub(crate) length: u32,
+}
+
+/// Stands for all volumes.
+pub(crate) const NO_VOLUME: u32 = u32::MAX;
+
+impl Request {
+    /// The object that it is about.
+    pub(crate) fn file(&self) -> Option<FileId> {
+        match self.ask {
+            Ask::Volumes | Ask::Open | Ask::Statistics | Ask::Allocated => None,
+            Ask::Attributes(file)
+            | Ask::Lookup(file, _)
+            | Ask::Read { file, .. }
+            | Ask::List {
+                directory: file, ..
+            }
+            | Ask::Symlink(file)
+            | Ask::ExtendedAttributes(file)
+            | Ask::Particulars(file) => Some(file),
+        }
+    }
+}
+
+impl Wire for Request {
+    fn encode(self, body: &mut Body) {
+        body.u32(self.volume);
+        let file = self.file();
+        let number = match self.ask {
+            Ask::Volumes => 1,
+            Ask::Open => 2,
+            Ask::Statistics => 3,
+            Ask::Attributes(_) => 4,
+            Ask::Lookup(..) => 5,
+            Ask::Read { .. } => 6,
+            Ask::List { .. } => 7,
+            Ask::Symlink(_) => 8,
+            Ask::ExtendedAttributes(_) => 9,
+            Ask::Particulars(_) => 10,
+            Ask::Allocated => 11,
+        };
+        body.u8(number);
+        if let Some(file) = file {
+            body.u64(file.0);
+        }
+        match self.ask {
+            Ask::Lookup(_, name) => body.bytes(&name),
+            Ask::Read { offset, length, .. } => {
+                body.u64(offset);
+                body.u32(length);
+            }
+            Ask::List { cookie, limit, .. } => {
+                body.u64(cookie);
+                body.u32(limit);
+            }
+            _ => {}
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let volume = fields.u32()?;
+        let number = fields.u8()?;
+        let ask = match number {
+            1 => Ask::Volumes,
+            2 => Ask::Open,
+            3 => Ask::Statistics,
+            11 => Ask::Allocated,
+            _ => of_file(number, FileId(fields.u64()?), fields)?,
+        };
+        Ok(Self { volume, ask })
+    }
+}
+
+fn of_file(number: u8, file: FileId, fields: &mut Fields) -> Result<Ask, Malformed> {
+    Ok(match number {
+        4 => Ask::Attributes(file),
+        5 => Ask::Lookup(file, fields.bytes(NAME_BYTES_MAX)?),
+        6 => Ask::Read {
+            file,
+            offset: fields.u64()?,
+            length: at_most(fields.u32()?, READ_BYTES_MAX)?,
+        },
+        7 => Ask::List {
+            directory: file,
+            cookie: fields.u64()?,
+            limit: at_most(fields.u32()?, ENTRIES_MAX)?,
+        },
+        8 => Ask::Symlink(file),
+        9 => Ask::ExtendedAttributes(file),
+        10 => Ask::Particulars(file),
+        _ => return Err(Malformed("an unknown request")),
+    })
+}
+
+fn at_most(value: u32, most: u32) -> Result<u32, Malformed> {
+    match value <= most {
+        true => Ok(value),
+        false => Err(Malformed("more is asked for than there may be")),
+    }
+}
+
+impl Wire for BlockAsk {
+    fn encode(self, body: &mut Body) {
+        body.u32(self.disk);
+        body.u64(self.offset);
+        body.u32(self.length);
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        Ok(Self {
+            disk: fields.u32()?,
+            offset: fields.u64()?,
+            length: at_most(fields.u32()?, BLOCK_BYTES_MAX)?,
+        })
+    }
+}
