@@ -150,7 +150,7 @@ impl Gateway {
         let core = Arc::new(Core {
             addresses: start::addresses(&config, &state, &nbd, &nfs, iscsi.as_ref(), &listeners)?,
             backups: start::backups(&config, &repository, &metrics),
-            opened_points: OpenedPoints::new(&repository),
+            opened_points: OpenedPoints::new(&repository, config.files.worker()),
             jobs: start::jobs(&repository, &state, &alerts),
             collections,
             retention: Retention::open(repository.clone(), Arc::clone(&state))?,

@@ -9,7 +9,6 @@
 //! Filesystems are opened when somebody looks into the folder of their disk. They are never written.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use export::{
@@ -17,10 +16,10 @@ use export::{
     FileExport, FileId, FileKind, FileRead, Particulars, Segments, SetAttributes, Statistics,
     Timestamp, Written,
 };
+use guestworker::WorkerOptions;
 
-use parking_lot::Mutex;
-
-use super::volumes::{Found, Volumes};
+use super::guest::Guest;
+use super::volumes::Found;
 use crate::exports::{DiskFile, DiskFormat};
 
 /// A disk to look into.
@@ -35,6 +34,7 @@ pub(crate) struct BrowsedDisk {
 pub(crate) struct DiskTree {
     files: Vec<ShownFile>,
     folders: Vec<DiskFolder>,
+    guest: Guest,
     time: Timestamp,
 }
 
@@ -49,11 +49,10 @@ enum Body {
     Text(Bytes),
 }
 
-/// The folder of a disk, whose volumes are found when they are asked for.
+/// The folder of a disk.
 struct DiskFolder {
     number: usize,
-    disk: Arc<dyn BlockExport>,
-    volumes: Mutex<Option<(Instant, Arc<Volumes>)>>,
+    size_bytes: u64,
 }
 
 /// What an id leads to.
@@ -61,7 +60,7 @@ enum Node<'a> {
     Top,
     File(&'a ShownFile),
     /// A disk's folder, by its place among them.
-    Folder(usize, &'a DiskFolder),
+    Folder(usize),
     /// A text in a disk's folder.
     Reason(Bytes),
     /// Something in a filesystem: its disk's place, its own place there, the tree, the id in it.
@@ -70,7 +69,15 @@ enum Node<'a> {
 
 impl DiskTree {
     /// Shows `disks` in those of `formats` that can hold them; `time` stands at everything that has no time of its own.
-    pub(crate) fn new(disks: Vec<BrowsedDisk>, formats: &[DiskFormat], time: Timestamp) -> Self {
+    /// A worker with `options` reads what lies on them.
+    pub(crate) fn new(
+        disks: Vec<BrowsedDisk>,
+        formats: &[DiskFormat],
+        time: Timestamp,
+        options: WorkerOptions,
+    ) -> Self {
+        let guest = disks.iter().map(|browsed| Arc::clone(&browsed.disk));
+        let guest = Guest::new(guest.collect(), options);
         let mut files = Vec::new();
         let mut folders = Vec::new();
         for BrowsedDisk { number, disk } in disks {
@@ -96,13 +103,13 @@ impl DiskTree {
             }
             folders.push(DiskFolder {
                 number,
-                disk,
-                volumes: Mutex::default(),
+                size_bytes: disk.properties().size_bytes,
             });
         }
         Self {
             files,
             folders,
+            guest,
             time,
         }
     }
@@ -115,8 +122,10 @@ impl DiskTree {
         let inner = number & INNER_MASK;
         if let Some(slot) = (number >> VOLUME_SHIFT).checked_sub(1) {
             let (place, volume) = (index(slot / VOLUMES_MAX), index(slot % VOLUMES_MAX));
-            let folder = self.folders.get(place).ok_or(ExportError::Stale)?;
-            return match folder.volumes().get(volume) {
+            if place >= self.folders.len() {
+                return Err(ExportError::Stale);
+            }
+            return match self.guest.volumes(place).get(volume) {
                 Some((_, Found::Tree(tree))) => {
                     Ok(Node::Inside(place, volume, Arc::clone(tree), FileId(inner)))
                 }
@@ -126,8 +135,10 @@ impl DiskTree {
         }
         if let Some(place) = number.checked_sub(FOLDERS_FROM) {
             let place = index(place);
-            let folder = self.folders.get(place).ok_or(ExportError::Stale)?;
-            return Ok(Node::Folder(place, folder));
+            return match place < self.folders.len() {
+                true => Ok(Node::Folder(place)),
+                false => Err(ExportError::Stale),
+            };
         }
         let place = number.checked_sub(FILES_FROM).ok_or(ExportError::Stale)?;
         let file = self.files.get(index(place));
@@ -181,12 +192,8 @@ impl DiskTree {
         files.chain(folders).collect()
     }
 
-    fn volume_entries(
-        &self,
-        place: usize,
-        folder: &DiskFolder,
-    ) -> Result<Vec<DirectoryEntry>, ExportError> {
-        let found = folder.volumes();
+    fn volume_entries(&self, place: usize) -> Result<Vec<DirectoryEntry>, ExportError> {
+        let found = self.guest.volumes(place);
         let volumes = found.all().iter().enumerate();
         let entry = |(volume, (name, found)): (usize, &(String, Found))| {
             let attributes = match found {
@@ -209,22 +216,6 @@ impl DiskFolder {
     fn name(&self) -> String {
         format!("disk-{}", self.number)
     }
-
-    /// What lies on the disk. On one that is written meanwhile it is looked for anew now and then, as what was replayed and
-    /// remembered of it grows old.
-    fn volumes(&self) -> Arc<Volumes> {
-        let mut volumes = self.volumes.lock();
-        let is_written = !self.disk.properties().read_only;
-        let young = volumes.as_ref().filter(|(found, volumes)| {
-            found.elapsed() < FRESH || !is_written && !volumes.may_change()
-        });
-        if let Some((_, volumes)) = young {
-            return Arc::clone(volumes);
-        }
-        let found = Arc::new(Volumes::find(&self.disk));
-        *volumes = Some((Instant::now(), Arc::clone(&found)));
-        found
-    }
 }
 
 impl FileExport for DiskTree {
@@ -235,9 +226,7 @@ impl FileExport for DiskTree {
     fn statistics(&self) -> Result<Statistics, ExportError> {
         let disks = self.folders.iter();
         Ok(Statistics {
-            total_bytes: disks
-                .map(|folder| folder.disk.properties().size_bytes)
-                .sum(),
+            total_bytes: disks.map(|folder| folder.size_bytes).sum(),
             free_bytes: 0,
             available_bytes: 0,
             total_files: (self.files.len() + self.folders.len()) as u64,
@@ -292,7 +281,7 @@ impl FileExport for DiskTree {
             Node::Top => find(self.top_entries()),
             Node::Folder(..) if name == b"." => Ok(directory),
             Node::Folder(..) if name == b".." => Ok(FileId(TOP)),
-            Node::Folder(place, folder) => find(self.volume_entries(place, folder)?),
+            Node::Folder(place) => find(self.volume_entries(place)?),
             Node::Inside(place, _, tree, inner) if inner == tree.root() && name == b".." => {
                 Ok(FileId(FOLDERS_FROM + place as u64))
             }
@@ -380,7 +369,7 @@ impl FileExport for DiskTree {
         };
         match self.node(directory)? {
             Node::Top => Ok(part(self.top_entries())),
-            Node::Folder(place, folder) => Ok(part(self.volume_entries(place, folder)?)),
+            Node::Folder(place) => Ok(part(self.volume_entries(place)?)),
             Node::Inside(place, volume, tree, inner) => {
                 let entries = tree.list(inner, cookie, limit)?;
                 let entry = |entry: DirectoryEntry| {
@@ -452,9 +441,6 @@ fn volume_id(place: usize, volume: usize) -> u64 {
 fn index(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
-
-/// For how long what lies on a disk is believed that others write, or that could not be reached.
-const FRESH: Duration = Duration::from_secs(2);
 
 const TOP: u64 = 1;
 /// Cookies 0, 1 and 2 belong to the servers.

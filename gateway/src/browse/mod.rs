@@ -1,8 +1,10 @@
 //! Looking into the disks of restore points: what lies on them, as a tree of files.
 //!
-//! Commands look in their own process, with disks that come over NBD; the daemon does for those who ask over HTTP.
+//! Commands look with disks that come over NBD; the daemon does for those who ask over HTTP. What a guest wrote is read by a
+//! worker of the one or the other, which has no rights (`docs/protocols/guestworker.md`).
 
 mod disk_tree;
+mod guest;
 mod opened;
 mod path;
 mod remote_disk;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use export::{FileExport, Timestamp};
+use guestworker::WorkerOptions;
 use parking_lot::Mutex;
 use repo::{Point, PointName, RepoError, Repository};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +19,7 @@ use crate::exports::{EarlierPoints, PointDisk};
 /// is not given back.
 pub(crate) struct OpenedPoints {
     repository: Repository,
+    options: WorkerOptions,
     open: Mutex<Vec<Opened>>,
     /// Each who looks has a thread.
     turns: Arc<Semaphore>,
@@ -31,9 +33,10 @@ struct Opened {
 
 impl OpenedPoints {
     /// None is open. Inside a runtime, which closes those that are not used.
-    pub(crate) fn new(repository: &Repository) -> Arc<Self> {
+    pub(crate) fn new(repository: &Repository, options: WorkerOptions) -> Arc<Self> {
         let points = Arc::new(Self {
             repository: repository.clone(),
+            options,
             open: Mutex::default(),
             turns: Arc::new(Semaphore::new(READERS)),
         });
@@ -89,7 +92,7 @@ impl OpenedPoints {
             seconds,
             nanoseconds: 0,
         };
-        Ok(DiskTree::new(disks, &[], time))
+        Ok(DiskTree::new(disks, &[], time, self.options.clone()))
     }
 
     fn close_those_idle_since(&self, then: Instant) {

@@ -1,14 +1,12 @@
 //! The volumes of a disk, opened, or why not.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use export::{BlockExport, ExportError, FileExport};
-use guestfs::Volume;
+use export::FileExport;
+use guestworker::{GuestVolume, Refusal};
 
 use super::disk_tree::VOLUMES_MAX;
-use crate::exports::chain;
 
 /// What the folder of a disk shows, by name.
 pub(super) struct Volumes {
@@ -25,20 +23,25 @@ pub(super) enum Found {
 }
 
 impl Volumes {
-    /// Looks at everything on a disk. Whatever cannot be shown is told, and does not keep the rest from being shown.
-    pub(super) fn find(disk: &Arc<dyn BlockExport>) -> Self {
+    /// Opens those of `volumes` that lie on the disk at `place`. Whatever cannot be shown is told, and does not keep the
+    /// rest from being shown.
+    pub(super) fn open(volumes: &Result<Vec<Box<dyn GuestVolume>>, Refusal>, place: usize) -> Self {
         let mut found = Self {
             all: Vec::new(),
             may_change: false,
         };
-        match guestfs::open(Arc::clone(disk)) {
-            Err(error) => found.add_reason("disk", &error),
+        match volumes {
+            Err(refusal) => found.add_reason("disk", refusal),
             Ok(volumes) => {
                 let most = usize::try_from(VOLUMES_MAX).unwrap_or(usize::MAX);
+                let here = |volume: &&Box<dyn GuestVolume>| {
+                    usize::try_from(volume.description().disk) == Ok(place)
+                };
                 volumes
                     .iter()
+                    .filter(here)
                     .take(most)
-                    .for_each(|volume| found.add(volume));
+                    .for_each(|volume| found.add(&**volume));
             }
         }
         found
@@ -49,25 +52,26 @@ impl Volumes {
         self.may_change
     }
 
-    fn add(&mut self, volume: &Volume) {
-        let tree = match volume.files() {
-            Ok(tree) => tree,
-            Err(error) => return self.add_reason(&volume.name, &error),
+    fn add(&mut self, volume: &dyn GuestVolume) {
+        let name = &volume.description().name;
+        let open = || {
+            let tree = volume.files()?;
+            tree.attributes(tree.root())?;
+            Ok(tree)
         };
-        match tree.attributes(tree.root()) {
-            Ok(_) => self.all.push((volume.name.clone(), Found::Tree(tree))),
-            Err(error) => self.add_reason(&volume.name, &error),
+        match open() {
+            Ok(tree) => self.all.push((name.clone(), Found::Tree(tree))),
+            Err(refusal) => self.add_reason(name, &refusal),
         }
     }
 
-    fn add_reason(&mut self, name: &str, error: &(dyn Error + 'static)) {
+    fn add_reason(&mut self, name: &str, refusal: &Refusal) {
         let text = format!(
-            "The files of {name} are not shown: {}.\nIts bytes are in the files of the whole disk beside this folder.\n",
-            chain(error)
+            "The files of {name} are not shown: {refusal}.\nIts bytes are in the files of the whole disk beside this folder.\n"
         );
         self.all
             .push((format!("{name}.txt"), Found::Reason(text.into())));
-        self.may_change |= is_of_the_way(error);
+        self.may_change |= refusal.is_of_the_way();
     }
 
     pub(super) fn all(&self) -> &[(String, Found)] {
@@ -79,21 +83,13 @@ impl Volumes {
     }
 }
 
-/// Whether the way to the disk failed, and not what lies on it.
-fn is_of_the_way(error: &(dyn Error + 'static)) -> bool {
-    let mut error = Some(error);
-    while let Some(one) = error {
-        if let Some(ExportError::Storage { .. } | ExportError::ShuttingDown) = one.downcast_ref() {
-            return true;
-        }
-        error = one.source();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
-    use export::{BlockProperties, Durability, Extent, MemoryDisk, Segments, ZeroMode};
+    use export::{
+        BlockExport, BlockProperties, Durability, ExportError, Extent, MemoryDisk, Segments,
+        ZeroMode,
+    };
+    use guestworker::{GuestReader, Reader as _};
 
     use super::*;
 
@@ -145,11 +141,11 @@ mod tests {
     #[test]
     fn only_a_disk_that_cannot_be_reached_is_looked_at_again() {
         let blank: Arc<dyn BlockExport> = Arc::new(MemoryDisk::new(1 << 20));
-        let found = Volumes::find(&blank);
+        let found = Volumes::open(&GuestReader.open(&[blank]), 0);
         assert_eq!(found.all()[0].0, "disk.txt");
         assert!(!found.may_change(), "what lies on it stays unknown");
         let away: Arc<dyn BlockExport> = Arc::new(Away);
-        let found = Volumes::find(&away);
+        let found = Volumes::open(&GuestReader.open(&[away]), 0);
         assert_eq!(found.all()[0].0, "disk.txt");
         assert!(found.may_change());
     }

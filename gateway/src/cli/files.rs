@@ -13,6 +13,7 @@ use crate::browse::{DiskTree, FileView, Walk, find};
 use crate::extract::{self, ArchiveForm, DEPTH_MAX, Extracted};
 
 use super::client::Client;
+use super::guest_worker::ReadingArgs;
 use super::output::{Output, Table, printable, size, tell, time};
 use super::viewing::Viewing;
 
@@ -31,6 +32,8 @@ pub(super) enum FilesVerb {
         /// Only names in which this text is, in the folder and all below
         #[arg(long, value_name = "TEXT")]
         name: Option<String>,
+        #[command(flatten)]
+        reading: ReadingArgs,
     },
     /// Copy a file or a folder out
     Get(GetArgs),
@@ -48,6 +51,8 @@ pub(super) struct GetArgs {
     /// Go on at the end of the file that is there
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
 }
 
 pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<ExitCode> {
@@ -57,10 +62,11 @@ pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<
             path,
             recursive,
             name,
+            reading,
         } => {
             let viewing = Viewing::open(client, point)?;
             viewing.end_on_signals()?;
-            let tree = open_tree(&viewing)?;
+            let tree = open_tree(&viewing, *reading)?;
             let mut found = Vec::new();
             let start = find(&*tree, path)?;
             let depth = if *recursive || name.is_some() {
@@ -86,15 +92,16 @@ pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<
     }
 }
 
-fn open_tree(viewing: &Viewing<'_>) -> Result<Arc<dyn FileExport>> {
-    let tree = DiskTree::new(viewing.disks()?, &[], Timestamp::default());
+fn open_tree(viewing: &Viewing<'_>, reading: ReadingArgs) -> Result<Arc<dyn FileExport>> {
+    let options = reading.options();
+    let tree = DiskTree::new(viewing.disks()?, &[], Timestamp::default(), options);
     Ok(Arc::new(tree))
 }
 
 fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<ExitCode> {
     let viewing = Viewing::open(client, &arguments.point)?;
     viewing.end_on_signals()?;
-    let tree = open_tree(&viewing)?;
+    let tree = open_tree(&viewing, arguments.reading)?;
     let file = find(&*tree, &arguments.path)?;
     let attributes = tree.attributes(file)?;
     let to = &arguments.to;

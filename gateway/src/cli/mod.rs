@@ -14,6 +14,7 @@ mod config;
 mod demo;
 mod doctor;
 mod files;
+mod guest_worker;
 mod init;
 mod key;
 mod keyless;
@@ -119,6 +120,9 @@ enum Verb {
     Doctor(doctor::DoctorArgs),
     /// Print a completion script
     Completion(completion::CompletionArgs),
+    /// Read the disks of a guest for another process of this program
+    #[command(hide = true)]
+    GuestWorker(guest_worker::GuestWorkerArgs),
 }
 
 /// Runs the command line of this process.
@@ -166,6 +170,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Token(verb) => token::run(&verb, &connect()?, &output)?,
         Verb::Doctor(arguments) => return doctor::run(&arguments, &daemon, &output),
         Verb::Completion(arguments) => completion::run(&arguments),
+        Verb::GuestWorker(arguments) => return guest_worker::run(&arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

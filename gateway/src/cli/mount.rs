@@ -12,6 +12,7 @@ use crate::browse::DiskTree;
 use crate::exports::{DiskFormat, timestamp};
 
 use super::client::Client;
+use super::guest_worker::ReadingArgs;
 use super::output::{Output, tell};
 use super::viewing::{Signals, Viewing};
 
@@ -30,6 +31,8 @@ pub(super) struct MountArgs {
     /// Let users see it who did not mount it, as far as owners and modes of the files allow
     #[arg(long)]
     allow_other: bool,
+    #[command(flatten)]
+    reading: ReadingArgs,
 }
 
 /// A mount that has ended.
@@ -52,7 +55,8 @@ pub(super) fn run(arguments: &MountArgs, client: &Client, output: &Output) -> Re
         chosen => chosen,
     };
     let now = timestamp(SystemClock.now());
-    let tree = DiskTree::new(viewing.disks()?, formats, now);
+    let reading = arguments.reading.options();
+    let tree = DiskTree::new(viewing.disks()?, formats, now, reading);
     let options = MountOptions {
         read_only: !arguments.write,
         allow_other: arguments.allow_other,

@@ -2,6 +2,7 @@
 //!
 //! `deploy/holdfast.toml` shows every key; a test keeps the two equal.
 
+mod files;
 mod iscsi;
 mod peers;
 mod tcmu;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use files::FilesConfig;
 pub use iscsi::IscsiConfig;
 pub use peers::{BadPeers, Peers};
 pub use tcmu::TcmuConfig;
@@ -42,6 +44,8 @@ pub struct Config {
     pub backup: BackupConfig,
     /// Recovery sessions.
     pub recovery: RecoveryConfig,
+    /// Files on guests' disks.
+    pub files: FilesConfig,
     /// The verification that runs by itself.
     pub verify: VerifyConfig,
     /// Giving space back.
@@ -342,7 +346,8 @@ impl Config {
         }
         self.nbd.check()?;
         self.iscsi.check()?;
-        self.tcmu.check()
+        self.tcmu.check()?;
+        self.files.check()
     }
 }
 

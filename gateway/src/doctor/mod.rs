@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use guestworker::Worker;
 use repo::Repository;
 use repo::disk::Protection;
 use serde::{Deserialize, Serialize};
@@ -180,6 +181,7 @@ fn machine(config: &Config) -> Vec<Finding> {
             "install the package qemu-system-x86",
         ),
         kernel_target(),
+        guest_worker(config),
         Finding::good(
             "index",
             "RocksDB, linked from the system's library; it is rebuilt from the packs if it is lost",
@@ -197,6 +199,28 @@ fn repository(path: &Path) -> Finding {
         format!("{} is no repository", path.display()),
         format!("run `holdfast init {}`", path.display()),
     )
+}
+
+/// How well the process is confined that reads guests' filesystems.
+fn guest_worker(config: &Config) -> Finding {
+    let check = "guests' filesystems";
+    let missing = Worker::start(Vec::new(), config.files.worker());
+    match missing.and_then(|worker| worker.missing()) {
+        Ok(missing) if missing.is_empty() => Finding::good(
+            check,
+            "read by a process of its own, with every layer of confinement",
+        ),
+        Ok(missing) => Finding::warning(
+            check,
+            format!("read by a process of its own, without these layers of confinement: {missing}"),
+            "let this user make user namespaces (a container's own list of system calls may refuse them), and run a kernel with Landlock; limits and the list of system calls hold in any case",
+        ),
+        Err(refusal) => Finding::problem(
+            check,
+            refusal.to_string(),
+            "`holdfast files` and `holdfast mount` need it; /proc has to be mounted",
+        ),
+    }
 }
 
 /// The state folder has names, and files of hypervisors, in clear.
