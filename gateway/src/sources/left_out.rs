@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use guestfs::{Content, GuestError, Leavable, Source, Volume};
+use guestfs::{GuestError, Leavable, Source, UsedDisk};
 use serde::Serialize;
 
 use crate::exports::chain;
@@ -85,10 +85,46 @@ pub struct KeptWhole {
 }
 
 impl LeftOut {
-    /// Looks at a disk for what is `wanted` to be left out.
-    pub fn find(disk: &Arc<dyn Source>, wanted: &BTreeSet<LeaveOut>) -> Self {
-        let mut found = Collector::default();
+    /// Looks at the disks of a machine for what is `wanted` to be left out of each.
+    pub fn find(disks: &[Arc<dyn Source>], wanted: &BTreeSet<LeaveOut>) -> Vec<Self> {
+        let set = guestfs::open_sources(disks);
+        let kept = set.used();
+        let mut found: Vec<_> = disks.iter().map(|_| Collector::default()).collect();
+        if wanted.contains(&LeaveOut::Free) {
+            for ((used, disk), own) in kept.iter().zip(disks).zip(&mut found) {
+                let free = complement(&used.ranges, disk.length_bytes());
+                free.into_iter()
+                    .for_each(|range| own.add(LeaveOut::Free, range));
+            }
+        }
+        for kind in set.leavable() {
+            let Some(what) = LeaveOut::of(kind).filter(|what| wanted.contains(what)) else {
+                continue;
+            };
+            let less = set.used_without(&BTreeSet::from([kind]));
+            for ((used, less), own) in kept.iter().zip(&less).zip(&mut found) {
+                let end = used.ranges.last().map_or(0, |last| last.end);
+                let left = intersection(&used.ranges, &complement(&less.ranges, end));
+                left.into_iter().for_each(|range| own.add(what, range));
+            }
+        }
+        let disks = disks.iter().zip(kept).zip(found);
+        disks
+            .map(|((disk, used), found)| Self::of_disk(disk, &used, found, wanted))
+            .collect()
+    }
+
+    fn of_disk(
+        disk: &Arc<dyn Source>,
+        used: &UsedDisk,
+        mut found: Collector,
+        wanted: &BTreeSet<LeaveOut>,
+    ) -> Self {
         let mut whole = Vec::new();
+        if wanted.contains(&LeaveOut::Free) {
+            let named = used.whole.iter();
+            whole.extend(named.map(|whole| KeptWhole::new(&whole.name, &whole.reason)));
+        }
         if wanted.contains(&LeaveOut::Gaps) {
             match guestfs::gaps(disk) {
                 Ok(gaps) => gaps
@@ -96,16 +132,6 @@ impl LeftOut {
                     .for_each(|gap| found.add(LeaveOut::Gaps, gap)),
                 Err(error) => whole.push(KeptWhole::new("the partition table", &error)),
             }
-        }
-        match guestfs::open_source(Arc::clone(disk)) {
-            Ok(volumes) => {
-                for volume in volumes {
-                    if let Err(error) = look_into(&volume, wanted, &mut found) {
-                        whole.push(KeptWhole::new(&volume.name, &error));
-                    }
-                }
-            }
-            Err(error) => whole.push(KeptWhole::new("disk", &error)),
         }
         let (ranges, by) = found.finish(disk.length_bytes());
         Self {
@@ -124,33 +150,6 @@ impl KeptWhole {
             reason: chain(error),
         }
     }
-}
-
-/// Adds what can be left out of a volume. An error leaves nothing of it out.
-fn look_into(
-    volume: &Volume,
-    wanted: &BTreeSet<LeaveOut>,
-    found: &mut Collector,
-) -> Result<(), GuestError> {
-    let mut own = Collector::default();
-    let on_disk =
-        |range: Range<u64>| range.start + volume.offset_bytes..range.end + volume.offset_bytes;
-    for (leavable, range) in volume.leavable()? {
-        if let Some(what) = LeaveOut::of(leavable).filter(|what| wanted.contains(what)) {
-            own.add(what, on_disk(range));
-        }
-    }
-    if wanted.contains(&LeaveOut::Free) && volume.content != Content::Swap {
-        let mut at = 0;
-        for used in volume.allocated()? {
-            let used = used?;
-            own.add(LeaveOut::Free, on_disk(at..used.start.max(at)));
-            at = at.max(used.end);
-        }
-        own.add(LeaveOut::Free, on_disk(at..volume.length_bytes.max(at)));
-    }
-    found.append(own);
-    Ok(())
 }
 
 /// Stretches to be left out. Of too many only the longest are kept.
@@ -174,12 +173,6 @@ impl Collector {
             let shortest = self.shortest_bytes;
             self.stretches
                 .retain(|(range, _)| range.end - range.start >= shortest);
-        }
-    }
-
-    fn append(&mut self, other: Self) {
-        for (range, what) in other.stretches {
-            self.add(what, range);
         }
     }
 

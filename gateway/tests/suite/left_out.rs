@@ -210,7 +210,7 @@ fn what_cannot_be_told_is_kept_and_named() {
     let done = back_up(&daemon, "web01", &disk, &["--leave-out=free"]);
     let left_out = &done["left_out"][0];
     assert_eq!(left_out["bytes"], 0);
-    assert_eq!(left_out["whole"][0]["volume"], "p1");
+    assert_eq!(left_out["whole"][0]["volume"], "disk-0/p1");
     let reason = left_out["whole"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("faults"), "{reason}");
     assert!(guest_is_whole(&daemon, &disk));
@@ -223,7 +223,7 @@ fn what_cannot_be_told_is_kept_and_named() {
     ]);
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(
-        said.contains("Left out of disk 0: ") && said.contains("p1 is kept whole: "),
+        said.contains("Left out of disk 0: ") && said.contains("disk-0/p1 is kept whole: "),
         "{said}"
     );
 }

@@ -4,15 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::partitions::{Table, claims_gpt, find_gpt};
-use crate::volume::{MbrReading, is_whole, mbr_readings};
-use crate::{GuestError, Source};
+use crate::recognition::recognize;
+use crate::volume::{MbrReading, mbr_readings};
+use crate::{Content, GuestError, Source};
 
 /// Ranges of bytes of a disk that are in no partition, ascending: nobody looks for anything there. The first and the last
 /// mebibyte, where boot loaders, tables and marks of volume managers lie, are never among them. Without a table there are
 /// none. An error says that nothing is to be left out.
 pub fn gaps(disk: &Arc<dyn Source>) -> Result<Vec<Range<u64>>, GuestError> {
     let length = disk.length_bytes();
-    if length < 2 * KEPT_BYTES {
+    if length < 2 * KEPT_BYTES || is_part_of_more(disk)? {
         return Ok(Vec::new());
     }
     let first = disk.read(0, 512)?.to_vec();
@@ -22,8 +23,6 @@ pub fn gaps(disk: &Arc<dyn Source>) -> Result<Vec<Range<u64>>, GuestError> {
             return Ok(Vec::new());
         };
         keep(&table, &mut kept);
-    } else if is_whole(&**disk)? {
-        return Ok(Vec::new());
     } else {
         let readings = mbr_readings(disk)?;
         // Where none is better than another, what is in a partition by any of them is kept.
@@ -46,6 +45,20 @@ pub fn gaps(disk: &Arc<dyn Source>) -> Result<Vec<Range<u64>>, GuestError> {
             .for_each(|reading| keep(&reading.table, &mut kept));
     }
     Ok(complement(kept, length))
+}
+
+/// Whether the table, if there is one, may be that of something larger, as of an array of which the disk is a member: then
+/// its places are not those of this disk. Firmware that makes arrays leaves its mark at the end.
+fn is_part_of_more(disk: &Arc<dyn Source>) -> Result<bool, GuestError> {
+    if recognize(&**disk)?.0 != Content::Unknown {
+        return Ok(true);
+    }
+    let end = disk.length_bytes();
+    let tail = disk.read(end - 1024, 1024)?.to_vec();
+    Ok(FIRMWARE_MARKS.iter().any(|(from_end, mark)| {
+        tail.get(1024 - from_end..)
+            .is_some_and(|tail| tail.starts_with(mark))
+    }))
 }
 
 fn keep(table: &Table, kept: &mut Vec<Range<u64>>) {
@@ -71,6 +84,11 @@ fn complement(mut kept: Vec<Range<u64>>, length: u64) -> Vec<Range<u64>> {
     gaps
 }
 
+/// Distance from the end and first bytes of what Intel's firmware, and the common format DDF, write.
+const FIRMWARE_MARKS: [(usize, &[u8]); 2] = [
+    (1024, b"Intel Raid ISM Cfg Sig. "),
+    (512, &[0xDE, 0x11, 0xDE, 0x11]),
+];
 /// At both ends of the disk and around each structure of a table.
 const KEPT_BYTES: u64 = 1 << 20;
 

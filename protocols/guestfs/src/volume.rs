@@ -71,11 +71,6 @@ pub fn open_source(disk: Arc<dyn Source>) -> Result<Vec<Volume>, GuestError> {
     Ok(vec![whole])
 }
 
-/// Whether what lies on a disk begins with its first sector, so that this is no table although it may look like one.
-pub(crate) fn is_whole(disk: &dyn Source) -> Result<bool, GuestError> {
-    Ok(recognize(disk)?.0.has_boot_sector())
-}
-
 /// An MBR, read in one of the units in which it may count.
 pub(crate) struct MbrReading {
     pub table: Table,

@@ -87,10 +87,7 @@ pub(super) fn image(arguments: &ImageArgs, client: &Client) -> Result<Done> {
             true => LeaveOut::all(),
             false => wanted.iter().copied().collect(),
         };
-        disks = disks
-            .into_iter()
-            .map(|disk| disk.without(&wanted))
-            .collect::<Result<_>>()?;
+        disks = plan::leave_out(disks, &wanted)?;
     }
     let images: Vec<ImageBody> = disks
         .iter()

@@ -16,25 +16,33 @@ use crate::framing::{Decoder, Frame};
 use crate::sources::image::ImageSource;
 use crate::sources::left_out::{LeaveOut, LeftOut, complement, intersection, union};
 
-impl Disk {
-    /// The same without what is `wanted` to be left out.
-    pub(super) fn without(self, wanted: &BTreeSet<LeaveOut>) -> Result<Self> {
-        let length_bytes = self.source.size_bytes();
-        let shared = Arc::new(Looking {
-            source: Mutex::new(self.source),
+/// Finds what is `wanted` to be left out of disks, which are looked at together: a volume may lie on several.
+pub(super) fn leave_out(disks: Vec<Disk>, wanted: &BTreeSet<LeaveOut>) -> Result<Vec<Disk>> {
+    let (mut looking, mut changed) = (Vec::new(), Vec::new());
+    for disk in disks {
+        let length_bytes = disk.source.size_bytes();
+        looking.push(Arc::new(Looking {
+            source: Mutex::new(disk.source),
             length_bytes,
-        });
-        let disk: Arc<dyn guestfs::Source> = Arc::clone(&shared) as _;
-        let left_out = LeftOut::find(&disk, wanted);
-        drop(disk);
-        let looking =
-            Arc::into_inner(shared).context("a disk that was looked into is still in use")?;
-        Ok(Self {
+        }));
+        changed.push(disk.changed);
+    }
+    let sources = looking
+        .iter()
+        .map(|disk| Arc::clone(disk) as Arc<dyn guestfs::Source>);
+    let sources: Vec<_> = sources.collect();
+    let found = LeftOut::find(&sources, wanted);
+    drop(sources);
+    let disks = looking.into_iter().zip(changed).zip(found);
+    let disk = |((looking, changed), left_out)| {
+        let looking = Arc::into_inner(looking).context("a disk that was looked into is in use")?;
+        Ok(Disk {
             source: looking.source.into_inner(),
-            changed: self.changed,
+            changed,
             left_out: Some(left_out),
         })
-    }
+    };
+    disks.map(disk).collect()
 }
 
 /// What of a disk is sent, and what is left out.

@@ -9,6 +9,7 @@ mod names;
 mod ranges;
 mod used;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use export::BlockExport;
@@ -17,7 +18,7 @@ use assembler::Assembler;
 use used::Graph;
 pub use used::{UsedDisk, Whole};
 
-use crate::{Disk, GuestError, Source, Volume};
+use crate::{Disk, GuestError, Leavable, Source, Volume};
 
 /// What lies on the disks of a machine.
 #[derive(Debug)]
@@ -60,6 +61,17 @@ impl DiskSet {
     /// Which bytes of each disk are in use, in the order of the disks: by what is put together from them, down to the
     /// filesystems inside. What cannot be looked into is in use as a whole, and is named.
     pub fn used(&self) -> Vec<UsedDisk> {
-        self.graph.used()
+        self.graph.used(&BTreeSet::new())
+    }
+
+    /// The same without those kinds of what is in use and need not be kept. What is left out of a logical volume or an array
+    /// is left out of the disks only where nothing else needs it: of arrays with parity whole stripes.
+    pub fn used_without(&self, leave: &BTreeSet<Leavable>) -> Vec<UsedDisk> {
+        self.graph.used(leave)
+    }
+
+    /// The kinds that there are of what need not be kept.
+    pub fn leavable(&self) -> BTreeSet<Leavable> {
+        self.graph.leavable()
     }
 }

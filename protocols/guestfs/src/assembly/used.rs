@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::ranges::Ranges;
 use crate::layers::{Layer, NodeId, Part};
 use crate::lvm::Assembly;
-use crate::{Content, GuestError, Source, Volume};
+use crate::{Content, GuestError, Leavable, Source, Volume};
 
 /// What is in use of a disk.
 #[derive(Debug, Clone)]
@@ -107,9 +107,10 @@ impl Graph {
         Some(Arc::new(part))
     }
 
-    pub(super) fn used(&self) -> Vec<UsedDisk> {
+    pub(super) fn used(&self, leave: &BTreeSet<Leavable>) -> Vec<UsedDisk> {
         let mut search = Search {
             graph: self,
+            leave,
             used: self.nodes.iter().map(|_| Ranges::default()).collect(),
             told: BTreeSet::new(),
             whole: vec![Vec::new(); self.nodes.len()],
@@ -123,10 +124,19 @@ impl Graph {
         }
         self.disks.iter().map(|id| search.disk(*id)).collect()
     }
+
+    /// Which kinds of what need not be kept lie anywhere.
+    pub(super) fn leavable(&self) -> BTreeSet<Leavable> {
+        let volumes = self.nodes.iter().filter_map(|node| node.volume.as_ref());
+        let found = volumes.filter_map(|volume| volume.leavable().ok());
+        found.flatten().map(|(kind, _)| kind).collect()
+    }
 }
 
 struct Search<'a> {
     graph: &'a Graph,
+    /// What need not be kept although it is in use.
+    leave: &'a BTreeSet<Leavable>,
     used: Vec<Ranges>,
     /// Physical volumes of which it is known what is in use.
     told: BTreeSet<NodeId>,
@@ -211,17 +221,50 @@ impl Search<'_> {
         if volume.content == Content::Lvm2 && self.told.contains(&id) {
             return;
         }
+        let left = self.left_of(volume);
         match volume.allocated() {
+            // All of it is one thing, which is left or is not.
+            Err(_) if volume.content == Content::Swap => {
+                self.add_without(id, 0..volume.length_bytes, &left);
+            }
             Err(reason) => self.take_whole(id, reason),
             Ok(allocation) => {
                 for range in allocation {
                     match range {
-                        Ok(range) => self.add(id, range),
+                        Ok(range) => self.add_without(id, range, &left),
                         Err(reason) => return self.take_whole(id, reason),
                     }
                 }
             }
         }
+    }
+
+    /// What of a volume is in use and need not be kept. Where that cannot be told, all is kept.
+    fn left_of(&self, volume: &Volume) -> Vec<Range<u64>> {
+        if self.leave.is_empty() {
+            return Vec::new();
+        }
+        let all = volume.leavable().unwrap_or_default().into_iter();
+        let mut left: Vec<_> = all
+            .filter(|(kind, _)| self.leave.contains(kind))
+            .map(|(_, range)| range)
+            .collect();
+        left.sort_unstable_by_key(|range| range.start);
+        left
+    }
+
+    /// Adds what of `range` is in none of `left`, which ascend.
+    fn add_without(&mut self, id: NodeId, range: Range<u64>, left: &[Range<u64>]) {
+        let mut at = range.start;
+        let first = left.partition_point(|left| left.end <= at);
+        for left in left.iter().skip(first) {
+            if left.start >= range.end {
+                break;
+            }
+            self.add(id, at..left.start);
+            at = at.max(left.end);
+        }
+        self.add(id, at..range.end);
     }
 
     /// Tables, and what lies outside of all partitions.

@@ -328,6 +328,14 @@ fn gaps_are_what_no_table_and_no_partition_has() {
     let mut made = Made::new(512);
     made.line(0, 0, 0x83, 4096, 4096);
     assert_eq!(made.gaps(), [(1, 2), (4, 16), (32, 63)]);
+    // A member of an array of which the table is, by the firmware's mark or by Linux'.
+    let mut marked = Made::new(512);
+    marked.line(0, 0, 0x83, 4096, 4096);
+    marked.put(
+        usize::try_from(SIZE).unwrap() - 1024,
+        b"Intel Raid ISM Cfg Sig. 1.3.00",
+    );
+    assert_eq!(marked.gaps(), []);
     // A filesystem on the whole disk, and nothing at all.
     let mut made = Made::new(512);
     made.put(3, b"NTFS    ");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use guestfs::{DiskSet, UsedDisk};
+use guestfs::{Content, DiskSet, Leavable, UsedDisk};
 use tempfile::tempdir;
 
 use super::arrays::{self, KINDS};
@@ -82,6 +82,40 @@ fn what_the_kernel_made_survives_without_its_free_blocks() {
         compare_sets(&copy.open(), &set, &case.name);
     }
     assert!(saved > 5, "{saved}");
+}
+
+#[test]
+fn swap_is_left_out_of_what_it_lies_on() {
+    let mut met = 0;
+    for case in Case::all() {
+        let set = case.open();
+        if !set.leavable().contains(&Leavable::Swap) {
+            continue;
+        }
+        met += 1;
+        let (kept, less) = (set.used(), set.used_without(&set.leavable()));
+        assert!(used_bytes(&less) < used_bytes(&kept), "{}", case.name);
+        let swaps = |set: &DiskSet| {
+            let all = set
+                .assembled
+                .iter()
+                .filter_map(|one| one.volume.as_ref().ok());
+            let all = all.filter(|volume| volume.content == Content::Swap);
+            all.map(|volume| volume.source().read(0, 4096).unwrap().to_vec())
+                .collect::<Vec<_>>()
+        };
+        let mut copy = case.clone();
+        copy.disks = only_used(&case.disks, &less);
+        assert_eq!(
+            swaps(&copy.open()),
+            swaps(&set),
+            "{}: its first page stays",
+            case.name
+        );
+        copy.disks = only_used(&case.disks, &kept);
+        compare_sets(&copy.open(), &set, &case.name);
+    }
+    assert!(met > 0, "some fixture has swap");
 }
 
 #[test]
