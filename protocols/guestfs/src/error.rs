@@ -143,6 +143,25 @@ pub enum Place {
         /// Which of the journal's blocks.
         block: u64,
     },
+    /// An entry of a folder that says all there is to say of a file.
+    Entry {
+        /// Where it lies in the volume.
+        offset_bytes: u64,
+    },
+    /// A chain of clusters.
+    Chain {
+        /// With which it begins.
+        cluster: u32,
+    },
+    /// The bitmap of all clusters.
+    AllocationBitmap,
+    /// The table of letters in upper case.
+    UpCase,
+    /// A descriptor of a disc.
+    VolumeDescriptor {
+        /// Where it lies.
+        sector: u64,
+    },
 }
 
 impl GuestError {
@@ -200,6 +219,13 @@ impl fmt::Display for Place {
             Self::SnapshotStore => write!(f, "store of a snapshot"),
             Self::ThinMetadata { block } => write!(f, "block {block} of a thin pool's metadata"),
             Self::Journal { block } => write!(f, "block {block} of the journal"),
+            Self::Entry { offset_bytes } => write!(f, "directory entry at byte {offset_bytes}"),
+            Self::Chain { cluster } => write!(f, "chain of clusters from {cluster}"),
+            Self::AllocationBitmap => write!(f, "allocation bitmap"),
+            Self::UpCase => write!(f, "up-case table"),
+            Self::VolumeDescriptor { sector } => {
+                write!(f, "volume descriptor in sector {sector}")
+            }
         }
     }
 }

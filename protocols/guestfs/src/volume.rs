@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use export::{BlockExport, FileExport};
 
+use crate::entry_tree::EntryTree;
+use crate::exfat::{self, ExFat};
 use crate::ext::{Ext, ExtTree, UsedGroups};
+use crate::fat::{self, Fat};
+use crate::iso9660::Iso;
 use crate::partitions::{Entry, SECTOR_SIZES, Table, claims_gpt, find_gpt, is_blank, read_mbr};
 use crate::recognition::recognize;
 use crate::{Allocation, Content, Disk, GuestError, Place, Section, Source};
@@ -118,13 +122,23 @@ fn volumes(disk: &Arc<dyn Source>, entries: Vec<Entry>) -> Result<Vec<Volume>, G
 
 impl Volume {
     fn whole(source: Arc<dyn Source>) -> Result<Self, GuestError> {
-        let (content, label) = match recognize(&*source) {
+        let (content, mut label) = match recognize(&*source) {
             Err(error) if error.is_of_one_place() => {
                 tracing::warn!(%error, "the beginning of a volume cannot be read");
                 (Content::Unreadable, None)
             }
             other => other?,
         };
+        // In these the label is that of the folder at the top.
+        let in_folder = match content {
+            Content::Fat => Fat::open(Arc::clone(&source)).and_then(|fat| fat.label()),
+            Content::ExFat => ExFat::open(Arc::clone(&source)).map(|exfat| exfat.label()),
+            _ => Ok(None),
+        };
+        match in_folder {
+            Err(error) if !error.is_of_one_place() => return Err(error),
+            found => label = found.unwrap_or_default().or(label),
+        }
         Ok(Self {
             name: "disk".to_owned(),
             offset_bytes: 0,
@@ -147,6 +161,9 @@ impl Volume {
             Content::Ext2 | Content::Ext3 | Content::Ext4 => {
                 Ok(Arc::new(ExtTree::new(Ext::open(self.source())?)))
             }
+            Content::Fat => Ok(Arc::new(EntryTree::new(Fat::open(self.source())?))),
+            Content::ExFat => Ok(Arc::new(EntryTree::new(ExFat::open(self.source())?))),
+            Content::Iso9660 => Ok(Arc::new(EntryTree::new(Iso::open(self.source())?))),
             other => Err(GuestError::NoReader {
                 content: other.name(),
             }),
@@ -162,6 +179,18 @@ impl Volume {
                 let end = used.end_bytes();
                 Ok(Allocation::new(used, end, volume))
             }
+            Content::Fat => {
+                let used = fat::UsedClusters::of(self.source())?;
+                let end = used.end_bytes();
+                Ok(Allocation::new(used, end, volume))
+            }
+            Content::ExFat => {
+                let used = exfat::UsedClusters::of(self.source())?;
+                let end = used.end_bytes();
+                Ok(Allocation::new(used, end, volume))
+            }
+            // Nobody writes to it again, so that it is as long as what is in it.
+            Content::Iso9660 => Ok(Allocation::new(std::iter::empty(), 0, volume)),
             other => Err(GuestError::NoReader {
                 content: other.name(),
             }),

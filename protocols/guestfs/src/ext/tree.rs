@@ -1,38 +1,31 @@
 //! A filesystem as a tree of files that protocols can serve.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use ::bytes::Bytes;
 use export::{
     Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
     FileId, FileKind, FileRead, Particulars, SetAttributes, Statistics, Timestamp, Written,
 };
-use parking_lot::Mutex;
 
 use super::Ext;
+use super::folder::Entry;
 use super::inode::{Inode, Moment, Purpose, ROOT, flag};
 use crate::GuestError;
+use crate::names::{INDEX_FROM_BYTES, Learn, NameIndex};
 
 /// A tree that never changes. Names of objects are the numbers of their inodes.
 pub(crate) struct ExtTree {
     ext: Ext,
-    folders: Mutex<VecDeque<(u32, Arc<Names>)>>,
-    hasher: RandomState,
+    names: NameIndex,
 }
-
-/// Where in a folder names lie, by their hash; empty for a folder that has too many.
-struct Names(Vec<(u64, u64)>);
 
 impl ExtTree {
     pub(crate) fn new(ext: Ext) -> Self {
         Self {
             ext,
-            folders: Mutex::default(),
-            hasher: RandomState::new(),
+            names: NameIndex::new(),
         }
     }
 
@@ -47,25 +40,22 @@ impl ExtTree {
             b".." => return self.ext.parent(folder),
             _ => {}
         }
-        let names = if folder.size_bytes > INDEX_FROM_BYTES {
-            Some(self.names(folder)?).filter(|names| !names.0.is_empty())
+        let places = if folder.size_bytes > INDEX_FROM_BYTES {
+            let scan = |learn: Learn<'_>| {
+                let mut tell = |entry: Entry<'_>| Ok(learn(entry.name, entry.start));
+                self.ext.scan(folder, 0, &mut tell)
+            };
+            self.names.places(u64::from(folder.number), name, scan)?
         } else {
             None
         };
-        let Some(names) = names else {
+        let Some(places) = places else {
             return self
                 .find_from(folder, 0, name, false)?
                 .ok_or(GuestError::NotFound);
         };
-        let hash = self.hasher.hash_one(name);
-        let first = names.0.partition_point(|(other, _)| *other < hash);
-        let same = names
-            .0
-            .iter()
-            .skip(first)
-            .take_while(|(other, _)| *other == hash);
-        for (_, start) in same {
-            if let Some(inode) = self.find_from(folder, *start, name, true)? {
+        for start in places {
+            if let Some(inode) = self.find_from(folder, start, name, true)? {
                 return Ok(inode);
             }
         }
@@ -92,56 +82,6 @@ impl ExtTree {
             })
         })?;
         Ok(found)
-    }
-
-    /// Where names lie in a folder, kept for the folders that were read last.
-    fn names(&self, folder: &Inode) -> Result<Arc<Names>, GuestError> {
-        let found = self
-            .folders
-            .lock()
-            .iter()
-            .find(|(of, _)| *of == folder.number)
-            .map(|(_, names)| Arc::clone(names));
-        if let Some(names) = found {
-            return Ok(names);
-        }
-        let names = Arc::new(self.index(folder)?);
-        let mut folders = self.folders.lock();
-        folders.retain(|(of, _)| *of != folder.number);
-        folders.push_front((folder.number, Arc::clone(&names)));
-        let sum = |folders: &VecDeque<(u32, Arc<Names>)>| {
-            folders
-                .iter()
-                .map(|(_, names)| names.0.len())
-                .sum::<usize>()
-        };
-        while folders.len() > FOLDERS_KEPT || (folders.len() > 1 && sum(&folders) > NAMES_KEPT) {
-            drop(folders.pop_back());
-        }
-        Ok(names)
-    }
-
-    fn index(&self, folder: &Inode) -> Result<Names, GuestError> {
-        let mut places = Vec::new();
-        let scanned = self.ext.scan(folder, 0, &mut |entry| {
-            places.push((self.hasher.hash_one(entry.name), entry.start));
-            Ok(if places.len() > INDEXED_MAX {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
-        });
-        match scanned {
-            // Names before the hurt place are found as in a folder that has too many.
-            Err(error) if error.is_of_one_place() => places.clear(),
-            other => other?,
-        }
-        if places.len() > INDEXED_MAX {
-            places = Vec::new();
-        }
-        places.sort_unstable();
-        places.shrink_to_fit();
-        Ok(Names(places))
     }
 
     /// The attributes of an entry; those of an empty file without rights where the inode is damaged, as the other names of
@@ -333,10 +273,3 @@ fn timestamp(moment: Moment) -> Timestamp {
 }
 
 const NAME_MAX: usize = 255;
-/// Folders up to this length are looked through each time.
-const INDEX_FROM_BYTES: u64 = 16 << 10;
-/// Names of one folder beyond which it is looked through each time: 16 MiB.
-const INDEXED_MAX: usize = 1 << 20;
-/// Names of all folders that are kept: 32 MiB.
-const NAMES_KEPT: usize = 2 << 20;
-const FOLDERS_KEPT: usize = 64;

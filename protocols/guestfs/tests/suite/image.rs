@@ -54,6 +54,29 @@ pub(crate) fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
+/// Copies what is in use, and nothing else, to an image that is otherwise full of rubbish. Says what is left out.
+pub(crate) fn copy_of_used(image: &Path, what: &str) -> (PathBuf, u64) {
+    let copied = image.with_extension("used");
+    let source = File::open(image).unwrap();
+    let length = source.metadata().unwrap().len();
+    let target = File::create(&copied).unwrap();
+    let rubbish = vec![0x5A; 1 << 20];
+    for at in (0..length).step_by(1 << 20) {
+        let step = usize::try_from((length - at).min(1 << 20)).unwrap();
+        target.write_all_at(&rubbish[..step], at).unwrap();
+    }
+    let mut used = 0;
+    for range in volume(image).allocated().unwrap() {
+        let range = range.unwrap();
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+        source.read_exact_at(&mut bytes, range.start).unwrap();
+        target.write_all_at(&bytes, range.start).unwrap();
+        used += range.end - range.start;
+    }
+    println!("{what}: {used} of {length} bytes are in use");
+    (copied, length - used)
+}
+
 /// Whether a program is there. Where `CI` is set, it has to be.
 pub(crate) fn have(program: &str) -> bool {
     let found = Command::new(program).arg("-V").output().is_ok();

@@ -9,8 +9,11 @@
     reason = "a test says that something failed by panicking"
 )]
 
+mod exfat;
 mod ext;
+mod fat;
 mod image;
+mod iso9660;
 mod manifest;
 mod mutation;
 mod partitions;

@@ -296,7 +296,9 @@ fn content_is_named_or_unknown() {
         assert_eq!(volumes.len(), 1);
         assert_eq!(volumes[0].content, *content, "{}", content.name());
         let error = volumes[0].files().err().unwrap().to_string();
-        assert!(error.contains(content.name()), "{error}");
+        // Those that have a reader have nothing else than the magic number for it.
+        let said = [content.name(), "damaged"];
+        assert!(said.iter().any(|said| error.contains(said)), "{error}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! ext2, ext3 and ext4.
 
 mod allocation;
-mod content;
+pub(crate) mod content;
 mod crash;
 mod damage;
 mod encrypted;

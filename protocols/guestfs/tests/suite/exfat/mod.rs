@@ -1,0 +1,6 @@
+//! exFAT.
+
+mod allocation;
+mod content;
+mod damage;
+mod raw;

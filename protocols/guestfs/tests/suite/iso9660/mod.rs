@@ -1,0 +1,5 @@
+//! ISO 9660.
+
+mod content;
+mod damage;
+mod raw;
