@@ -138,6 +138,12 @@ pub enum Place {
         /// Which.
         block: u64,
     },
+    /// A record of a table of files.
+    Record(u64),
+    /// Where the content of a file of this record lies, or what is packed there.
+    Stream(u64),
+    /// A security descriptor.
+    Descriptor(u32),
     /// A block of the journal.
     Journal {
         /// Which of the journal's blocks.
@@ -218,6 +224,9 @@ impl fmt::Display for Place {
             Self::RaidMetadata => write!(f, "superblock of a RAID volume's member"),
             Self::SnapshotStore => write!(f, "store of a snapshot"),
             Self::ThinMetadata { block } => write!(f, "block {block} of a thin pool's metadata"),
+            Self::Record(record) => write!(f, "file record {record}"),
+            Self::Stream(record) => write!(f, "content of file record {record}"),
+            Self::Descriptor(id) => write!(f, "security descriptor {id}"),
             Self::Journal { block } => write!(f, "block {block} of the journal"),
             Self::Entry { offset_bytes } => write!(f, "directory entry at byte {offset_bytes}"),
             Self::Chain { cluster } => write!(f, "chain of clusters from {cluster}"),

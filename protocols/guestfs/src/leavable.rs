@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::entry_walk::leavable;
 use crate::exfat::ExFat;
 use crate::fat::Fat;
-use crate::{Content, GuestError, Source, Volume};
+use crate::{Content, GuestError, Source, Volume, ntfs};
 
 /// Why something that is in use can be left out of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +27,7 @@ impl Volume {
     pub fn leavable(&self) -> Result<Vec<(Leavable, Range<u64>)>, GuestError> {
         match self.content {
             Content::Swap => swap(&*self.source()),
+            Content::Ntfs => ntfs::leavable(self.source()),
             Content::Fat => leavable(&Fat::open(self.source())?),
             Content::ExFat => leavable(&ExFat::open(self.source())?),
             _ => Ok(Vec::new()),

@@ -30,6 +30,7 @@ mod leavable;
 mod lvm;
 mod md;
 mod names;
+mod ntfs;
 mod pages;
 mod partitions;
 mod recognition;

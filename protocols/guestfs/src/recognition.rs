@@ -1,6 +1,7 @@
 //! What lies in a volume, told by its magic numbers and nothing else.
 
 use crate::bytes::{View, text, to_usize};
+use crate::ntfs::{SECTORS, ends_at};
 use crate::{GuestError, Place, Source};
 
 /// What lies in a volume.
@@ -113,7 +114,10 @@ pub(crate) fn recognize(volume: &dyn Source) -> Result<(Content, Option<String>)
     } else if is_zfs(volume)? {
         Content::Zfs
     } else {
-        head.content()
+        match head.content() {
+            Content::Unknown if ends_in_ntfs(volume)? => Content::Ntfs,
+            content => content,
+        }
     };
     Ok((content, head.label(content)))
 }
@@ -218,6 +222,22 @@ fn is_md(volume: &dyn Source, head: &Head<'_>) -> Result<bool, GuestError> {
     for at in [version_1_0, version_0].into_iter().flatten() {
         if at > 0 && volume.read(at, 4)?.to_vec() == MD_MAGIC {
             return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the copy of a boot sector of NTFS is there, as where the first one was lost.
+fn ends_in_ntfs(volume: &dyn Source) -> Result<bool, GuestError> {
+    for sector in SECTORS {
+        let Some(at) = volume.length_bytes().checked_sub(sector) else {
+            continue;
+        };
+        match volume.read(at, 512) {
+            // It must be of this volume, not of one that ends where a disk does.
+            Ok(bytes) if ends_at(&bytes.to_vec()) == Some(at) => return Ok(true),
+            Err(error) if !error.is_of_one_place() => return Err(error),
+            _ => {}
         }
     }
     Ok(false)

@@ -10,6 +10,7 @@ use crate::exfat::{self, ExFat};
 use crate::ext::{Ext, ExtTree, UsedGroups};
 use crate::fat::{self, Fat};
 use crate::iso9660::Iso;
+use crate::ntfs::{self, Ntfs, NtfsTree};
 use crate::partitions::{Entry, SECTOR_SIZES, Table, claims_gpt, find_gpt, is_blank, read_mbr};
 use crate::recognition::recognize;
 use crate::{Allocation, Content, Disk, GuestError, Place, Section, Source};
@@ -133,6 +134,7 @@ impl Volume {
         let in_folder = match content {
             Content::Fat => Fat::open(Arc::clone(&source)).and_then(|fat| fat.label()),
             Content::ExFat => ExFat::open(Arc::clone(&source)).map(|exfat| exfat.label()),
+            Content::Ntfs => Ok(ntfs::label(&source)),
             _ => Ok(None),
         };
         match in_folder {
@@ -164,6 +166,7 @@ impl Volume {
             Content::Fat => Ok(Arc::new(EntryTree::new(Fat::open(self.source())?))),
             Content::ExFat => Ok(Arc::new(EntryTree::new(ExFat::open(self.source())?))),
             Content::Iso9660 => Ok(Arc::new(EntryTree::new(Iso::open(self.source())?))),
+            Content::Ntfs => Ok(Arc::new(NtfsTree::new(Ntfs::open(self.source())?))),
             other => Err(GuestError::NoReader {
                 content: other.name(),
             }),
@@ -191,6 +194,11 @@ impl Volume {
             }
             // Nobody writes to it again, so that it is as long as what is in it.
             Content::Iso9660 => Ok(Allocation::new(std::iter::empty(), 0, volume)),
+            Content::Ntfs => {
+                let used = ntfs::UsedClusters::of(Ntfs::open(self.source())?)?;
+                let end = used.end_bytes();
+                Ok(Allocation::new(used, end, volume))
+            }
             other => Err(GuestError::NoReader {
                 content: other.name(),
             }),

@@ -16,5 +16,6 @@ mod image;
 mod iso9660;
 mod manifest;
 mod mutation;
+mod ntfs;
 mod partitions;
 mod volumes;

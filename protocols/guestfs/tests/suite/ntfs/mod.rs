@@ -1,0 +1,6 @@
+//! NTFS, compared with what ntfs-3g writes and reads.
+
+mod allocation;
+mod content;
+mod damage;
+mod programs;
