@@ -72,9 +72,8 @@ impl Capitals {
     }
 
     pub(super) fn compare(&self, one: &[u16], other: &[u16]) -> std::cmp::Ordering {
-        let capitals =
-            |units: &'_ [u16]| units.iter().map(|unit| self.of(*unit)).collect::<Vec<_>>();
-        capitals(one).cmp(&capitals(other))
+        let capitals = |unit: &u16| self.of(*unit);
+        one.iter().map(capitals).cmp(other.iter().map(capitals))
     }
 }
 

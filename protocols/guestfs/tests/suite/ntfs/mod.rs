@@ -3,4 +3,6 @@
 mod allocation;
 mod content;
 mod damage;
+mod forms;
+mod log;
 mod programs;

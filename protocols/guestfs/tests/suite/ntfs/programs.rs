@@ -104,7 +104,11 @@ pub(crate) fn ask(path: &Path, name: &str) -> Option<Vec<u8>> {
 }
 
 pub(crate) fn set(path: &Path, name: &str, value: &[u8]) {
-    lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
+    try_set(path, name, value).unwrap();
+}
+
+pub(crate) fn try_set(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
+    lsetxattr(path, name, value, XattrFlags::empty())
 }
 
 impl Drop for Ntfs3g {
