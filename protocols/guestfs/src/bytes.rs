@@ -59,6 +59,10 @@ impl<'a> View<'a> {
         self.array(at).map(u32::from_be_bytes)
     }
 
+    pub(crate) fn big64(&self, at: usize) -> Result<u64, GuestError> {
+        self.array(at).map(u64::from_be_bytes)
+    }
+
     /// The two halves of a number, the high one only if it is there to be read.
     pub(crate) fn split(&self, low: usize, high: Option<usize>) -> Result<u64, GuestError> {
         let high = high.map_or(Ok(0), |at| self.u32(at))?;

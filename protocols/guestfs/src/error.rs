@@ -168,6 +168,15 @@ pub enum Place {
         /// Where it lies.
         sector: u64,
     },
+    /// The headers of an allocation group.
+    AllocationGroup(u32),
+    /// A node of an allocation group's tree of free space.
+    FreeSpace {
+        /// Which group.
+        group: u32,
+        /// Where in it.
+        block: u64,
+    },
 }
 
 impl GuestError {
@@ -228,6 +237,13 @@ impl fmt::Display for Place {
             Self::Stream(record) => write!(f, "content of file record {record}"),
             Self::Descriptor(id) => write!(f, "security descriptor {id}"),
             Self::Journal { block } => write!(f, "block {block} of the journal"),
+            Self::AllocationGroup(group) => write!(f, "allocation group {group}"),
+            Self::FreeSpace { group, block } => {
+                write!(
+                    f,
+                    "block {block} of the free space of allocation group {group}"
+                )
+            }
             Self::Entry { offset_bytes } => write!(f, "directory entry at byte {offset_bytes}"),
             Self::Chain { cluster } => write!(f, "chain of clusters from {cluster}"),
             Self::AllocationBitmap => write!(f, "allocation bitmap"),

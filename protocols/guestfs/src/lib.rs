@@ -37,6 +37,7 @@ mod recognition;
 mod source;
 mod unicode;
 mod volume;
+mod xfs;
 
 pub use allocation::Allocation;
 pub use assembly::{Assembled, DiskSet, UsedDisk, Whole, open_disks, open_sources};

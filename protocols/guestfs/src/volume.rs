@@ -13,6 +13,7 @@ use crate::iso9660::Iso;
 use crate::ntfs::{self, Ntfs, NtfsTree};
 use crate::partitions::{Entry, SECTOR_SIZES, Table, claims_gpt, find_gpt, is_blank, read_mbr};
 use crate::recognition::recognize;
+use crate::xfs::{UsedSpace, Xfs, XfsTree};
 use crate::{Allocation, Content, Disk, GuestError, Place, Section, Source};
 
 /// A partition, or a whole disk without a table.
@@ -166,6 +167,7 @@ impl Volume {
             Content::Fat => Ok(Arc::new(EntryTree::new(Fat::open(self.source())?))),
             Content::ExFat => Ok(Arc::new(EntryTree::new(ExFat::open(self.source())?))),
             Content::Iso9660 => Ok(Arc::new(EntryTree::new(Iso::open(self.source())?))),
+            Content::Xfs => Ok(Arc::new(XfsTree::new(Xfs::open(self.source())?))),
             Content::Ntfs => Ok(Arc::new(NtfsTree::new(Ntfs::open(self.source())?))),
             other => Err(GuestError::NoReader {
                 content: other.name(),
@@ -196,6 +198,11 @@ impl Volume {
             Content::Iso9660 => Ok(Allocation::new(std::iter::empty(), 0, volume)),
             Content::Ntfs => {
                 let used = ntfs::UsedClusters::of(Ntfs::open(self.source())?)?;
+                let end = used.end_bytes();
+                Ok(Allocation::new(used, end, volume))
+            }
+            Content::Xfs => {
+                let used = UsedSpace::of(Xfs::open(self.source())?)?;
                 let end = used.end_bytes();
                 Ok(Allocation::new(used, end, volume))
             }

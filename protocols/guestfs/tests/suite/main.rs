@@ -19,3 +19,4 @@ mod mutation;
 mod ntfs;
 mod partitions;
 mod volumes;
+mod xfs;

@@ -23,7 +23,7 @@ impl Source for Watched {
 
     fn read(&self, offset: u64, length: usize) -> Result<Segments, GuestError> {
         let start = usize::try_from(offset).unwrap();
-        if length <= 4096 {
+        if length <= 16 << 10 {
             let sectors = start / 512..(start + length).div_ceil(512);
             self.sectors.lock().extend(sectors);
         }

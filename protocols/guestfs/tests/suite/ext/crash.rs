@@ -17,7 +17,7 @@ use crate::image::{Mount, have, run, tree, volume};
 use crate::manifest::{compare, of_folder, of_tree};
 
 /// What only the kernel can make.
-fn decorate(root: &Path) {
+pub(crate) fn decorate(root: &Path) {
     let set = |name: &str, attribute: &str, value: &[u8]| {
         setxattr(root.join(name), attribute, value, XattrFlags::empty()).unwrap();
     };
@@ -70,7 +70,7 @@ fn decorate(root: &Path) {
 }
 
 /// Changes of which the newest are only in the journal.
-fn change(root: &Path) {
+pub(crate) fn change(root: &Path) {
     for number in 0..200 {
         fs::write(
             root.join(format!("new-{number}")),

@@ -2,7 +2,7 @@
 
 mod allocation;
 pub(crate) mod content;
-mod crash;
+pub(crate) mod crash;
 mod damage;
 mod encrypted;
 mod journal;
