@@ -177,6 +177,21 @@ pub enum Place {
         /// Where in it.
         block: u64,
     },
+    /// The place of logical bytes on devices.
+    Chunk(u64),
+    /// A device of several.
+    Device(u64),
+    /// A node of a tree, by its logical place.
+    Node(u64),
+    /// What is said of a tree of the filesystem.
+    Tree(u64),
+    /// Content of files, by its logical place.
+    Data(u64),
+    /// What was synced and is not yet in the trees.
+    Log {
+        /// Of which file or folder.
+        inode: u64,
+    },
 }
 
 impl GuestError {
@@ -251,6 +266,12 @@ impl fmt::Display for Place {
             Self::VolumeDescriptor { sector } => {
                 write!(f, "volume descriptor in sector {sector}")
             }
+            Self::Chunk(logical) => write!(f, "chunk at logical byte {logical}"),
+            Self::Device(number) => write!(f, "device {number}"),
+            Self::Node(logical) => write!(f, "tree node at logical byte {logical}"),
+            Self::Tree(number) => write!(f, "root of tree {number}"),
+            Self::Log { inode } => write!(f, "log of inode {inode}"),
+            Self::Data(logical) => write!(f, "content at logical byte {logical}"),
         }
     }
 }

@@ -12,6 +12,7 @@
 mod allocation;
 mod assembly;
 mod bitmap;
+mod btrfs;
 mod bytes;
 mod calendar;
 mod dos;

@@ -112,7 +112,7 @@ impl fmt::Debug for Section {
 }
 
 /// Bytes of `segments` from `start`, `length` of them.
-fn cut(segments: Segments, start: usize, length: usize) -> Segments {
+pub(crate) fn cut(segments: Segments, start: usize, length: usize) -> Segments {
     if start == 0 && segments.len() == length {
         return segments;
     }

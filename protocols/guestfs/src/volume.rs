@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use export::{BlockExport, FileExport};
 
+use crate::btrfs::{Btrfs, BtrfsTree, UsedExtents};
 use crate::entry_tree::EntryTree;
 use crate::exfat::{self, ExFat};
 use crate::ext::{Ext, ExtTree, UsedGroups};
@@ -160,6 +161,12 @@ impl Volume {
 
     /// Its files and folders, as a crash at the moment of the backup would have left them, with the journal replayed.
     pub fn files(&self) -> Result<Arc<dyn FileExport>, GuestError> {
+        self.files_with(&[])
+    }
+
+    /// The same for a filesystem that lies on this volume and others. Where one is missing, what has a copy on those that
+    /// are here can be read.
+    pub fn files_with(&self, others: &[Self]) -> Result<Arc<dyn FileExport>, GuestError> {
         match self.content {
             Content::Ext2 | Content::Ext3 | Content::Ext4 => {
                 Ok(Arc::new(ExtTree::new(Ext::open(self.source())?)))
@@ -169,6 +176,10 @@ impl Volume {
             Content::Iso9660 => Ok(Arc::new(EntryTree::new(Iso::open(self.source())?))),
             Content::Xfs => Ok(Arc::new(XfsTree::new(Xfs::open(self.source())?))),
             Content::Ntfs => Ok(Arc::new(NtfsTree::new(Ntfs::open(self.source())?))),
+            Content::Btrfs => {
+                let btrfs = Btrfs::open(self.sources_with(others))?;
+                Ok(Arc::new(BtrfsTree::new(btrfs)?))
+            }
             other => Err(GuestError::NoReader {
                 content: other.name(),
             }),
@@ -177,6 +188,11 @@ impl Volume {
 
     /// Which of its bytes are in use. Whoever gets an error here, or from it, takes the whole volume for used.
     pub fn allocated(&self) -> Result<Allocation, GuestError> {
+        self.allocated_with(&[])
+    }
+
+    /// The same, of this volume alone, for a filesystem that lies on this volume and others.
+    pub fn allocated_with(&self, others: &[Self]) -> Result<Allocation, GuestError> {
         let volume = self.source.length_bytes();
         match self.content {
             Content::Ext2 | Content::Ext3 | Content::Ext4 => {
@@ -206,10 +222,28 @@ impl Volume {
                 let end = used.end_bytes();
                 Ok(Allocation::new(used, end, volume))
             }
+            Content::Btrfs => {
+                let used = UsedExtents::of(Btrfs::open(self.sources_with(others))?)?;
+                let end = used.end_bytes();
+                Ok(Allocation::new(used, end, volume))
+            }
             other => Err(GuestError::NoReader {
                 content: other.name(),
             }),
         }
+    }
+
+    /// What the volumes of a filesystem on several have in common; `None` for what never lies on several.
+    pub fn filesystem(&self) -> Result<Option<[u8; 16]>, GuestError> {
+        match self.content {
+            Content::Btrfs => Btrfs::name(&*self.source).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn sources_with(&self, others: &[Self]) -> Vec<Arc<dyn Source>> {
+        let all = [self].into_iter().chain(others);
+        all.map(Self::source).collect()
     }
 }
 

@@ -5,12 +5,12 @@
 )]
 
 /// `2` to the power of `exponent`.
-pub(super) fn power(exponent: usize) -> u8 {
+pub(crate) fn power(exponent: usize) -> u8 {
     TABLES.powers[exponent % 255]
 }
 
 /// The product.
-pub(super) fn multiply(a: u8, b: u8) -> u8 {
+pub(crate) fn multiply(a: u8, b: u8) -> u8 {
     if a == 0 || b == 0 {
         return 0;
     }
@@ -21,7 +21,7 @@ pub(super) fn multiply(a: u8, b: u8) -> u8 {
 }
 
 /// What `a` must be multiplied with to give 1; 0 has none and gives 0.
-pub(super) fn inverse(a: u8) -> u8 {
+pub(crate) fn inverse(a: u8) -> u8 {
     match a {
         0 => 0,
         _ => power(255 - usize::from(TABLES.logarithms[usize::from(a)])),
@@ -29,7 +29,7 @@ pub(super) fn inverse(a: u8) -> u8 {
 }
 
 /// Adds `factor` times `data` to `sum`.
-pub(super) fn add_multiple(sum: &mut [u8], data: &[u8], factor: u8) {
+pub(crate) fn add_multiple(sum: &mut [u8], data: &[u8], factor: u8) {
     if factor == 1 {
         for (sum, byte) in sum.iter_mut().zip(data) {
             *sum ^= byte;
@@ -43,7 +43,7 @@ pub(super) fn add_multiple(sum: &mut [u8], data: &[u8], factor: u8) {
 }
 
 /// Multiplies all of `data` with `factor`.
-pub(super) fn scale(data: &mut [u8], factor: u8) {
+pub(crate) fn scale(data: &mut [u8], factor: u8) {
     let products: [u8; 256] = std::array::from_fn(|byte| multiply(low8(byte), factor));
     for byte in data {
         *byte = products[usize::from(*byte)];

@@ -4,7 +4,7 @@
 //! is known by `md` and `lvm`. The layouts are described in `docs/protocols/guestfs.md`.
 
 mod chain;
-mod galois;
+pub(crate) mod galois;
 mod member;
 mod mirror;
 mod parity;

@@ -9,6 +9,7 @@
     reason = "a test says that something failed by panicking"
 )]
 
+mod btrfs;
 mod exfat;
 mod ext;
 mod fat;

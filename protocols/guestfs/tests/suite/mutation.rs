@@ -45,7 +45,17 @@ pub(crate) fn random_byte(state: &mut u64) -> u8 {
 /// Damages what is read as metadata of an image, many times in many ways, and reads the whole each time.
 ///
 /// `GUESTFS_ROUNDS` says how many times, 500 without it.
-pub(crate) fn check_damaged(kind: &str, mut bytes: Vec<u8>) {
+pub(crate) fn check_damaged(kind: &str, bytes: Vec<u8>) {
+    check_damaged_and_mended(kind, bytes, &|_, _| {});
+}
+
+/// The same, where `mend` makes the checksum right again of whatever has the byte at a place, so that damage comes
+/// further.
+pub(crate) fn check_damaged_and_mended(
+    kind: &str,
+    mut bytes: Vec<u8>,
+    mend: &dyn Fn(&mut [u8], usize),
+) {
     let rounds: usize =
         std::env::var("GUESTFS_ROUNDS").map_or(500, |rounds| rounds.parse().unwrap());
     let mut slowest = Duration::ZERO;
@@ -62,6 +72,7 @@ pub(crate) fn check_damaged(kind: &str, mut bytes: Vec<u8>) {
             // Bytes that mean something are worse than any.
             let values = [0, 1, 0x7F, 0x80, 0xFF, random_byte(&mut state)];
             bytes[at] = values[random(&mut state) % values.len()];
+            mend(&mut bytes, at);
         }
         let began = Instant::now();
         differed += usize::from(fuzz_disk(&bytes) != whole);
@@ -72,6 +83,7 @@ pub(crate) fn check_damaged(kind: &str, mut bytes: Vec<u8>) {
         );
         for (at, byte) in undo.into_iter().rev() {
             bytes[at] = byte;
+            mend(&mut bytes, at);
         }
     }
     println!(
