@@ -274,25 +274,11 @@ fn expectations(folder: &Path, repository: &Path) {
                 })
             })
             .collect();
-        let streams: Vec<Value> = point
-            .streams
-            .iter()
-            .map(|stream| {
-                let mut hasher = blake3::Hasher::new();
-                let mut reader = repository.stream(&point, &stream.name).unwrap();
-                std::io::copy(&mut reader, &mut hasher).unwrap();
-                json!({
-                    "name": stream.name,
-                    "size_bytes": stream.size_bytes,
-                    "blake3": hasher.finalize().to_string(),
-                })
-            })
-            .collect();
         points.push(json!({
             "point": point.name.to_string(),
             "configuration": point.configuration,
             "disks": disks,
-            "streams": streams,
+            "streams": streams(&repository, &point),
         }));
     }
     let overlays: Vec<Value> = repository
@@ -329,6 +315,24 @@ fn expectations(folder: &Path, repository: &Path) {
     });
     let text = serde_json::to_string_pretty(&expected).unwrap();
     fs::write(folder.join("expected.json"), text + "\n").unwrap();
+}
+
+/// What must be read from the streams of a point.
+fn streams(repository: &Repository, point: &Point) -> Vec<Value> {
+    point
+        .streams
+        .iter()
+        .map(|stream| {
+            let mut hasher = blake3::Hasher::new();
+            let mut reader = repository.stream(point, &stream.name).unwrap();
+            std::io::copy(&mut reader, &mut hasher).unwrap();
+            json!({
+                "name": stream.name,
+                "size_bytes": stream.size_bytes,
+                "blake3": hasher.finalize().to_string(),
+            })
+        })
+        .collect()
 }
 
 /// What keeps points.

@@ -34,14 +34,15 @@ impl Volumes {
             Err(refusal) => found.add_reason("disk", refusal),
             Ok(volumes) => {
                 let most = usize::try_from(VOLUMES_MAX).unwrap_or(usize::MAX);
-                let here = |volume: &&Box<dyn GuestVolume>| {
+                let here = |volume: &&dyn GuestVolume| {
                     usize::try_from(volume.description().disk) == Ok(place)
                 };
                 volumes
                     .iter()
+                    .map(|volume| &**volume)
                     .filter(here)
                     .take(most)
-                    .for_each(|volume| found.add(&**volume));
+                    .for_each(|volume| found.add(volume));
             }
         }
         found

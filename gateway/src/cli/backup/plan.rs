@@ -34,7 +34,7 @@ pub(super) fn leave_out(disks: Vec<Disk>, wanted: &BTreeSet<LeaveOut>) -> Result
     let found = LeftOut::find(&sources, wanted);
     drop(sources);
     let disks = looking.into_iter().zip(changed).zip(found);
-    let disk = |((looking, changed), left_out)| {
+    let disk = |((looking, changed), left_out): ((Arc<Looking>, _), LeftOut)| {
         let looking = Arc::into_inner(looking).context("a disk that was looked into is in use")?;
         Ok(Disk {
             source: looking.source.into_inner(),
