@@ -42,13 +42,30 @@ pub(super) fn copy_sparse(
             }
         };
         for piece in pieces {
-            if piece.iter().any(|byte| *byte != 0) {
-                to.write_all_at(&piece, at)?;
-            }
+            write_sparse(&piece, at, to)?;
             at += piece.len() as u64;
         }
     }
     to.set_len(size)?;
+    Ok(())
+}
+
+/// Writes what is not zero, by blocks.
+fn write_sparse(mut piece: &[u8], mut at: u64, to: &File) -> io::Result<()> {
+    let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
+    while let Some(first) = piece.chunks(BLOCK_BYTES).next() {
+        let zero = is_zero(first);
+        let alike = piece
+            .chunks(BLOCK_BYTES)
+            .take_while(|block| is_zero(block) == zero);
+        let length = alike.map(<[u8]>::len).sum();
+        let (run, rest) = piece.split_at(length);
+        if !zero {
+            to.write_all_at(run, at)?;
+        }
+        at += run.len() as u64;
+        piece = rest;
+    }
     Ok(())
 }
 
@@ -140,3 +157,6 @@ impl Read for Promised<'_> {
 
 /// What is read at once.
 pub(super) const READ_BYTES: u32 = 1 << 20;
+
+/// What is looked at for zeroes.
+const BLOCK_BYTES: usize = 4096;
