@@ -25,6 +25,9 @@ impl Volume {
     /// Bytes of the volume that can be left out, ascending. No byte of a structure of the filesystem is among them. Whoever
     /// gets an error leaves nothing out.
     pub fn leavable(&self) -> Result<Vec<(Leavable, Range<u64>)>, GuestError> {
+        if self.is_striped {
+            return Ok(Vec::new());
+        }
         match self.content {
             Content::Swap => swap(&*self.source()),
             Content::Ntfs => ntfs::leavable(self.source()),

@@ -11,6 +11,7 @@ use crate::exfat::{self, ExFat};
 use crate::ext::{Ext, ExtTree, UsedGroups};
 use crate::fat::{self, Fat};
 use crate::iso9660::Iso;
+use crate::md::Superblock;
 use crate::ntfs::{self, Ntfs, NtfsTree};
 use crate::partitions::{Entry, SECTOR_SIZES, Table, claims_gpt, find_gpt, is_blank, read_mbr};
 use crate::recognition::recognize;
@@ -33,6 +34,8 @@ pub struct Volume {
     /// The name that was given to what lies in it.
     pub label: Option<String>,
     source: Arc<dyn Source>,
+    /// Whether it may go on elsewhere, as the disk with its table is a member of an array.
+    pub(crate) is_striped: bool,
 }
 
 /// What a table of partitions says.
@@ -120,7 +123,23 @@ fn volumes(disk: &Arc<dyn Source>, entries: Vec<Entry>) -> Result<Vec<Volume>, G
         });
         Ok(volume)
     };
-    entries.into_iter().map(volume).collect()
+    let mut volumes: Vec<Volume> = entries.into_iter().map(volume).collect::<Result<_, _>>()?;
+    if is_striped(&**disk, &volumes)? {
+        volumes
+            .iter_mut()
+            .for_each(|volume| volume.is_striped = true);
+    }
+    Ok(volumes)
+}
+
+/// Whether a disk with partitions says that it is a member of an array that is more than a mirror: then the table is the
+/// array's, and what follows it is not in order. The mark may be an old one, so that they are shown nevertheless.
+fn is_striped(disk: &dyn Source, partitions: &[Volume]) -> Result<bool, GuestError> {
+    let found = match Superblock::find(disk) {
+        Err(error) if error.is_of_one_place() => return Ok(true),
+        found => found?,
+    };
+    Ok(found.is_some_and(|found| found.level != 1 && !found.is_of_partition(partitions)))
 }
 
 impl Volume {
@@ -151,6 +170,7 @@ impl Volume {
             content,
             label,
             source,
+            is_striped: false,
         })
     }
 
@@ -194,6 +214,11 @@ impl Volume {
     /// The same, of this volume alone, for a filesystem that lies on this volume and others.
     pub fn allocated_with(&self, others: &[Self]) -> Result<Allocation, GuestError> {
         let volume = self.source.length_bytes();
+        if self.is_striped {
+            return Err(GuestError::unsupported(
+                "a map of a partition on a disk that is a member of an array",
+            ));
+        }
         match self.content {
             Content::Ext2 | Content::Ext3 | Content::Ext4 => {
                 let used = UsedGroups::of(Ext::open(self.source())?)?;

@@ -8,7 +8,7 @@ use super::used::{Graph, Node};
 use super::{Assembled, DiskSet};
 use crate::layers::{Layer, NodeId, Part};
 use crate::lvm::{Assembly, Group, PhysicalVolume};
-use crate::md::{Array, Found, Superblock, Version};
+use crate::md::{Array, Found, Superblock};
 use crate::volume::{Volume, open_source};
 use crate::{Content, GuestError, Source};
 
@@ -171,16 +171,11 @@ impl Assembler {
             return Ok(());
         };
         let node = self.graph.node(id);
-        // In the old form, that of the last partition may seem to be the disk's.
-        let is_of_partition = |partition: &NodeId| {
-            let partition = self.graph.node(*partition).volume.as_ref();
-            partition.is_some_and(|volume| {
-                let end = volume.offset_bytes.saturating_add(volume.length_bytes);
-                (volume.offset_bytes..end).contains(&superblock.offset_bytes)
-                    && volume.content == Content::Md
-            })
-        };
-        if superblock.version == Version::Old && node.partitions.iter().any(is_of_partition) {
+        let partitions = node.partitions.iter();
+        let partitions: Vec<Volume> = partitions
+            .filter_map(|partition| self.graph.node(*partition).volume.clone())
+            .collect();
+        if superblock.is_of_partition(&partitions) {
             return Ok(());
         }
         let Some(layer) = self.graph.whole(id) else {

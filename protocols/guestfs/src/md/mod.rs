@@ -4,4 +4,4 @@ mod array;
 mod superblock;
 
 pub(crate) use array::{Array, Found, redundant};
-pub(crate) use superblock::{Superblock, Version};
+pub(crate) use superblock::Superblock;

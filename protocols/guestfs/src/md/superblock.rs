@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::bytes::{View, text, to_usize};
-use crate::{GuestError, Place, Source};
+use crate::{Content, GuestError, Place, Source, Volume};
 
 /// What a member says of itself and its array.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,17 @@ impl Superblock {
             (None, Some(fault)) => Err(fault),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Whether it is that of one of these partitions of the device that it was found on: in the old form, that of the last
+    /// may seem to be the disk's.
+    pub(crate) fn is_of_partition(&self, partitions: &[Volume]) -> bool {
+        let covers = |partition: &Volume| {
+            let start = partition.offset_bytes;
+            let place = start..start.saturating_add(partition.length_bytes);
+            partition.content == Content::Md && place.contains(&self.offset_bytes)
+        };
+        self.version == Version::Old && partitions.iter().any(covers)
     }
 
     /// The part of the member that the array can read.

@@ -1,10 +1,14 @@
 //! Arrays that are made here, with parity computed by definition, and the states that members can be in.
 
+use std::fs;
 use std::sync::Arc;
 
 use guestfs::{Content, DiskSet, Source, open_sources};
+use tempfile::tempdir;
 
 use super::fixtures::{Buffer, Case, content_of, error_of, find, hash_of};
+use crate::ext::programs::mke2fs;
+use crate::image::have;
 
 /// Where the data of members begin that are made here.
 const DATA_AT: usize = 16 << 10;
@@ -320,6 +324,54 @@ fn parity_is_not_believed_where_the_array_was_not_stopped() {
     let error = source.read(4096, 10).unwrap_err().to_string();
     assert!(error.contains("not stopped cleanly"), "{error}");
     assert!(source.read(0, 4096).unwrap().to_vec() == wanted[..4096]);
+}
+
+#[test]
+fn a_table_that_is_an_arrays_is_no_map_of_its_member() {
+    if !have("mke2fs") {
+        return;
+    }
+    let home = tempdir().unwrap();
+    let image = home.path().join("image");
+    mke2fs(&image, "8M", None, &["-t", "ext4"]);
+    let mut disk = vec![0; 1 << 20];
+    // One partition of 8 MiB behind the first.
+    disk[446 + 4] = 0x83;
+    disk[446 + 8..446 + 12].copy_from_slice(&2048_u32.to_le_bytes());
+    disk[446 + 12..446 + 16].copy_from_slice(&16384_u32.to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xAA]);
+    disk.extend(fs::read(&image).unwrap());
+    // Version 1.0: the data come first, the superblock is at the end.
+    for (level, members) in [(0, 2), (1, 2)] {
+        let made = Made {
+            level,
+            layout: 0,
+            chunk: 2 << 20,
+            members,
+        };
+        let disks: Vec<Vec<u8>> = made
+            .members_of(&disk)
+            .into_iter()
+            .map(|member| {
+                let mut superblock = member[4096..8192].to_vec();
+                let mut moved = member[DATA_AT..].to_vec();
+                superblock[128..136].fill(0);
+                superblock[144..152].copy_from_slice(&(moved.len() as u64 / 512).to_le_bytes());
+                mend(&mut superblock);
+                moved.extend(superblock);
+                moved.extend([0; 4096]);
+                moved
+            })
+            .collect();
+        let set = open(&disks);
+        let assembled = find(&set, "md-made-p1").volume.as_ref().unwrap();
+        assert!(assembled.allocated().unwrap().all(|range| range.is_ok()));
+        let alone = &set.disks[0].as_ref().unwrap()[0];
+        assert_eq!(alone.name, "p1");
+        assert_eq!(alone.allocated().is_ok(), level == 1, "level {level}");
+        let gaps = guestfs::gaps(&Buffer::of(disks[0].clone())).unwrap();
+        assert!(gaps.is_empty() || level == 1);
+    }
 }
 
 #[test]
