@@ -211,13 +211,13 @@ impl Found {
         name: &[u8],
         value: Vec<u8>,
     ) -> Result<(), GuestError> {
-        self.budget =
-            self.budget
-                .checked_sub(value.len() + name.len())
-                .ok_or(GuestError::TooLarge {
-                    what: "the sum of extended attributes",
-                    limit: TOTAL_MAX as u64,
-                })?;
+        self.budget = self
+            .budget
+            .checked_sub(value.len() + name.len() + OVERHEAD_BYTES)
+            .ok_or(GuestError::TooLarge {
+                what: "the sum of extended attributes",
+                limit: TOTAL_MAX as u64,
+            })?;
         if name.is_empty() || name.contains(&0) {
             return Err(view.corrupt("a name has bytes that no name may have"));
         }
@@ -315,5 +315,7 @@ const VALUE_HEADER_BYTES: usize = 56;
 const LIST_ENTRY_BYTES: usize = 12;
 /// As Linux has it.
 const VALUE_MAX: usize = 65536;
+/// What each takes in memory besides.
+const OVERHEAD_BYTES: usize = 64;
 /// For all attributes of one inode together.
 const TOTAL_MAX: usize = 4 << 20;

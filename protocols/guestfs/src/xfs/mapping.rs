@@ -196,9 +196,12 @@ impl Xfs {
         } else {
             limit
         };
+        if next <= logical {
+            return Err(view.corrupt("extents are out of order"));
+        }
         Ok(Mapped {
             physical: None,
-            blocks: next.saturating_sub(logical).max(1),
+            blocks: next - logical,
         })
     }
 }

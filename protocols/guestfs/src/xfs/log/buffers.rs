@@ -80,9 +80,9 @@ impl Replay<'_> {
             }
             let bytes = item.region(region, when.place)?;
             let run = (chunk..chunks)
+                .take(bytes.len() / CHUNK_BYTES)
                 .take_while(|at| buffer.is_marked(*at))
-                .count()
-                .min(bytes.len() / CHUNK_BYTES);
+                .count();
             if run == 0 {
                 return Err(bytes.corrupt("a piece of a buffer is too short"));
             }
