@@ -30,8 +30,6 @@ pub enum Layer {
     Users,
     /// A network of its own, without any way out.
     Network,
-    /// Mounts of its own.
-    Mounts,
     /// Processes of its own: it can name no other.
     Processes,
     /// Shared memory and queues of its own.
@@ -48,10 +46,9 @@ pub struct Layers(u32);
 
 impl Layer {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::Users,
         Self::Network,
-        Self::Mounts,
         Self::Processes,
         Self::Communication,
         Self::Name,
@@ -62,7 +59,6 @@ impl Layer {
         match self {
             Self::Users => 1,
             Self::Network => 2,
-            Self::Mounts => 4,
             Self::Processes => 8,
             Self::Communication => 16,
             Self::Name => 32,
@@ -76,7 +72,6 @@ impl fmt::Display for Layer {
         f.write_str(match self {
             Self::Users => "user namespace",
             Self::Network => "network namespace",
-            Self::Mounts => "mount namespace",
             Self::Processes => "process namespace",
             Self::Communication => "IPC namespace",
             Self::Name => "UTS namespace",

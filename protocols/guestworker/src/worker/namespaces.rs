@@ -1,4 +1,7 @@
-//! Namespaces: users, network, mounts, processes and more that are nobody else's.
+//! Namespaces: users, network, processes and more that are nobody else's.
+//!
+//! Mounts are not among them. A namespace of mounts would hold what the parent has mounted, and a folder that the parent
+//! serves and somebody unmounts would stay alive in it: the parent would wait for ever. No file can be opened in any case.
 
 use std::env;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -59,10 +62,9 @@ fn unshare(flags: UnshareFlags) -> bool {
     rustix::thread::unshare(flags).is_ok()
 }
 
-const NAMESPACES: [(Layer, UnshareFlags); 6] = [
+const NAMESPACES: [(Layer, UnshareFlags); 5] = [
     (Layer::Users, UnshareFlags::NEWUSER),
     (Layer::Network, UnshareFlags::NEWNET),
-    (Layer::Mounts, UnshareFlags::NEWNS),
     (Layer::Processes, UnshareFlags::NEWPID),
     (Layer::Communication, UnshareFlags::NEWIPC),
     (Layer::Name, UnshareFlags::NEWUTS),

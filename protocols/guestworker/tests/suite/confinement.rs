@@ -129,7 +129,6 @@ fn namespaces_are_left_as_far_as_they_can_be() {
     for (layer, name) in [
         (Layer::Users, "user"),
         (Layer::Network, "net"),
-        (Layer::Mounts, "mnt"),
         (Layer::Processes, "pid"),
         (Layer::Communication, "ipc"),
         (Layer::Name, "uts"),
