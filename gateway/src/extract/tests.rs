@@ -3,9 +3,7 @@
 use std::fs;
 
 use bytes::Bytes;
-use export::{
-    Caller, Durability, FileKind, FileRead, Segments, SetAttributes, Statistics, Written,
-};
+use export::{FileKind, FileRead, Segments, Statistics};
 use parking_lot::Mutex;
 
 use super::*;
@@ -65,15 +63,6 @@ impl FileExport for Hostile {
         })
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, _: FileId, _: &[u8]) -> Result<FileId, ExportError> {
         Err(ExportError::NotFound)
     }
@@ -91,14 +80,6 @@ impl FileExport for Hostile {
             end: false,
             attributes: None,
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(

@@ -25,7 +25,10 @@ pub trait FileExport: Send + Sync + 'static {
         caller: &Caller,
         file: FileId,
         change: &SetAttributes,
-    ) -> Result<Attributes, ExportError>;
+    ) -> Result<Attributes, ExportError> {
+        let _ = (caller, file, change);
+        Err(ExportError::ReadOnly)
+    }
 
     /// Finds `name` in a folder. `.` and `..` are found too; `..` of the root is the root.
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError>;
@@ -51,7 +54,10 @@ pub trait FileExport: Send + Sync + 'static {
         offset: u64,
         data: &[Bytes],
         durability: Durability,
-    ) -> Result<Written, ExportError>;
+    ) -> Result<Written, ExportError> {
+        let _ = (file, offset, data, durability);
+        Err(ExportError::ReadOnly)
+    }
 
     /// Writes if that takes microseconds; `None` says that it might wait and that nothing was done.
     fn try_write(
@@ -65,7 +71,9 @@ pub trait FileExport: Send + Sync + 'static {
     }
 
     /// Returns when every write to the file that was answered before the call is on stable storage.
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError>;
+    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
+        self.attributes(file)
+    }
 
     /// Entries of a folder after `cookie` (0 starts), in an order in which an entry that is neither made nor removed
     /// meanwhile comes exactly once. `.` and `..` are not among them. At most `limit`; fewer only at the end. An object

@@ -7,16 +7,15 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use ::bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
-    FileId, FileKind, FileRead, Particulars, Segments, SetAttributes, Statistics, Timestamp,
-    Written,
+    Attributes, DirectoryEntry, ExportError, ExtendedAttribute, FileExport, FileId, FileKind,
+    FileRead, Particulars, Segments, Statistics,
 };
 use quick_cache::sync::Cache;
 
 use crate::GuestError;
 use crate::names::{INDEX_FROM_BYTES, Learn, NameIndex};
+use crate::shown::check_name;
 
 /// A format of this kind, opened.
 pub(crate) trait EntryFormat: Send + Sync + 'static {
@@ -272,26 +271,12 @@ impl<F: EntryFormat> FileExport for EntryTree<F> {
         Ok(self.format.attributes(&self.format.object(file.0)?))
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         let folder = self.format.object(directory.0)?;
         if self.format.attributes(&folder).kind != FileKind::Directory {
             return Err(ExportError::NotDirectory);
         }
-        if name.is_empty() {
-            return Err(ExportError::BadName);
-        }
-        if name.len() > NAME_MAX {
-            return Err(ExportError::NameTooLong);
-        }
+        check_name(name, NAME_MAX)?;
         Ok(FileId(self.find(directory.0, &folder, name)?))
     }
 
@@ -315,14 +300,6 @@ impl<F: EntryFormat> FileExport for EntryTree<F> {
             data,
             attributes: Some(attributes),
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(
@@ -376,23 +353,6 @@ impl<F: fmt::Debug> fmt::Debug for EntryTree<F> {
         f.debug_struct("EntryTree")
             .field("format", &self.format)
             .finish_non_exhaustive()
-    }
-}
-
-/// What is shown of an object whose entry is damaged.
-pub(crate) fn unreadable(id: u64) -> Attributes {
-    Attributes {
-        file: FileId(id),
-        kind: FileKind::File,
-        mode: 0,
-        links: 1,
-        uid: 0,
-        gid: 0,
-        size_bytes: 0,
-        used_bytes: 0,
-        accessed: Timestamp::default(),
-        modified: Timestamp::default(),
-        changed: Timestamp::default(),
     }
 }
 

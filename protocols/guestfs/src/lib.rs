@@ -35,6 +35,7 @@ mod ntfs;
 mod pages;
 mod partitions;
 mod recognition;
+mod shown;
 mod source;
 mod unicode;
 mod volume;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use export::{
-    Attributes, BlockExport, Caller, DirectoryEntry, Durability, ExportError, FileExport, FileId,
-    FileKind, FileRead, Segments, SetAttributes, Statistics, Timestamp, Written,
+    Attributes, BlockExport, DirectoryEntry, ExportError, FileExport, FileId, FileKind, FileRead,
+    Segments, Statistics, Timestamp,
 };
 use guestworker::{GuestReader, GuestVolume, Reader, Refusal, Used, VolumeDescription, worker};
 
@@ -189,15 +189,6 @@ impl FileExport for FaultyTree {
         }
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, _: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         let place = ACTS.iter().position(|act| act.as_bytes() == name);
         let place = place.ok_or(ExportError::NotFound)?;
@@ -210,14 +201,6 @@ impl FileExport for FaultyTree {
             end: true,
             attributes: None,
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     /// Of the file `name`: a name that leads out of its folder.

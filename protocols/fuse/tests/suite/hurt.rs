@@ -4,10 +4,9 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, FileExport, FileId, FileKind,
-    FileRead, Particulars, Segments, SetAttributes, SpecialFile, Statistics, Timestamp, Written,
+    Attributes, DirectoryEntry, ExportError, FileExport, FileId, FileKind, FileRead, Particulars,
+    Segments, SpecialFile, Statistics, Timestamp,
 };
 use fuse::MountOptions;
 
@@ -53,15 +52,6 @@ impl FileExport for Guest {
         }
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     /// The root does not say in which folder it lies.
     fn lookup(&self, _: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         let at = (10..).zip(NAMES).find(|(_, one)| one.as_bytes() == name);
@@ -75,14 +65,6 @@ impl FileExport for Guest {
             end: true,
             attributes: None,
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(

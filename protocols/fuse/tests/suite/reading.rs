@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
-    FileId, FileRead, MemoryTree, SetAttributes, Statistics, Written,
+    Attributes, DirectoryEntry, ExportError, ExtendedAttribute, FileExport, FileId, FileRead,
+    MemoryTree, SetAttributes, Statistics,
 };
 use fuse::MountOptions;
 
@@ -176,15 +176,6 @@ impl FileExport for Odd {
         self.attributes_of(file)
     }
 
-    fn set_attributes(
-        &self,
-        _caller: &Caller,
-        _file: FileId,
-        _change: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, _directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         match name {
             b"odd" => Ok(FileId(self.file)),
@@ -206,20 +197,6 @@ impl FileExport for Odd {
             end: true,
             attributes: None,
         })
-    }
-
-    fn write(
-        &self,
-        _file: FileId,
-        _offset: u64,
-        _data: &[Bytes],
-        _durability: Durability,
-    ) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes_of(file)
     }
 
     fn extended_attributes(&self, _file: FileId) -> Result<Vec<ExtendedAttribute>, ExportError> {

@@ -5,6 +5,7 @@ use export::{FileKind, SpecialFile};
 use super::Btrfs;
 use super::key::{Key, kind, object};
 use crate::bytes::View;
+use crate::shown::Moment;
 use crate::{GuestError, Place};
 
 /// What is known of a file, folder or other object.
@@ -25,13 +26,6 @@ pub(super) struct Inode {
     pub changed: Moment,
     pub modified: Moment,
     pub created: Moment,
-}
-
-/// Seconds since 1970, negative before, and the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment {
-    pub seconds: i64,
-    pub nanoseconds: u32,
 }
 
 impl Btrfs {

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use ::bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
-    FileId, FileKind, FileRead, Particulars, SetAttributes, Statistics, Timestamp, Written,
+    Attributes, DirectoryEntry, ExportError, ExtendedAttribute, FileExport, FileId, FileKind,
+    FileRead, Particulars, Statistics,
 };
 use parking_lot::Mutex;
 
 use super::Btrfs;
 use super::folder::{NAME_MAX, Target};
-use super::inode::{Inode, Moment};
+use super::inode::Inode;
 use super::key::object;
 use super::names::Names;
 use crate::GuestError;
+use crate::shown::{check_name, unreadable};
 
 /// A tree that never changes. Its root is the uppermost subvolume.
 pub(crate) struct BtrfsTree {
@@ -123,9 +123,9 @@ impl BtrfsTree {
                 .stored_bytes
                 .checked_next_multiple_of(sector)
                 .unwrap_or(inode.stored_bytes),
-            accessed: timestamp(inode.accessed),
-            modified: timestamp(inode.modified),
-            changed: timestamp(inode.changed),
+            accessed: inode.accessed.into(),
+            modified: inode.modified.into(),
+            changed: inode.changed.into(),
         }
     }
 }
@@ -151,22 +151,8 @@ impl FileExport for BtrfsTree {
         Ok(self.attributes_of(file, &self.inode(file)?))
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
-        if name.is_empty() {
-            return Err(ExportError::BadName);
-        }
-        if name.len() > NAME_MAX {
-            return Err(ExportError::NameTooLong);
-        }
+        check_name(name, NAME_MAX)?;
         Ok(self.find(directory, name)?)
     }
 
@@ -188,14 +174,6 @@ impl FileExport for BtrfsTree {
             data,
             attributes: Some(attributes),
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(
@@ -250,7 +228,7 @@ impl FileExport for BtrfsTree {
             special: inode.special()?,
             created: match self.is_empty_place(file)? {
                 true => None,
-                false => Some(timestamp(inode.created)),
+                false => Some(inode.created.into()),
             },
         })
     }
@@ -262,30 +240,6 @@ impl fmt::Debug for BtrfsTree {
             .field("superblock", &self.btrfs.superblock)
             .finish_non_exhaustive()
     }
-}
-
-fn unreadable(file: FileId) -> Attributes {
-    Attributes {
-        file,
-        kind: FileKind::File,
-        mode: 0,
-        links: 1,
-        uid: 0,
-        gid: 0,
-        size_bytes: 0,
-        used_bytes: 0,
-        accessed: Timestamp::default(),
-        modified: Timestamp::default(),
-        changed: Timestamp::default(),
-    }
-}
-
-/// Times before 1970 are shown as its first moment: the trait has none.
-fn timestamp(moment: Moment) -> Timestamp {
-    u64::try_from(moment.seconds).map_or(Timestamp::default(), |seconds| Timestamp {
-        seconds,
-        nanoseconds: moment.nanoseconds,
-    })
 }
 
 /// Empty places of subvolumes that are kept in mind; others are looked for each time.

@@ -9,9 +9,10 @@ use super::ExFat;
 use super::entry::{Object, ROOT};
 use crate::GuestError;
 use crate::bytes::to_usize;
-use crate::entry_tree::{EntryFormat, Parent, Visit, unreadable};
+use crate::entry_tree::{EntryFormat, Parent, Visit};
 use crate::entry_walk::PlacedFormat;
 use crate::extents::Extents;
+use crate::shown::unreadable;
 
 impl EntryFormat for ExFat {
     type Object = Object;
@@ -30,7 +31,7 @@ impl EntryFormat for ExFat {
 
     fn attributes(&self, object: &Object) -> Attributes {
         if object.fault.is_some() {
-            return unreadable(object.id);
+            return unreadable(FileId(object.id));
         }
         let size_bytes = object.stream.length_bytes;
         let clusters = size_bytes.div_ceil(self.geometry.cluster_bytes);

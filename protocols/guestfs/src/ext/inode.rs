@@ -8,6 +8,7 @@ use super::group::StoredChecksum;
 use super::superblock::{incompat, ro_compat};
 use super::{Ext, Superblock};
 use crate::bytes::{View, to_usize};
+use crate::shown::Moment;
 use crate::{GuestError, Place};
 
 /// What is known of a file, folder or other object.
@@ -33,13 +34,6 @@ pub(super) struct Inode {
     own_bytes: usize,
     /// Where the checksums of what belongs to it begin.
     pub seed: u32,
-}
-
-/// Seconds since 1970, negative before, and the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment {
-    pub seconds: i64,
-    pub nanoseconds: u32,
 }
 
 /// Whether an inode is one that a name may lead to.

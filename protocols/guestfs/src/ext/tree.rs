@@ -3,17 +3,17 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-use ::bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
-    FileId, FileKind, FileRead, Particulars, SetAttributes, Statistics, Timestamp, Written,
+    Attributes, DirectoryEntry, ExportError, ExtendedAttribute, FileExport, FileId, FileKind,
+    FileRead, Particulars, Statistics, Timestamp,
 };
 
 use super::Ext;
 use super::folder::Entry;
-use super::inode::{Inode, Moment, Purpose, ROOT, flag};
+use super::inode::{Inode, Purpose, ROOT, flag};
 use crate::GuestError;
 use crate::names::{INDEX_FROM_BYTES, Learn, NameIndex};
+use crate::shown::{check_name, unreadable};
 
 /// A tree that never changes. Names of objects are the numbers of their inodes.
 pub(crate) struct ExtTree {
@@ -91,7 +91,7 @@ impl ExtTree {
             Ok(inode) => Ok(attributes(&inode)),
             Err(error) if error.is_of_one_place() => {
                 tracing::debug!(number, %error, "a name leads to a damaged inode");
-                Ok(unreadable(number))
+                Ok(unreadable(FileId(u64::from(number))))
             }
             Err(error) => Err(error),
         }
@@ -120,26 +120,12 @@ impl FileExport for ExtTree {
         Ok(attributes(&self.inode(file)?))
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         let folder = self.inode(directory)?;
         if folder.kind() != FileKind::Directory {
             return Err(ExportError::NotDirectory);
         }
-        if name.is_empty() {
-            return Err(ExportError::BadName);
-        }
-        if name.len() > NAME_MAX {
-            return Err(ExportError::NameTooLong);
-        }
+        check_name(name, NAME_MAX)?;
         Ok(FileId(u64::from(self.find(&folder, name)?)))
     }
 
@@ -161,14 +147,6 @@ impl FileExport for ExtTree {
             data,
             attributes: Some(attributes),
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(
@@ -212,7 +190,7 @@ impl FileExport for ExtTree {
         let inode = self.inode(file)?;
         Ok(Particulars {
             special: inode.special()?,
-            created: inode.created.map(timestamp),
+            created: inode.created.map(Timestamp::from),
         })
     }
 }
@@ -242,34 +220,10 @@ fn attributes(inode: &Inode) -> Attributes {
         gid: inode.gid,
         size_bytes: if has_size { inode.size_bytes } else { 0 },
         used_bytes: inode.used_bytes.saturating_add(inline_bytes),
-        accessed: timestamp(inode.accessed),
-        modified: timestamp(inode.modified),
-        changed: timestamp(inode.changed),
+        accessed: inode.accessed.into(),
+        modified: inode.modified.into(),
+        changed: inode.changed.into(),
     }
-}
-
-fn unreadable(number: u32) -> Attributes {
-    Attributes {
-        file: FileId(u64::from(number)),
-        kind: FileKind::File,
-        mode: 0,
-        links: 1,
-        uid: 0,
-        gid: 0,
-        size_bytes: 0,
-        used_bytes: 0,
-        accessed: Timestamp::default(),
-        modified: Timestamp::default(),
-        changed: Timestamp::default(),
-    }
-}
-
-/// Times before 1970 are shown as its first moment: the trait has none.
-fn timestamp(moment: Moment) -> Timestamp {
-    u64::try_from(moment.seconds).map_or(Timestamp::default(), |seconds| Timestamp {
-        seconds,
-        nanoseconds: moment.nanoseconds,
-    })
 }
 
 const NAME_MAX: usize = 255;

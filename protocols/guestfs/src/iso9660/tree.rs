@@ -5,7 +5,8 @@ use export::{Attributes, ExtendedAttribute, FileId, FileKind, Particulars, Segme
 use super::Iso;
 use super::object::Object;
 use super::record::Record;
-use crate::entry_tree::{Entry, EntryFormat, Parent, Visit, unreadable};
+use crate::entry_tree::{Entry, EntryFormat, Parent, Visit};
+use crate::shown::unreadable;
 use crate::{GuestError, Place};
 
 impl EntryFormat for Iso {
@@ -59,7 +60,7 @@ impl EntryFormat for Iso {
 
     fn attributes(&self, object: &Object) -> Attributes {
         if object.is_unreadable {
-            return unreadable(object.id);
+            return unreadable(FileId(object.id));
         }
         let size_bytes = match object.kind {
             FileKind::Symlink => object.target.len() as u64,

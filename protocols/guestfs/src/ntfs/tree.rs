@@ -3,11 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use ::bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
-    FileId, FileKind, FileRead, Particulars, SetAttributes, SpecialFile, Statistics, Timestamp,
-    Written,
+    Attributes, DirectoryEntry, ExportError, ExtendedAttribute, FileExport, FileId, FileKind,
+    FileRead, Particulars, SpecialFile, Statistics, Timestamp,
 };
 
 use super::extended::of_linux;
@@ -17,6 +15,7 @@ use super::record::{kind, reference};
 use super::reparse::{Nature, Stub};
 use super::{FIRST_USER, Ntfs, ROOT};
 use crate::GuestError;
+use crate::shown::{check_name, unreadable};
 
 /// A tree that never changes. Names of objects are the numbers of their records; those of named streams have in their
 /// upper bits which stream of the record it is.
@@ -109,7 +108,7 @@ impl NtfsTree {
             Err(error) if error.is_of_one_place() => {
                 let (number, _) = reference(link);
                 tracing::debug!(number, %error, "a name leads to a damaged record");
-                Ok(unreadable(number))
+                Ok(unreadable(FileId(number)))
             }
             other => other,
         }
@@ -161,26 +160,12 @@ impl FileExport for NtfsTree {
         Ok(attributes(&self.object(file)?)?)
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         let folder = self.folder(directory)?;
         if folder.nature != Nature::Folder {
             return Err(ExportError::NotDirectory);
         }
-        if name.is_empty() {
-            return Err(ExportError::BadName);
-        }
-        if name.len() > LOOKUP_MAX {
-            return Err(ExportError::NameTooLong);
-        }
+        check_name(name, LOOKUP_MAX)?;
         Ok(self.find(&folder, name)?)
     }
 
@@ -197,14 +182,6 @@ impl FileExport for NtfsTree {
             data,
             attributes: Some(attributes),
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(
@@ -314,22 +291,6 @@ fn attributes(object: &Object) -> Result<Attributes, GuestError> {
         changed: timestamp(standard.u64(16)?),
         accessed: timestamp(standard.u64(24)?),
     })
-}
-
-fn unreadable(number: u64) -> Attributes {
-    Attributes {
-        file: FileId(number),
-        kind: FileKind::File,
-        mode: 0,
-        links: 1,
-        uid: 0,
-        gid: 0,
-        size_bytes: 0,
-        used_bytes: 0,
-        accessed: Timestamp::default(),
-        modified: Timestamp::default(),
-        changed: Timestamp::default(),
-    }
 }
 
 /// Windows counts tenths of a microsecond since 1601. Times before 1970 are shown as its first moment: the trait has none.

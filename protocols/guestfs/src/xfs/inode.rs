@@ -5,6 +5,7 @@ use export::{FileKind, SpecialFile};
 
 use super::{Superblock, Xfs, checksum};
 use crate::bytes::{View, to_usize};
+use crate::shown::Moment;
 use crate::{GuestError, Place};
 
 /// What is known of a file, folder or other object.
@@ -31,13 +32,6 @@ pub(super) struct Inode {
     /// All of it as stored.
     raw: Bytes,
     core_bytes: usize,
-}
-
-/// Seconds since 1970, negative before, and the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment {
-    pub seconds: i64,
-    pub nanoseconds: u32,
 }
 
 /// One of the two things that an inode leads to.

@@ -3,16 +3,15 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-use ::bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
-    FileId, FileKind, FileRead, Particulars, Segments, SetAttributes, Statistics, Timestamp,
-    Written,
+    Attributes, DirectoryEntry, ExportError, ExtendedAttribute, FileExport, FileId, FileKind,
+    FileRead, Particulars, Segments, Statistics, Timestamp,
 };
 
 use super::Xfs;
-use super::inode::{Inode, Moment};
+use super::inode::Inode;
 use crate::GuestError;
+use crate::shown::{check_name, unreadable};
 
 /// A tree that never changes. Names of objects are the numbers of their inodes.
 pub(crate) struct XfsTree {
@@ -31,7 +30,7 @@ impl XfsTree {
             Ok(inode) => Ok(self.attributes_of(&inode)),
             Err(error) if error.is_of_one_place() => {
                 tracing::debug!(number, %error, "a name leads to a damaged inode");
-                Ok(unreadable(number))
+                Ok(unreadable(FileId(number)))
             }
             Err(error) => Err(error),
         }
@@ -49,9 +48,9 @@ impl XfsTree {
             gid: inode.gid,
             size_bytes: if has_size { inode.size_bytes } else { 0 },
             used_bytes: blocks.saturating_mul(u64::from(self.xfs.superblock.block_bytes)),
-            accessed: timestamp(inode.accessed),
-            modified: timestamp(inode.modified),
-            changed: timestamp(inode.changed),
+            accessed: inode.accessed.into(),
+            modified: inode.modified.into(),
+            changed: inode.changed.into(),
         }
     }
 }
@@ -83,26 +82,12 @@ impl FileExport for XfsTree {
         Ok(self.attributes_of(&self.xfs.inode(file.0)?))
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         let folder = self.xfs.inode(directory.0)?;
         if folder.kind() != FileKind::Directory {
             return Err(ExportError::NotDirectory);
         }
-        if name.is_empty() {
-            return Err(ExportError::BadName);
-        }
-        if name.len() > NAME_MAX {
-            return Err(ExportError::NameTooLong);
-        }
+        check_name(name, NAME_MAX)?;
         Ok(FileId(match name {
             b"." => folder.number,
             b".." => self.xfs.parent(&folder)?,
@@ -128,14 +113,6 @@ impl FileExport for XfsTree {
             data,
             attributes: Some(attributes),
         })
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(
@@ -179,7 +156,7 @@ impl FileExport for XfsTree {
         let inode = self.xfs.inode(file.0)?;
         Ok(Particulars {
             special: inode.special()?,
-            created: inode.created.map(timestamp),
+            created: inode.created.map(Timestamp::from),
         })
     }
 }
@@ -190,30 +167,6 @@ impl fmt::Debug for XfsTree {
             .field("superblock", &self.xfs.superblock)
             .finish_non_exhaustive()
     }
-}
-
-fn unreadable(number: u64) -> Attributes {
-    Attributes {
-        file: FileId(number),
-        kind: FileKind::File,
-        mode: 0,
-        links: 1,
-        uid: 0,
-        gid: 0,
-        size_bytes: 0,
-        used_bytes: 0,
-        accessed: Timestamp::default(),
-        modified: Timestamp::default(),
-        changed: Timestamp::default(),
-    }
-}
-
-/// Times before 1970 are shown as its first moment: the trait has none.
-fn timestamp(moment: Moment) -> Timestamp {
-    u64::try_from(moment.seconds).map_or(Timestamp::default(), |seconds| Timestamp {
-        seconds,
-        nanoseconds: moment.nanoseconds,
-    })
 }
 
 const NAME_MAX: usize = 255;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use export::{
-    Attributes, Caller, DirectoryEntry, Durability, ExportError, ExtendedAttribute, FileExport,
-    FileId, FileRead, Particulars, Segments, SetAttributes, Statistics, Written,
+    Attributes, DirectoryEntry, ExportError, ExtendedAttribute, FileExport, FileId, FileRead,
+    Particulars, Segments, Statistics,
 };
 
 use quick_cache::sync::Cache;
@@ -73,15 +72,6 @@ impl FileExport for WorkerTree {
         Ok(attributes)
     }
 
-    fn set_attributes(
-        &self,
-        _: &Caller,
-        _: FileId,
-        _: &SetAttributes,
-    ) -> Result<Attributes, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
     fn lookup(&self, directory: FileId, name: &[u8]) -> Result<FileId, ExportError> {
         if name.len() > NAME_BYTES_MAX {
             return Err(ExportError::NameTooLong);
@@ -113,14 +103,6 @@ impl FileExport for WorkerTree {
                 });
             }
         }
-    }
-
-    fn write(&self, _: FileId, _: u64, _: &[Bytes], _: Durability) -> Result<Written, ExportError> {
-        Err(ExportError::ReadOnly)
-    }
-
-    fn commit(&self, file: FileId) -> Result<Attributes, ExportError> {
-        self.attributes(file)
     }
 
     fn list(
