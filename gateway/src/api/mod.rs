@@ -9,6 +9,7 @@ mod body;
 mod collect;
 mod config;
 mod daemon;
+mod download;
 mod files;
 mod handover;
 mod jobs;

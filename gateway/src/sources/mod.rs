@@ -2,3 +2,4 @@
 
 pub mod image;
 pub mod left_out;
+pub mod ranges;

@@ -14,7 +14,8 @@ use super::Disk;
 use crate::cli::client::Client;
 use crate::framing::{Decoder, Frame};
 use crate::sources::image::ImageSource;
-use crate::sources::left_out::{LeaveOut, LeftOut, complement, intersection, union};
+use crate::sources::left_out::{LeaveOut, LeftOut};
+use crate::sources::ranges::{complement, intersection, union};
 
 /// Finds what is `wanted` to be left out of disks, which are looked at together: a volume may lie on several.
 pub(super) fn leave_out(disks: Vec<Disk>, wanted: &BTreeSet<LeaveOut>) -> Result<Vec<Disk>> {
