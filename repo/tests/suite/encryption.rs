@@ -34,12 +34,30 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The ids in the heads of all records.
+/// The ids in the heads of all records. Encrypted bytes now and then begin like a head: what makes a record is a checksum
+/// that is right.
 fn record_ids(folder: &Path) -> HashSet<[u8; 32]> {
     let packs = contents(&folder.join("packs"));
-    let units = packs.values().flat_map(|pack| pack[4096..].chunks(128));
-    let heads = units.filter(|unit| unit.starts_with(b"HR") && unit[2] != 0);
-    heads.map(|head| head[16..48].try_into().unwrap()).collect()
+    let ids = |pack: &Vec<u8>| {
+        let starts = (4096..pack.len()).step_by(128);
+        starts
+            .filter_map(|start| record_id(&pack[start..]))
+            .collect::<Vec<_>>()
+    };
+    packs.values().flat_map(ids).collect()
+}
+
+/// The id of the record at the start of `bytes`, if there is one (`docs/formats/pack.md`).
+fn record_id(bytes: &[u8]) -> Option<[u8; 32]> {
+    let (head, rest) = bytes.split_first_chunk::<64>()?;
+    let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().unwrap());
+    let payload = rest.get(..number(4) as usize)?;
+    let mut bare = *head;
+    bare[12..16].fill(0);
+    let right = crc32c::crc32c_append(crc32c::crc32c(&bare), payload) == number(12);
+    // Kind 0 is filling.
+    let holds = head.starts_with(b"HR") && head[2] != 0;
+    (holds && right).then(|| head[16..48].try_into().unwrap())
 }
 
 fn with(secret: Secret) -> OpenOptions {
