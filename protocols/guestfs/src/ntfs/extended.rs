@@ -6,8 +6,9 @@ use export::ExtendedAttribute;
 use super::Ntfs;
 use super::name::to_bytes;
 use super::node::{Attribute, Node, Value};
+use super::packed;
 use super::record::{bounded, kind};
-use super::reparse::point_bytes;
+use super::reparse::{Nature, Stub, point_bytes};
 use crate::GuestError;
 use crate::bytes::View;
 
@@ -18,7 +19,10 @@ impl Ntfs {
         if let Some(descriptor) = self.security(node)? {
             carried.push(one("system.ntfs_acl", descriptor));
         }
-        if let Some(point) = node.find(kind::REPARSE, &[]) {
+        // What the overlay filter needs is not the file's own: it is shown unpacked.
+        let is_packed = matches!(node.nature, Nature::Stub(Stub::Packed(_)));
+        let point = node.find(kind::REPARSE, &[]).filter(|_| !is_packed);
+        if let Some(point) = point {
             let bytes = point_bytes(self, node, point)?;
             carried.push(one("system.ntfs_reparse_data", bytes));
         }
@@ -51,7 +55,12 @@ impl Ntfs {
     ) -> Result<(), GuestError> {
         let mut others = Vec::new();
         let mut room = STREAMS_MAX;
-        for stream in node.streams() {
+        let hidden = match node.nature {
+            Nature::Stub(Stub::Packed(_)) => Some(packed::stream()),
+            _ => None,
+        };
+        let shown = |stream: &&Attribute| Some(&stream.name) != hidden.as_ref();
+        for stream in node.streams().filter(shown) {
             let size = stream.size_bytes();
             let name = to_bytes(&stream.name);
             let fits = size <= VALUE_MAX.min(room)

@@ -7,6 +7,7 @@ use super::Ntfs;
 use super::extended::of_linux;
 use super::name::to_bytes;
 use super::node::{Attribute, Node};
+use super::packed::PackedFormat;
 use super::record::{bounded, kind, units};
 use crate::GuestError;
 use crate::bytes::View;
@@ -31,15 +32,6 @@ pub(super) enum Stub {
     Elsewhere(&'static str),
     /// Some driver knows.
     Unknown(u32),
-}
-
-/// Compressions of the overlay filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PackedFormat {
-    /// XPRESS with Huffman codes.
-    Xpress { chunk_bytes: usize },
-    /// LZX.
-    Lzx,
 }
 
 /// Tells what an object is.

@@ -12,7 +12,7 @@ use super::programs::{Ntfs3g, mkntfs, set, try_set};
 use crate::image::{have, tree};
 
 /// A reparse point of a kind.
-fn point(tag: u32, data: &[u8]) -> Vec<u8> {
+pub(super) fn point(tag: u32, data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len()).unwrap();
     [&tag.to_le_bytes()[..], &length.to_le_bytes(), &[0, 0], data].concat()
 }
@@ -74,9 +74,9 @@ fn make_links(root: &Path) {
     );
     file("deduplicated", 0x8000_0013, &[0; 40]);
     file(
-        "packed",
+        "in an image",
         0x8000_0017,
-        &[1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
     );
     file("unknown", 0x8000_7777, b"something");
     file("application", 0x8000_001B, b"something");
@@ -156,7 +156,7 @@ fn links_devices_and_stubs_of_windows_are_what_they_are() {
     assert_eq!(special("nfs device"), Some(device));
     assert_eq!(special("linux device"), Some(device));
     assert_eq!(tree.attributes(find("linux device")).unwrap().mode, 0o644);
-    for name in ["deduplicated", "packed", "unknown"] {
+    for name in ["deduplicated", "in an image", "unknown"] {
         let read = tree.read(find(name), 0, 10);
         assert!(
             matches!(read, Err(ExportError::NotSupported)),

@@ -5,4 +5,5 @@ mod content;
 mod damage;
 mod forms;
 mod log;
+mod packed;
 mod programs;
