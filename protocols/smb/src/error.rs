@@ -17,7 +17,7 @@ pub enum SmbError {
     },
     /// Only root can.
     #[error(
-        "serving SMB takes root: smbd changes users, and its list of users is mounted for it alone; run the daemon as root (docs/protocols/smb.md)"
+        "serving SMB takes root: smbd changes users, and its list of users is mounted for it alone; run the daemon as root (docs/operations/smb.md)"
     )]
     NotRoot,
     /// A name that could mean something else in the configuration, or nothing to clients.

@@ -26,6 +26,9 @@ impl MountPoints {
     /// # Errors
     /// If the folder cannot be made, or the kernel refuses.
     pub fn prepare(path: &Path) -> Result<Self, SmbError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(SmbError::NotRoot);
+        }
         take_off(path)?;
         fs::create_dir_all(path).map_err(file("create", path))?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

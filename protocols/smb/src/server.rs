@@ -15,7 +15,7 @@ use crate::folder::{CONFIGURATION, Folder};
 use crate::namespace::Namespace;
 use crate::{
     Connection, Health, Metrics, Password, Phase, Programs, Settings, Share, ShareName, SmbError,
-    leftovers, status, supervisor,
+    UserName, leftovers, status, supervisor,
 };
 
 /// A running server. Dropping it ends it.
@@ -158,6 +158,21 @@ impl Server {
         self.core.control(&["close-share", name.as_str()])?;
         if fate == Fate::Forget && is_last && self.has_password(&removed)? {
             self.core.accounts.forget(&removed.user)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the password of a user that has no share now; one that has none is fine.
+    ///
+    /// # Errors
+    /// If a program refuses.
+    pub fn forget(&self, user: &UserName) -> Result<(), SmbError> {
+        let _turn = self.core.changes.lock();
+        let shares = self.core.state.lock().shares.clone();
+        let has_share = shares.values().any(|share| share.user == *user);
+        if !has_share && self.core.accounts.with_password()?.contains(user) {
+            self.core.accounts.list(user)?;
+            self.core.accounts.forget(user)?;
         }
         Ok(())
     }
@@ -329,6 +344,6 @@ fn check_port(settings: &Settings, folder: &Folder) -> Result<(), SmbError> {
     Ok(())
 }
 
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// For how long the server may close what is open before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);

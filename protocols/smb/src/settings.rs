@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub struct Settings {
     /// A folder of its own for configuration, users and state; made with mode 0700 if it is not there.
     pub folder: PathBuf,
-    /// Where it listens; an unspecified address is all of its family.
+    /// Where it listens; an unspecified address is all that the machine has.
     pub addresses: Vec<IpAddr>,
     /// The port. Windows before 2025 knows 445 only.
     pub port: u16,

@@ -92,6 +92,14 @@ fn users_whom_a_crash_left_without_share_are_forgotten() {
     let kept = setup.add(setup.share("kept", 1, Access::ReadWrite));
     let left = setup.add(setup.share("left", 2, Access::ReadWrite));
     setup.server().remove(&name("left"), Fate::Keep).unwrap();
+    let stopped = setup.share("stopped", 3, Access::ReadWrite);
+    let (user, third) = (stopped.user.clone(), setup.add(stopped));
+    setup.server().forget(&user).unwrap();
+    setup.client("stopped", &third, "ls").good();
+    setup.server().remove(&name("stopped"), Fate::Keep).unwrap();
+    setup.server().forget(&user).unwrap();
+    setup.server().forget(&user).unwrap();
+    setup.client("stopped", &third, "ls").kept_out();
     setup.server().forget_others().unwrap();
     setup.client("left", &left, "ls").kept_out();
     setup.client("kept", &kept, "ls").good();
