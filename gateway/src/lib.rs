@@ -119,27 +119,14 @@ impl Gateway {
         let state = start::state(&config, &repository)?;
         let exports = start::exports(&config)?;
         let (mut metrics, counters) = Metrics::new(&exports);
-        let pool = Arc::new(start::pool(
-            config.workers.export_threads,
-            config.workers.export_queue,
-        )?);
+        let (threads, queue) = (config.workers.export_threads, config.workers.export_queue);
+        let pool = Arc::new(start::pool(threads, queue)?);
         let backstores = start::backstores(&config.tcmu, &pool, counters.tcmu);
-        let sessions = start::sessions(&config, &repository, &exports, &state, backstores)?;
+        let shares = start::shares(&config.smb, &config.files, &state, counters.smb)?;
+        let sessions = start::sessions(&config, &repository, &exports, &state, backstores, shares)?;
         let identity = Identity::load_or_create(&state, &config.api.certificate_names)?;
-        let nbd = start::nbd(
-            &config,
-            &state,
-            &identity,
-            Arc::clone(&exports),
-            Arc::clone(&pool),
-            counters.nbd,
-        )?;
-        let iscsi = start::iscsi(
-            &config.iscsi,
-            Arc::clone(&exports),
-            Arc::clone(&pool),
-            counters.iscsi,
-        )?;
+        let nbd = start::nbd(&config, &state, &identity, &exports, &pool, counters.nbd)?;
+        let iscsi = start::iscsi(&config.iscsi, &exports, &pool, counters.iscsi)?;
         let nfs = start::nfs(&config, &state, Arc::clone(&exports), pool).await?;
         start::collect(&mut metrics, &repository, &nfs);
         let collections = start::collections(&config, &repository, &mut metrics)?;
@@ -148,7 +135,15 @@ impl Gateway {
         let watch = alerts::watch(&config, &repository, &alerts, &metrics);
         let listeners = api::Listeners::bind(&config, &state, &identity).await?;
         let core = Arc::new(Core {
-            addresses: start::addresses(&config, &state, &nbd, &nfs, iscsi.as_ref(), &listeners)?,
+            addresses: start::addresses(
+                &config,
+                &state,
+                &nbd,
+                &nfs,
+                iscsi.as_ref(),
+                sessions.shares(),
+                &listeners,
+            )?,
             backups: start::backups(&config, &repository, &metrics),
             opened_points: OpenedPoints::new(&repository, config.files.worker()),
             jobs: start::jobs(&repository, &state, &alerts),

@@ -13,10 +13,13 @@ use crate::Core;
 use crate::alerts::Alerts;
 use crate::api;
 use crate::backups::Backups;
-use crate::config::{Config, ConfigError, IscsiConfig, NbdConfig, NbdTls, Portmapper, TcmuConfig};
-use crate::exports::Exports;
+use crate::config::{
+    Config, ConfigError, FilesConfig, IscsiConfig, NbdConfig, NbdTls, Portmapper, SmbConfig,
+    SmbEncryption, TcmuConfig,
+};
+use crate::exports::{Exports, chain};
 use crate::jobs::{Collections, Jobs, Proving, SpaceWatch};
-use crate::recovery::{Backstores, RecoveryError, Sessions};
+use crate::recovery::{Backstores, RecoveryError, Sessions, Shares};
 use crate::secrets::SecretError;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
 use crate::telemetry::Metrics;
@@ -132,8 +135,8 @@ pub(crate) fn nbd(
     config: &Config,
     state: &StateFolder,
     identity: &Identity,
-    exports: Arc<Exports>,
-    pool: Arc<BlockingPool>,
+    exports: &Arc<Exports>,
+    pool: &Arc<BlockingPool>,
     metrics: nbd::Metrics,
 ) -> Result<nbd::Server, StartError> {
     let limits = nbd::Limits {
@@ -151,6 +154,7 @@ pub(crate) fn nbd(
             mode: 0o600,
         },
     ];
+    let (exports, pool) = (Arc::clone(exports), Arc::clone(pool));
     nbd::Server::start(server, endpoints, exports, pool, metrics).map_err(|error| match &error {
         nbd::StartError::Listen { address, source } => StartError::listen("NBD", address, source),
         nbd::StartError::NotSocket(_) | nbd::StartError::InUse(_) => StartError::Server {
@@ -162,8 +166,8 @@ pub(crate) fn nbd(
 
 pub(crate) fn iscsi(
     config: &IscsiConfig,
-    exports: Arc<Exports>,
-    pool: Arc<BlockingPool>,
+    exports: &Arc<Exports>,
+    pool: &Arc<BlockingPool>,
     metrics: iscsi::Metrics,
 ) -> Result<Option<iscsi::Server>, StartError> {
     if config.listen.is_empty() {
@@ -181,6 +185,7 @@ pub(crate) fn iscsi(
     let portals = (1..)
         .zip(&config.listen)
         .map(|(group, address)| iscsi::Portal::new(*address, group));
+    let (exports, pool) = (Arc::clone(exports), Arc::clone(pool));
     iscsi::Server::start(server, portals.collect(), exports, pool, metrics)
         .map(Some)
         .map_err(|iscsi::StartError::Listen { address, source }| {
@@ -211,6 +216,7 @@ pub(crate) fn sessions(
     exports: &Arc<Exports>,
     state: &Arc<StateFolder>,
     backstores: Backstores,
+    shares: Shares,
 ) -> Result<Sessions, StartError> {
     Ok(Sessions::open(
         repository.clone(),
@@ -219,6 +225,7 @@ pub(crate) fn sessions(
         config.recovery.clone(),
         config.iscsi.clone(),
         backstores,
+        shares,
     )?)
 }
 
@@ -233,6 +240,50 @@ pub(crate) fn backstores(
     };
     let server = tcmu::Server::new(tcmu::Kernel::system(), server, Arc::clone(pool), metrics);
     Backstores::new(server, config.block_bytes)
+}
+
+/// The server of shares, which has none yet.
+pub(crate) fn shares(
+    config: &SmbConfig,
+    files: &FilesConfig,
+    state: &StateFolder,
+    metrics: smb::Metrics,
+) -> Result<Shares, StartError> {
+    let Some(first) = config.listen.first() else {
+        return Ok(Shares::default());
+    };
+    let failed = |error: smb::SmbError| StartError::Server {
+        service: "SMB",
+        reason: chain(&error),
+    };
+    let folder = config.folder.clone();
+    let folder = folder.unwrap_or_else(|| state.file("smb"));
+    let points = smb::MountPoints::prepare(&folder.join("mounts")).map_err(failed)?;
+    let settings = smb::Settings {
+        folder,
+        addresses: config.listen.clone(),
+        port: match config.port {
+            0 => free_port(*first)?,
+            port => port,
+        },
+        encryption: match config.encryption {
+            SmbEncryption::Off => smb::Encryption::Off,
+            SmbEncryption::Allow => smb::Encryption::Allow,
+            SmbEncryption::Require => smb::Encryption::Require,
+        },
+        clients: config.connections,
+    };
+    let server = smb::Server::start(settings, metrics).map_err(failed)?;
+    Ok(Shares::new(server, points, files.worker()))
+}
+
+/// A port that is free now. Samba must be told one.
+fn free_port(ip: std::net::IpAddr) -> Result<u16, StartError> {
+    let listener = std::net::TcpListener::bind((ip, 0));
+    let address = listener.and_then(|listener| listener.local_addr());
+    address
+        .map(|address| address.port())
+        .map_err(|error| StartError::listen("SMB", ip, &error))
 }
 
 /// Backups, of which none is under way yet.
@@ -522,6 +573,7 @@ pub(crate) fn addresses(
     nbd: &nbd::Server,
     nfs: &nfs::Server,
     iscsi: Option<&iscsi::Server>,
+    shares: &Shares,
     api: &api::Listeners,
 ) -> Result<Addresses, StartError> {
     let tcp = nbd.addresses().iter().find_map(|address| match address {
@@ -537,6 +589,7 @@ pub(crate) fn addresses(
         portmapper: nfs.portmap_address(),
         iscsi: iscsi.map_or_else(Vec::new, |iscsi| iscsi.addresses().to_vec()),
         iscsi_name: config.iscsi.name.clone(),
+        smb: shares.server().map(|server| server.settings().reachable()),
         control_socket: state.control_socket(),
         fingerprint: api.fingerprint().to_string(),
         process: std::process::id(),

@@ -63,6 +63,8 @@ pub struct ServerMetrics {
     pub iscsi: iscsi::Metrics,
     /// The kernel's target.
     pub tcmu: tcmu::Metrics,
+    /// Shares.
+    pub smb: smb::Metrics,
 }
 
 impl Metrics {
@@ -73,6 +75,7 @@ impl Metrics {
             nbd: nbd::Metrics::register(&mut registry),
             iscsi: iscsi::Metrics::register(&mut registry),
             tcmu: tcmu::Metrics::register(&mut registry),
+            smb: smb::Metrics::register(&mut registry),
         };
         let mut metrics = Self {
             registry: Registry::default(),
@@ -219,6 +222,8 @@ mod tests {
             "holdfast_recovery_sessions 0",
             "holdfast_nbd_connections 0",
             "holdfast_iscsi_sessions 0",
+            "holdfast_smb_up 0",
+            "holdfast_smb_restarts_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -82,6 +82,9 @@ pub struct SessionEntry {
     /// The formats of its disks' files; none: raw.
     #[serde(default)]
     pub formats: Vec<DiskFormat>,
+    /// Whether its share shows what lies on the disks.
+    #[serde(default)]
+    pub files: bool,
     /// Whether it is served now.
     pub served: bool,
 }
@@ -272,6 +275,7 @@ impl SessionEntry {
             allow: record.allow.clone(),
             initiators: record.initiators.clone(),
             formats: record.formats.clone(),
+            files: record.files,
             served,
         })
     }
@@ -314,6 +318,7 @@ impl SessionEntry {
             allow: Some(self.allow.clone()),
             initiators: self.initiators.clone(),
             formats: self.formats.clone(),
+            files: self.files,
         };
         core.sessions.start(&request)?;
         if !self.served {

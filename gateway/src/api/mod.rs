@@ -22,6 +22,7 @@ mod recoveries;
 mod restore;
 mod retention;
 mod server;
+mod smb;
 mod tokens;
 mod workloads;
 
@@ -52,6 +53,7 @@ pub use recoveries::{RecoveryBody, SealView};
 pub use restore::{RestoreBody, RestoredView};
 pub use retention::{AppliedView, RetentionBody, RetentionView, VerdictView, WorkloadRulesView};
 pub use server::{ApiServer, Listeners};
+pub use smb::{SmbConnectionView, SmbView};
 pub use tokens::{TokenBody, TokenMade, TokenView};
 pub use workloads::WorkloadView;
 
@@ -114,7 +116,9 @@ fn routes() -> (OpenApiRouter<Arc<Core>>, OpenApiRouter<Arc<Core>>) {
         .routes(routes!(jobs::last_verify))
         .routes(routes!(recoveries::list, recoveries::start))
         .routes(routes!(recoveries::show, recoveries::discard))
-        .routes(routes!(recoveries::stop));
+        .routes(routes!(recoveries::stop))
+        .routes(routes!(smb::show))
+        .routes(routes!(smb::sambacc));
     // These move a whole disk: they have no limit of time, only one between two pieces.
     let long = OpenApiRouter::new()
         .routes(routes!(backups::extents))

@@ -128,7 +128,9 @@ impl From<RecoveryError> for Problem {
             RecoveryError::State(_)
             | RecoveryError::Folder { .. }
             | RecoveryError::Target { .. }
-            | RecoveryError::Backstore { .. } => Self::internal(&error),
+            | RecoveryError::Backstore { .. }
+            | RecoveryError::Share { .. }
+            | RecoveryError::ShareMount { .. } => Self::internal(&error),
             RecoveryError::Kernel(tcmu::KernelError::InUse { .. }) => {
                 Self::conflict("in-use", detail)
             }
@@ -139,6 +141,7 @@ impl From<RecoveryError> for Problem {
             | RecoveryError::NoPoint(_)
             | RecoveryError::NoSuchDisk { .. } => Self::not_found(detail),
             RecoveryError::BadPoint(_) | RecoveryError::BadName(_) => Self::bad_request(detail),
+            RecoveryError::FilesNotShown => Self::bad_request(detail),
             RecoveryError::NameTaken { .. } => Self::conflict("name-taken", detail),
             RecoveryError::Busy(_) => Self::conflict("busy", detail),
             RecoveryError::NothingToSeal(_) => Self::conflict("read-only", detail),

@@ -29,14 +29,17 @@ pub struct RecoveryBody {
     pub disks: Vec<usize>,
     /// Whether writes are refused.
     pub read_only: bool,
-    /// Protocols; empty: all but `tcmu`.
+    /// Protocols; empty: all but `tcmu` and `smb`.
     pub protocols: Vec<Protocol>,
     /// Addresses and networks of peers; none: as configured, which is loopback only unless changed.
     pub allow: Option<Vec<String>>,
     /// Names of iSCSI initiators, with `*` and `?` for any characters; empty: as configured.
     pub initiators: Vec<String>,
-    /// Formats of the files that NFS and NBD show; empty: raw.
+    /// Formats of the files that NFS, SMB and NBD show; empty: raw, and VHDX for SMB.
     pub formats: Vec<DiskFormat>,
+    /// Whether the share shows what lies on the disks, with the workload's other points as earlier versions. For a
+    /// session that is read-only and served over `smb` alone.
+    pub files: bool,
 }
 
 /// What sealing made.
@@ -77,9 +80,15 @@ pub(super) async fn start(
         allow: allow.map_err(|error| Problem::bad_request(error.to_string()))?,
         initiators: body.initiators,
         formats: body.formats,
+        files: body.files,
     };
     let record = core.run(move |core| core.sessions.start(&request)).await?;
-    Ok((StatusCode::CREATED, Reply(view(&core, &record))))
+    let mut view = view(&core, &record);
+    if let Some(share) = &mut view.share {
+        let password = core.sessions.take_password(&record.name);
+        share.password = password.map(|password| password.reveal().to_owned());
+    }
+    Ok((StatusCode::CREATED, Reply(view)))
 }
 
 /// Shows a session.

@@ -29,6 +29,8 @@ mod restore;
 mod retention;
 mod secret;
 mod serve;
+mod share;
+mod smb;
 mod stats;
 mod token;
 mod verify;
@@ -89,6 +91,11 @@ enum Verb {
     Files(files::FilesVerb),
     /// Show the disks of a restore point, and the files on them, as a folder of this machine
     Mount(mount::MountArgs),
+    /// Show the disks of a restore point, and the files on them, as a share for Windows
+    Share(share::ShareArgs),
+    /// Look at the server of shares
+    #[command(subcommand)]
+    Smb(smb::SmbVerb),
     /// Say how long restore points are kept
     #[command(subcommand)]
     Retention(retention::RetentionVerb),
@@ -157,6 +164,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Restore(verb) => restore::run(&verb, &connect()?, &output)?,
         Verb::Files(verb) => return files::run(&verb, &connect()?, &output),
         Verb::Mount(arguments) => mount::run(&arguments, &connect()?, &output)?,
+        Verb::Share(arguments) => share::run(&arguments, &connect()?, &output)?,
+        Verb::Smb(verb) => smb::run(&verb, &connect()?, &output)?,
         Verb::Retention(verb) => retention::run(&verb, &connect()?, &output)?,
         Verb::Collect(arguments) => return collect::run(&arguments, &connect()?, &output),
         Verb::Rescue(arguments) => return rescue::run(&arguments, &output),

@@ -36,7 +36,7 @@ pub(super) enum RecoverVerb {
         /// An iSCSI initiator that may log in, * for any characters; more than once for several [default: as configured]
         #[arg(long = "initiator", value_name = "NAME")]
         initiators: Vec<String>,
-        /// The formats of the disks' files over NFS and NBD; all are the same disk [default: raw]
+        /// The formats of the disks' files; all are the same disk [default: raw, over SMB vhdx]
         #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
         formats: Vec<DiskFormat>,
     },
@@ -85,6 +85,7 @@ pub(super) fn run(verb: &RecoverVerb, client: &Client, output: &Output) -> Resul
                 allow: (!allow.is_empty()).then(|| allow.clone()),
                 initiators: initiators.clone(),
                 formats: formats.clone(),
+                files: false,
             };
             let session: SessionView = client.post("/v1/recoveries", &body)?;
             output.result(&session, describe)
@@ -157,7 +158,7 @@ fn table(sessions: &[SessionView]) -> Table {
     table
 }
 
-fn describe(session: &SessionView) -> String {
+pub(super) fn describe(session: &SessionView) -> String {
     let (state, mode) = (state(session.state), mode(session.mode));
     let mut text = format!(
         "{}: {state}, {mode}, of {}, for {}\n",
@@ -165,6 +166,14 @@ fn describe(session: &SessionView) -> String {
         session.point,
         session.allow.join(", ")
     );
+    if let Some(share) = &session.share {
+        let password = match &share.password {
+            Some(password) => format!("password {password}, which is not shown again"),
+            None => "with the password that was shown when the session was started".to_owned(),
+        };
+        let (path, user) = (&share.path, &share.user);
+        text.push_str(&format!("share {path}\n  user {user}, {password}\n"));
+    }
     for disk in &session.disks {
         text.push_str(&format!(
             "disk {} ({}, {})\n",
@@ -173,12 +182,19 @@ fn describe(session: &SessionView) -> String {
             size(disk.size_bytes)
         ));
         let urls = &disk.urls;
-        let single = [&urls.nbd, &urls.nbds, &urls.nbd_unix, &urls.nfs, &urls.tcmu];
+        let single = [
+            &urls.nbd,
+            &urls.nbds,
+            &urls.nbd_unix,
+            &urls.nfs,
+            &urls.smb,
+            &urls.tcmu,
+        ];
         for url in single.into_iter().flatten().chain(&urls.iscsi) {
             text.push_str(&format!("  {url}\n"));
         }
         for file in &disk.formats {
-            let urls = [&file.nbd, &file.nbd_unix, &file.nfs];
+            let urls = [&file.nbd, &file.nbd_unix, &file.nfs, &file.smb];
             for url in urls.into_iter().flatten() {
                 text.push_str(&format!("  {}: {url}\n", file.format));
             }

@@ -170,9 +170,13 @@ fn greet(addresses: &Addresses, state: &Path) {
         [] => "off".to_owned(),
         portals => portals.join(" and "),
     };
-    tracing::info!(api = %addresses.api, nbd = %addresses.nbd, nfs = %addresses.nfs, iscsi, "serving");
+    let smb = match addresses.smb {
+        Some(address) => address.to_string(),
+        None => "off".to_owned(),
+    };
+    tracing::info!(api = %addresses.api, nbd = %addresses.nbd, nfs = %addresses.nfs, iscsi, smb, "serving");
     tell(&format!(
-        "holdfast serves: HTTPS {}, NBD {}, NFS {}, iSCSI {iscsi}\ncertificate: sha256:{}\ntoken: in {}\nOn this machine the command line finds all this by itself.",
+        "holdfast serves: HTTPS {}, NBD {}, NFS {}, iSCSI {iscsi}, SMB {smb}\ncertificate: sha256:{}\ntoken: in {}\nOn this machine the command line finds all this by itself.",
         addresses.api,
         addresses.nbd,
         addresses.nfs,

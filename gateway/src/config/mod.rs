@@ -5,6 +5,7 @@
 mod files;
 mod iscsi;
 mod peers;
+mod smb;
 mod tcmu;
 mod units;
 mod verify;
@@ -18,6 +19,7 @@ use utoipa::ToSchema;
 pub use files::FilesConfig;
 pub use iscsi::IscsiConfig;
 pub use peers::{BadPeers, Peers};
+pub use smb::{SmbConfig, SmbEncryption};
 pub use tcmu::TcmuConfig;
 pub use units::{ByteSize, Span, UnitError};
 pub use verify::{Share, VerifyConfig};
@@ -40,6 +42,8 @@ pub struct Config {
     pub iscsi: IscsiConfig,
     /// The kernel's target.
     pub tcmu: TcmuConfig,
+    /// Shares by Samba.
+    pub smb: SmbConfig,
     /// Backups sent through the API.
     pub backup: BackupConfig,
     /// Recovery sessions.
@@ -320,6 +324,7 @@ impl Config {
         for portal in &mut self.iscsi.listen {
             portal.set_port(0);
         }
+        self.smb.port = 0;
         self
     }
 
@@ -346,6 +351,7 @@ impl Config {
         }
         self.nbd.check()?;
         self.iscsi.check()?;
+        self.smb.check()?;
         self.tcmu.check()?;
         self.files.check()
     }
@@ -587,6 +593,14 @@ mod tests {
             ("data_area = \"40000KiB\"", "whole MiB"),
         ] {
             let text = format!("[repository]\npath = \"/r\"\n[tcmu]\n{text}");
+            let error = Config::parse(&text).unwrap().check().unwrap_err();
+            assert!(error.to_string().contains(word), "{text}: {error}");
+        }
+        for (text, word) in [
+            ("connections = 0", "listen = []"),
+            ("folder = \"smb\"", "from the root"),
+        ] {
+            let text = format!("[repository]\npath = \"/r\"\n[smb]\n{text}");
             let error = Config::parse(&text).unwrap().check().unwrap_err();
             assert!(error.to_string().contains(word), "{text}: {error}");
         }

@@ -1,5 +1,7 @@
 //! Checks of the machine and the configuration, with what to mend.
 
+mod smb;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -82,6 +84,7 @@ pub fn examine_running(core: &Core) -> Vec<Finding> {
     for portal in &core.addresses.iscsi {
         findings.push(connects("iSCSI port", *portal));
     }
+    findings.push(smb::running(core));
     findings.push(rpcbind(&core.config, core.addresses.nfs));
     let damaged = core.repository.damaged_manifests();
     findings.push(if damaged.is_empty() {
@@ -150,6 +153,7 @@ pub fn examine_stopped(config: &Config) -> Vec<Finding> {
     for portal in &config.iscsi.listen {
         findings.push(free_port("iSCSI port", *portal));
     }
+    findings.extend(smb::stopped(&config.smb));
     findings.push(rpcbind(config, config.nfs.listen));
     findings
 }

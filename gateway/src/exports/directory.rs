@@ -48,6 +48,8 @@ pub struct ServedSession {
     pub target: Option<ServedTarget>,
     /// Its folder, if NFS shows it.
     pub folder: Option<Arc<SessionFolder>>,
+    /// Its folder, if SMB shows it.
+    pub shared: Option<Arc<SessionFolder>>,
     /// Tells NBD connections and iSCSI sessions to finish.
     pub withdrawn: CancellationToken,
     export: Option<Arc<Export>>,
@@ -83,6 +85,7 @@ impl ServedSession {
             faces: Vec::new(),
             target: None,
             folder: None,
+            shared: None,
             withdrawn: CancellationToken::new(),
             export: None,
         }
@@ -184,7 +187,7 @@ impl Exports {
                 }
             }
             session.withdrawn.cancel();
-            if let Some(folder) = &session.folder {
+            for folder in [&session.folder, &session.shared].into_iter().flatten() {
                 folder.close();
             }
             self.changed_nanoseconds

@@ -11,7 +11,8 @@ use crate::exports::DiskFormat;
 use crate::state::Addresses;
 
 use super::fabrics;
-use super::record::{Protocol, SessionMode, SessionRecord, SessionState};
+use super::record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState};
+use super::shares::{share_name, user_name};
 use super::targets::target_name;
 
 /// A session as clients see it.
@@ -38,8 +39,27 @@ pub struct SessionView {
     /// The name of its iSCSI target.
     #[serde(default)]
     pub target: Option<String>,
+    /// Its share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<ShareView>,
     /// How to attach it.
     pub attach: Vec<AttachCommand>,
+}
+
+/// A session's SMB share as clients see it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ShareView {
+    /// As Windows writes it.
+    pub path: String,
+    /// As others do.
+    pub url: String,
+    /// Who may use it.
+    pub user: String,
+    /// The user's password. It is shown when the session is started, and never again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Whether it shows what lies on the disks, and other points of the workload as earlier versions.
+    pub files: bool,
 }
 
 /// A disk of a session as clients see it.
@@ -66,6 +86,9 @@ pub struct FormatView {
     /// Over NFS version 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nfs: Option<String>,
+    /// Over SMB, as Windows writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smb: Option<String>,
     /// The file's bytes over NBD and TCP without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbd: Option<String>,
@@ -89,6 +112,9 @@ pub struct Urls {
     /// NFS version 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nfs: Option<String>,
+    /// SMB, as Windows writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smb: Option<String>,
     /// iSCSI, through each portal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub iscsi: Vec<String>,
@@ -122,43 +148,24 @@ impl SessionView {
             .then(|| target_name(&addresses.iscsi_name, record))
             .filter(|_| !addresses.iscsi.is_empty());
         let nfs_address = reachable(addresses.nfs);
-        let disks: Vec<DiskView> = record
-            .disks
-            .iter()
-            .map(|disk| {
-                let mut urls = Urls::default();
-                if nbd {
-                    urls.add_nbd(record, disk.number, addresses);
-                }
-                let folder = nfs.then(|| nfs_url(nfs_address, &record.name));
-                if let Some(folder) = &folder
-                    && record.formats.contains(&DiskFormat::Raw)
-                {
-                    let name = DiskFormat::Raw.file_name(disk.number);
-                    urls.nfs = Some(format!("{folder}/{name}"));
-                }
-                let others = record.formats.iter().filter(|format| !format.is_raw());
-                let formats = others
-                    .filter(|_| served)
-                    .map(|format| {
-                        let nbd = nbd.then_some(addresses);
-                        FormatView::new(record, (disk.number, *format), folder.as_deref(), nbd)
-                    })
-                    .collect();
-                if let Some(target) = &target {
-                    urls.iscsi = iscsi_urls(target, disk.number, &addresses.iscsi);
-                }
-                let backstore = backstores.iter().find(|(number, _)| *number == disk.number);
-                urls.tcmu = backstore.map(|(_, path)| path.display().to_string());
-                DiskView {
-                    disk: disk.number,
-                    name: disk.name.clone(),
-                    size_bytes: disk.size_bytes,
-                    urls,
-                    formats,
-                }
-            })
-            .collect();
+        let smb = served && record.protocols.contains(&Protocol::Smb);
+        let smb_address = addresses.smb.filter(|_| smb).map(reachable);
+        let places = Places {
+            addresses,
+            nbd: nbd.then_some(addresses),
+            folder: nfs.then(|| nfs_url(nfs_address, &record.name)),
+            share: smb_address.map(|address| ShareView::new(record, address)),
+            target,
+            backstores,
+        };
+        let disks = record.disks.iter();
+        let disks: Vec<DiskView> = disks.map(|disk| places.of_disk(record, disk)).collect();
+        let Places {
+            folder,
+            share,
+            target,
+            ..
+        } = places;
         let mut attach = Vec::new();
         for disk in disks.iter().filter(|_| nbd) {
             attach.extend(nbd_commands(record, disk, addresses));
@@ -168,6 +175,9 @@ impl SessionView {
         }
         if let Some(target) = &target {
             attach.extend(iscsi_commands(target, record, &disks, &addresses.iscsi));
+        }
+        if let (Some(share), Some(address)) = (&share, smb_address) {
+            attach.extend(share_commands(record, share, address));
         }
         if !backstores.is_empty() {
             attach.extend(lio_commands(record, &disks, addresses));
@@ -182,8 +192,59 @@ impl SessionView {
             allow: record.allow.texts(),
             disks,
             target,
-            folder_url: nfs.then(|| nfs_url(nfs_address, &record.name)),
+            share,
+            folder_url: folder,
             attach,
+        }
+    }
+}
+
+/// Where a session is served.
+struct Places<'a> {
+    addresses: &'a Addresses,
+    /// If it is served over NBD.
+    nbd: Option<&'a Addresses>,
+    /// Over NFS.
+    folder: Option<String>,
+    share: Option<ShareView>,
+    /// Over iSCSI.
+    target: Option<String>,
+    backstores: &'a [(usize, PathBuf)],
+}
+
+impl Places<'_> {
+    fn of_disk(&self, record: &SessionRecord, disk: &DiskRecord) -> DiskView {
+        let number = disk.number;
+        let mut urls = Urls::default();
+        if let Some(addresses) = self.nbd {
+            urls.add_nbd(record, number, addresses);
+        }
+        if record.formats.contains(&DiskFormat::Raw) {
+            let (folder, share) = (self.folder.as_ref(), self.share.as_ref());
+            let name = DiskFormat::Raw.file_name(number);
+            urls.nfs = folder.map(|folder| format!("{folder}/{name}"));
+            urls.smb = share.map(|share| format!("{}\\{name}", share.path));
+        }
+        if let Some(target) = &self.target {
+            urls.iscsi = iscsi_urls(target, number, &self.addresses.iscsi);
+        }
+        let mut backstores = self.backstores.iter();
+        let backstore = backstores.find(|(backed, _)| *backed == number);
+        urls.tcmu = backstore.map(|(_, path)| path.display().to_string());
+        let is_served = record.state == SessionState::Active;
+        let others = record.formats.iter().filter(|format| !format.is_raw());
+        DiskView {
+            disk: number,
+            name: disk.name.clone(),
+            size_bytes: disk.size_bytes,
+            urls,
+            formats: others
+                .filter(|_| is_served)
+                .map(|format| {
+                    let folders = (self.folder.as_deref(), self.share.as_ref());
+                    FormatView::new(record, (number, *format), folders, self.nbd)
+                })
+                .collect(),
         }
     }
 }
@@ -204,11 +265,11 @@ impl Urls {
 }
 
 impl FormatView {
-    /// Where a disk is served in a format: in the `folder` over NFS, and over NBD if there are addresses.
+    /// Where a disk is served in a format: in the `folder` over NFS, in the `share`, and over NBD if there are addresses.
     fn new(
         record: &SessionRecord,
         (disk, format): (usize, DiskFormat),
-        folder: Option<&str>,
+        (folder, share): (Option<&str>, Option<&ShareView>),
         nbd: Option<&Addresses>,
     ) -> Self {
         let name = format.file_name(disk);
@@ -218,6 +279,7 @@ impl FormatView {
         Self {
             format,
             nfs: folder.map(|folder| format!("{folder}/{name}")),
+            smb: share.map(|share| format!("{}\\{name}", share.path)),
             nbd: plain.map(|addresses| {
                 format!("nbd://{}/{}/{name}", reachable(addresses.nbd), record.name)
             }),
@@ -378,6 +440,87 @@ fn nfs_commands(record: &SessionRecord, address: SocketAddr) -> Vec<AttachComman
     commands
 }
 
+impl ShareView {
+    fn new(record: &SessionRecord, address: SocketAddr) -> Self {
+        let (name, host) = (share_name(record), unc_host(address.ip()));
+        let place = match address.port() {
+            445 => address.to_string().trim_end_matches(":445").to_owned(),
+            _ => address.to_string(),
+        };
+        Self {
+            path: format!("\\\\{host}\\{name}"),
+            url: format!("smb://{place}/{name}"),
+            user: user_name(record),
+            password: None,
+            files: record.files,
+        }
+    }
+}
+
+/// Windows has names for addresses of version 6, as a colon cannot stand in a path.
+fn unc_host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("{}.ipv6-literal.net", ip.to_string().replace(':', "-")),
+    }
+}
+
+fn share_commands(
+    record: &SessionRecord,
+    share: &ShareView,
+    address: SocketAddr,
+) -> Vec<AttachCommand> {
+    let command = |system: &str, what: String, command: String| AttachCommand {
+        system: system.to_owned(),
+        what,
+        command,
+    };
+    let (host, port) = (address.ip(), address.port());
+    let (path, user) = (&share.path, &share.user);
+    let option = match port {
+        445 => String::new(),
+        port => format!(" /tcpport:{port}"),
+    };
+    let what = match (record.files, option.is_empty()) {
+        (true, true) => {
+            "the files as a drive; properties of a file or folder show its previous versions"
+        }
+        (false, true) => "the disks as files in a drive",
+        (_, false) => "as a drive; takes Windows 11 24H2 or Server 2025, as the port is not 445",
+    };
+    let mut commands = vec![command(
+        "windows",
+        what.to_owned(),
+        format!("net use Z: {path} /user:HOLDFAST\\{user} *{option}"),
+    )];
+    if record.formats.contains(&DiskFormat::Vhdx) {
+        commands.extend(record.disks.iter().map(|disk| {
+            let file = format!("{path}\\{}", DiskFormat::Vhdx.file_name(disk.number));
+            command(
+                "windows",
+                format!(
+                    "disk {} as a copy, for Hyper-V; a machine that is to run without one takes iSCSI",
+                    disk.number
+                ),
+                format!("Copy-Item {file} ."),
+            )
+        }));
+    }
+    let read_only = match record.mode {
+        SessionMode::ReadOnly => ",ro",
+        SessionMode::ReadWrite => "",
+    };
+    let name = share_name(record);
+    commands.push(command(
+        "linux",
+        "the share as a folder".to_owned(),
+        format!(
+            "mount -t cifs -o vers=3.1.1,seal,port={port},username={user}{read_only} //{host}/{name} /mnt"
+        ),
+    ));
+    commands
+}
+
 /// Clients that cannot be told a port, such as QEMU's, do not want to read the usual one either.
 fn nfs_url(address: SocketAddr, session: &str) -> String {
     match address {
@@ -417,6 +560,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_share_is_written_as_each_system_writes_it() {
+        let mut record = super::super::record::tests::record();
+        record.formats = vec![DiskFormat::Vhdx];
+        let at = |address: &str| {
+            let address = address.parse().unwrap();
+            let share = ShareView::new(&record, address);
+            let commands = share_commands(&record, &share, address);
+            (share, commands)
+        };
+        let (share, commands) = at("192.0.2.7:445");
+        assert_eq!(share.path, "\\\\192.0.2.7\\web01-3");
+        assert_eq!(share.url, "smb://192.0.2.7/web01-3");
+        assert_eq!(
+            commands[0].command,
+            "net use Z: \\\\192.0.2.7\\web01-3 /user:HOLDFAST\\holdfast-2 *"
+        );
+        assert!(
+            commands[1]
+                .command
+                .ends_with("\\\\192.0.2.7\\web01-3\\disk-0.vhdx")
+        );
+        let (share, commands) = at("[fd00::7]:4450");
+        assert_eq!(share.path, "\\\\fd00--7.ipv6-literal.net\\web01-3");
+        assert_eq!(share.url, "smb://[fd00::7]:4450/web01-3");
+        assert!(commands[0].command.ends_with(" /tcpport:4450"));
+        assert!(
+            commands[2]
+                .command
+                .contains("port=4450,username=holdfast-2 //fd00::7/web01-3 ")
+        );
+    }
+
+    #[test]
     fn an_active_session_has_urls_and_a_stopped_one_has_none() {
         let mut record = super::super::record::tests::record();
         let mut addresses = Addresses {
@@ -431,6 +607,7 @@ mod tests {
                 "[::1]:3261".parse().unwrap(),
             ],
             iscsi_name: "iqn.2026-01.holdfast".to_owned(),
+            smb: Some("127.0.0.1:445".parse().unwrap()),
             control_socket: "/run/control.sock".into(),
             fingerprint: String::new(),
             process: 1,
@@ -457,6 +634,7 @@ mod tests {
             unix.starts_with("nbd+unix:///web01-3/disk-0?socket=") && !unix.contains(' '),
             "{unix}"
         );
+        assert!(view.share.is_none(), "it was not named");
         assert_eq!(view.created, "1970-01-01T00:00:00Z");
         assert!(urls.nbds.is_none());
         addresses.nbd_tls = NbdTls::Allow;

@@ -46,6 +46,29 @@ pub enum RecoveryError {
         #[source]
         source: tcmu::ServeError,
     },
+    /// The session could not be made a share.
+    #[error("cannot show session {session} over SMB")]
+    Share {
+        /// The session.
+        session: String,
+        /// How it failed.
+        #[source]
+        source: smb::SmbError,
+    },
+    /// The folder behind a share could not be mounted.
+    #[error("cannot show session {session} over SMB")]
+    ShareMount {
+        /// The session.
+        session: String,
+        /// How it failed.
+        #[source]
+        source: fuse::FuseError,
+    },
+    /// What lies on disks is shown by a share of a point, and by nothing else.
+    #[error(
+        "files are shown over SMB alone and never written; start the session with --protocol smb and --read-only, as `holdfast share` does"
+    )]
+    FilesNotShown,
     /// A disk does not fit a format.
     #[error("cannot show disk {disk} of session {session} in another format")]
     Format {

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use export::BlockExport;
+use export::{BlockExport, FileExport};
 use repo::clock::{Clock as _, SystemClock};
 use repo::{Point, PointName, RepoError};
+use smb::{Fate, Login};
 
 use crate::exports::{
     DiskFormat, EarlierPoints, FolderAccess, FolderDisk, FolderLimits, OverlayDisk, PointDisk,
@@ -17,6 +18,7 @@ use super::record::{
     DiskRecord, Protocol, SessionMode, SessionRecord, SessionState, VERSION, raw_only,
 };
 use super::targets::make_target;
+use super::workload_points::WorkloadPoints;
 use super::{Records, RecoveryError, Sessions, StartRequest};
 
 impl Sessions {
@@ -37,6 +39,12 @@ impl Sessions {
         }
         if request.protocols.contains(&Protocol::Iscsi) && !self.serves(Protocol::Iscsi) {
             return Err(RecoveryError::NotServed("iscsi"));
+        }
+        if request.protocols.contains(&Protocol::Smb) && !self.serves(Protocol::Smb) {
+            return Err(RecoveryError::NotServed("smb"));
+        }
+        if request.files && !(request.read_only && request.protocols == [Protocol::Smb]) {
+            return Err(RecoveryError::FilesNotShown);
         }
         if request.protocols.contains(&Protocol::Tcmu) {
             self.backstores.check()?;
@@ -65,7 +73,7 @@ impl Sessions {
             if record.state == SessionState::Active {
                 record.state = SessionState::Stopped;
                 self.keep(&record)?;
-                self.exports.hide(name);
+                self.hide(&record);
             }
             // Also what a stop or a start has left that did not come to its end.
             self.backstores.remove(name, &disks)?;
@@ -112,7 +120,7 @@ impl Sessions {
 
     /// Serves a session. One that cannot be served is left stopped, so that the others come back.
     pub(super) fn serve_or_stop(&self, record: &mut SessionRecord) -> Result<(), RecoveryError> {
-        if let Err(error) = self.serve(record) {
+        if let Err(error) = self.serve(record, Login::Kept) {
             tracing::error!(
                 session = record.name,
                 error = chain(&error),
@@ -141,7 +149,7 @@ impl Sessions {
 
     /// Ends serving and removes overlays, folder and record, in an order that can be resumed anywhere.
     pub(super) fn drop_session(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
-        self.exports.hide(&record.name);
+        self.hide(record);
         let disks = self.kernel_disks(record)?;
         self.backstores.remove(&record.name, &disks)?;
         for overlay in record.disks.iter().filter_map(|disk| disk.overlay) {
@@ -168,8 +176,15 @@ impl Sessions {
         })
     }
 
+    /// Takes a session's disks and folder from the servers, all but the kernel's.
+    pub(super) fn hide(&self, record: &SessionRecord) {
+        self.passwords.lock().remove(&record.name);
+        self.shares.remove(record, Fate::Forget);
+        self.exports.hide(&record.name);
+    }
+
     /// Shows a session's disks and folder to the servers.
-    fn serve(&self, record: &SessionRecord) -> Result<(), RecoveryError> {
+    fn serve(&self, record: &SessionRecord, login: Login) -> Result<(), RecoveryError> {
         let name: PointName = parse_point(&record.point)?;
         let point = self.repository.point(&name)?;
         let mut disks: Vec<(usize, Arc<dyn BlockExport>)> = Vec::new();
@@ -199,8 +214,12 @@ impl Sessions {
             .filter(|disk| !matches!(disk.format, DiskFormat::Raw | DiskFormat::Vmdk))
             .map(|disk| (disk.format.file_name(disk.number), Arc::clone(&disk.export)))
             .collect();
-        if record.protocols.contains(&Protocol::Nfs) {
-            served.folder = Some(Arc::new(self.open_folder(record, shown)?));
+        let is_shared = record.protocols.contains(&Protocol::Smb) && self.serves(Protocol::Smb);
+        let is_nfs = record.protocols.contains(&Protocol::Nfs);
+        if is_nfs || is_shared && !record.files {
+            let folder = Arc::new(self.open_folder(record, shown)?);
+            served.shared = is_shared.then(|| Arc::clone(&folder));
+            served.folder = is_nfs.then_some(folder);
         }
         if record.protocols.contains(&Protocol::Iscsi) && self.serves(Protocol::Iscsi) {
             let target = make_target(record, &disks, &self.iscsi, &self.state)?;
@@ -209,14 +228,44 @@ impl Sessions {
         if record.protocols.contains(&Protocol::Tcmu) {
             self.backstores.serve(record, &disks)?;
         }
+        if is_shared {
+            let tree = match &served.shared {
+                Some(folder) => Arc::clone(folder) as Arc<dyn FileExport>,
+                None => self.files(record, name)?,
+            };
+            if let Some(password) = self.shares.serve(record, tree, login)? {
+                self.passwords.lock().insert(record.name.clone(), password);
+            }
+        }
         served.disks = disks;
         self.exports.show(served);
         Ok(())
     }
 
+    /// What lies on a session's disks, and on those of other points.
+    fn files(
+        &self,
+        record: &SessionRecord,
+        shown: PointName,
+    ) -> Result<Arc<dyn FileExport>, RecoveryError> {
+        let worker = self.shares.worker();
+        let points = WorkloadPoints {
+            repository: self.repository.clone(),
+            shown,
+            disks: record.disks.iter().map(|disk| disk.number).collect(),
+            formats: record.formats.clone(),
+            worker: worker.ok_or(RecoveryError::NotServed("smb"))?.clone(),
+        };
+        Ok(Arc::new(points.tree()?))
+    }
+
     /// Whether the daemon has a server for it.
     fn serves(&self, protocol: Protocol) -> bool {
-        protocol != Protocol::Iscsi || !self.iscsi.listen.is_empty()
+        match protocol {
+            Protocol::Iscsi => !self.iscsi.listen.is_empty(),
+            Protocol::Smb => self.shares.server().is_some(),
+            Protocol::Nbd | Protocol::Nfs | Protocol::Tcmu => true,
+        }
     }
 
     fn open_folder(
@@ -278,13 +327,17 @@ impl Sessions {
         if !request.initiators.is_empty() && request.initiators != record.initiators {
             return Err(taken("list of initiators"));
         }
-        if !request.formats.is_empty() && chosen_formats(&request.formats) != record.formats {
+        let formats = || chosen_formats(&request.formats, &record.protocols);
+        if !request.formats.is_empty() && formats() != record.formats {
             return Err(taken("choice of formats"));
+        }
+        if request.files && !record.files {
+            return Err(taken("choice of files"));
         }
         let _turn = self.turn(&record.name)?;
         let mut record = self.find(&record.name)?;
         if record.state == SessionState::Stopped {
-            if let Err(error) = self.serve(&record) {
+            if let Err(error) = self.serve(&record, Login::New) {
                 self.give_back(&record);
                 return Err(error);
             }
@@ -332,6 +385,7 @@ impl Sessions {
             protocols = Protocol::OWN.to_vec();
             protocols.retain(|protocol| self.serves(*protocol));
         }
+        let formats = chosen_formats(&request.formats, &protocols);
         let record = SessionRecord {
             version: VERSION,
             name,
@@ -351,7 +405,8 @@ impl Sessions {
             created: SystemClock.now().0,
             state: SessionState::Starting,
             initiators: request.initiators.clone(),
-            formats: chosen_formats(&request.formats),
+            formats,
+            files: request.files,
             seal: None,
         };
         records.by_name.insert(record.name.clone(), record.clone());
@@ -382,7 +437,7 @@ impl Sessions {
         }
         // An overlay that a crash leaves here belongs to no record; the next start finds it empty and discards it.
         self.keep(record)?;
-        self.serve(record)?;
+        self.serve(record, Login::New)?;
         record.state = SessionState::Active;
         self.keep(record)
     }
@@ -546,15 +601,21 @@ fn show_formats(
     Ok(shown)
 }
 
-/// Each form once, in one order.
-fn chosen_formats(wanted: &[DiskFormat]) -> Vec<DiskFormat> {
+/// Each form once, in one order. If none was chosen, what those who come over the protocols open.
+fn chosen_formats(wanted: &[DiskFormat], protocols: &[Protocol]) -> Vec<DiskFormat> {
     let mut formats = wanted.to_vec();
     formats.sort_unstable();
     formats.dedup();
-    if formats.is_empty() {
-        formats = raw_only();
+    if !formats.is_empty() {
+        return formats;
     }
-    formats
+    match protocols {
+        [Protocol::Smb] => vec![DiskFormat::Vhdx],
+        protocols if protocols.contains(&Protocol::Smb) => {
+            vec![DiskFormat::Raw, DiskFormat::Vhdx]
+        }
+        _ => raw_only(),
+    }
 }
 
 fn chosen_disks(point: &Point, numbers: &[usize]) -> Result<Vec<DiskRecord>, RecoveryError> {

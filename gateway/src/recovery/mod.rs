@@ -11,7 +11,9 @@ mod fabrics;
 mod lifecycle;
 mod record;
 mod seal;
+mod shares;
 mod targets;
+mod workload_points;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,11 +27,12 @@ use crate::config::{IscsiConfig, Peers, RecoveryConfig};
 use crate::exports::{DiskFormat, Exports};
 use crate::state::StateFolder;
 
-pub use addresses::{AttachCommand, DiskView, FormatView, SessionView, Urls};
+pub use addresses::{AttachCommand, DiskView, FormatView, SessionView, ShareView, Urls};
 pub use backstores::Backstores;
 pub use error::RecoveryError;
 pub(crate) use lifecycle::resolve;
 pub use record::{DiskRecord, Protocol, SessionMode, SessionRecord, SessionState};
+pub use shares::Shares;
 
 /// All sessions of the daemon.
 pub struct Sessions {
@@ -39,6 +42,9 @@ pub struct Sessions {
     config: RecoveryConfig,
     iscsi: IscsiConfig,
     backstores: Backstores,
+    shares: Shares,
+    /// Passwords that nobody has been told yet, by session.
+    passwords: Mutex<BTreeMap<String, smb::Password>>,
     records: Mutex<Records>,
 }
 
@@ -59,8 +65,10 @@ pub struct StartRequest {
     pub allow: Option<Peers>,
     /// Initiators that may come over iSCSI; none: as configured.
     pub initiators: Vec<String>,
-    /// The forms in which NFS and NBD show the disks; none: raw.
+    /// The forms in which NFS, SMB and NBD show the disks; none: raw, and VHDX for SMB.
     pub formats: Vec<DiskFormat>,
+    /// Whether the share shows what lies on the disks too. For a session that is read-only and served over SMB alone.
+    pub files: bool,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +94,7 @@ impl Sessions {
         config: RecoveryConfig,
         iscsi: IscsiConfig,
         backstores: Backstores,
+        shares: Shares,
     ) -> Result<Self, RecoveryError> {
         let sessions = Self {
             repository,
@@ -94,9 +103,12 @@ impl Sessions {
             config,
             iscsi,
             backstores,
+            shares,
+            passwords: Mutex::default(),
             records: Mutex::default(),
         };
         sessions.restore()?;
+        sessions.shares.forget_others();
         Ok(sessions)
     }
 
@@ -123,8 +135,19 @@ impl Sessions {
         self.backstores.of(name)
     }
 
+    /// The shares.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    /// The password that the user of a session's share was given when it was started, for whoever asks first.
+    pub fn take_password(&self, name: &str) -> Option<smb::Password> {
+        self.passwords.lock().remove(name)
+    }
+
     /// Serves nothing any more; records stay as they are, so that the next start serves the same again.
     pub(crate) fn leave(&self) {
+        self.shares.leave_all();
         for session in self.exports.sessions() {
             self.exports.hide(&session.name);
         }

@@ -40,6 +40,9 @@ pub struct SessionRecord {
     /// The forms in which NFS and NBD show the disks.
     #[serde(default = "raw_only")]
     pub formats: Vec<DiskFormat>,
+    /// Whether its share shows what lies on the disks too, and the other points of the workload.
+    #[serde(default)]
+    pub files: bool,
     /// Marks the point that the latest seal makes, so that a restart knows it again.
     #[serde(default)]
     pub seal: Option<Uuid>,
@@ -109,6 +112,8 @@ pub enum Protocol {
     Iscsi,
     /// The kernel's target, for Fibre Channel, iSER, SRP and vhost; only if it is named.
     Tcmu,
+    /// A share for Windows and Hyper-V; only if it is named.
+    Smb,
 }
 
 impl Protocol {
@@ -184,6 +189,7 @@ pub(super) mod tests {
             state: SessionState::Active,
             initiators: Vec::new(),
             formats: raw_only(),
+            files: false,
             seal: None,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use repo::{Point, PointKind, PointName, RepoError};
 use serde_json::json;
+use smb::Fate;
 use uuid::Uuid;
 
 use crate::exports::chain;
@@ -30,6 +31,7 @@ impl Sessions {
         record.state = SessionState::Sealing;
         record.seal = Some(Uuid::new_v4());
         self.keep(&record)?;
+        self.shares.remove(&record, Fate::Keep);
         self.exports.hide(name);
         self.backstores.leave(name);
         match self.make_point(&record) {
@@ -165,7 +167,7 @@ mod tests {
 
     use repo::{CreateOptions, ImageBase, ImageSpec, OpenOptions, Repository, WorkloadName};
 
-    use super::super::{Backstores, Protocol, StartRequest};
+    use super::super::{Backstores, Protocol, Shares, StartRequest};
     use super::*;
     use crate::config::{IscsiConfig, Peers, RecoveryConfig};
     use crate::exports::Exports;
@@ -201,6 +203,7 @@ mod tests {
             RecoveryConfig::default(),
             IscsiConfig::default(),
             Backstores::new(server, 512),
+            Shares::default(),
         )
         .unwrap()
     }

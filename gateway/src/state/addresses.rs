@@ -38,6 +38,10 @@ pub struct Addresses {
     /// What the names of its targets begin with.
     #[serde(default)]
     pub iscsi_name: String,
+    /// SMB, where it is served.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub smb: Option<SocketAddr>,
     /// HTTP for the daemon's user and root.
     #[schema(value_type = String)]
     pub control_socket: PathBuf,

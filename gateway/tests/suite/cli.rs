@@ -24,6 +24,7 @@ fn help_texts() {
         ("help_key_add", &["key", "add", "--help"]),
         ("help_backup_image", &["backup", "image", "--help"]),
         ("help_recover_start", &["recover", "start", "--help"]),
+        ("help_share", &["share", "--help"]),
         ("help_restore_image", &["restore", "image", "--help"]),
         ("help_demo", &["demo", "--help"]),
         ("help_token_add", &["token", "add", "--help"]),

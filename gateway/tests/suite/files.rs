@@ -44,7 +44,7 @@ fn plant(tree: &Path) {
 }
 
 /// A disk with an MBR, an ext4 filesystem in its first partition and nothing in its second.
-fn make_disk(tree: &Path, disk: &Path) {
+pub(crate) fn make_disk(tree: &Path, disk: &Path) {
     let partition = disk.with_extension("ext4");
     let made = Command::new("mke2fs")
         .args(["-q", "-t", "ext4", "-d"])

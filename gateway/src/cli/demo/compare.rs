@@ -48,6 +48,7 @@ impl Comparison {
             Protocol::Nfs => mount(session, addresses)?,
             Protocol::Iscsi => bail!("there is no iSCSI client in here; boot from it instead"),
             Protocol::Tcmu => bail!("the kernel's target has no client"),
+            Protocol::Smb => bail!("there is no SMB client in here"),
         };
         let mut first_byte = None;
         let mut theirs = vec![0; STEP_BYTES];

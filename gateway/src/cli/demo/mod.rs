@@ -173,6 +173,7 @@ fn boot(
         Protocol::Nfs => session.url(|urls| urls.nfs.clone()),
         Protocol::Iscsi => session.url(|urls| urls.iscsi.first().cloned()),
         Protocol::Tcmu => session.url(|urls| urls.tcmu.clone()),
+        Protocol::Smb => session.url(|urls| urls.smb.clone()),
     }
     .and_then(|url| guest.boot(number, &url));
     session.discard()?;
@@ -290,6 +291,7 @@ fn name(protocol: Protocol) -> &'static str {
         Protocol::Nfs => "NFS",
         Protocol::Iscsi => "iSCSI",
         Protocol::Tcmu => "the kernel's target",
+        Protocol::Smb => "SMB",
     }
 }
 
