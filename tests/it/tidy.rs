@@ -54,7 +54,7 @@ fn may_use(name: &str) -> Option<Vec<&'static str>> {
         "export" | "ingest" | "repo" => Some(vec![]),
         "scsi" => Some(vec!["export"]),
         "iscsi" | "tcmu" => Some(vec!["export", "scsi"]),
-        "guestworker" => Some(vec!["export", "guestfs"]),
+        "guestworker" => Some(vec!["export", "guestfs", "nbd"]),
         name if PROTOCOLS.contains(&name) => Some(vec!["export"]),
         name if SHIMS.contains(&name) => Some(vec!["ingest"]),
         "holdfast" => Some(everything_below()),

@@ -32,6 +32,8 @@ pub enum Content {
     F2fs,
     /// Apple's HFS+.
     HfsPlus,
+    /// Apple's HFS, from before.
+    Hfs,
     /// Apple's APFS.
     Apfs,
     /// JFS.
@@ -40,6 +42,14 @@ pub enum Content {
     ReiserFs,
     /// Squashfs.
     Squashfs,
+    /// NILFS2.
+    Nilfs2,
+    /// EROFS.
+    Erofs,
+    /// UDF.
+    Udf,
+    /// UFS of the BSDs.
+    Ufs,
     /// Microsoft's ReFS.
     ReFs,
     /// Swap of Linux.
@@ -78,10 +88,15 @@ impl Content {
             Self::Iso9660 => "ISO 9660",
             Self::F2fs => "F2FS",
             Self::HfsPlus => "HFS+",
+            Self::Hfs => "HFS",
             Self::Apfs => "APFS",
             Self::Jfs => "JFS",
             Self::ReiserFs => "ReiserFS",
             Self::Squashfs => "squashfs",
+            Self::Nilfs2 => "NILFS2",
+            Self::Erofs => "EROFS",
+            Self::Udf => "UDF",
+            Self::Ufs => "UFS",
             Self::ReFs => "ReFS",
             Self::Swap => "swap",
             Self::Lvm2 => "LVM2 physical volume",
@@ -156,7 +171,25 @@ impl Head<'_> {
         if self.is_fat().unwrap_or(false) {
             return Content::Fat;
         }
-        Content::Unknown
+        self.with_short_magic().unwrap_or(Content::Unknown)
+    }
+
+    /// Filesystems whose magic is of two bytes: what stands beside it must make sense too.
+    fn with_short_magic(&self) -> Option<Content> {
+        let view = View::new(self.0, Place::Head);
+        if self.has(1024, b"BD") {
+            // A block of HFS is a number of sectors. Around an HFS+ there may be one that says where it lies.
+            let block = view.big32(1024 + 20).ok()?;
+            return match block > 0 && block.is_multiple_of(512) {
+                true if self.has(1024 + 124, b"H+") => Some(Content::HfsPlus),
+                true => Some(Content::Hfs),
+                false => None,
+            };
+        }
+        let is_nilfs = view.u32(1024).ok()? == NILFS_REVISION
+            && self.has(1024 + 6, b"\x34\x34")
+            && (64..=1024).contains(&view.u16(1024 + 8).ok()?);
+        is_nilfs.then_some(Content::Nilfs2)
     }
 
     fn ext(&self) -> Option<Content> {
@@ -295,4 +328,59 @@ const MAGICS: &[(usize, &[u8], Content)] = &[
     (1024, b"H+\0\x04", Content::HfsPlus),
     (1024, b"HX\0\x05", Content::HfsPlus),
     (1024, b"\x10\x20\xF5\xF2", Content::F2fs),
+    (1024, b"\xE2\xE1\xF5\xE0", Content::Erofs),
+    (32769, b"BEA01", Content::Udf),
+    (8192 + 1372, b"\x54\x19\x01\x00", Content::Ufs),
+    (65536 + 1372, b"\x19\x01\x54\x19", Content::Ufs),
 ];
+
+const NILFS_REVISION: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a volume is taken for in which those bytes stand, and where any of them is another.
+    fn check(marks: &[(usize, &[u8])], expected: Content) {
+        let mut head = vec![0; 66 * 1024];
+        for (at, mark) in marks {
+            head[*at..][..mark.len()].copy_from_slice(mark);
+        }
+        assert_eq!(Head(&head).content(), expected);
+        for (at, mark) in marks {
+            for place in *at..at + mark.len() {
+                let mut other = head.clone();
+                other[place] ^= 0x41;
+                assert_ne!(Head(&other).content(), expected, "byte {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn filesystems_without_a_reader_are_known_by_their_marks() {
+        check(&[(1024, b"\x10\x20\xF5\xF2")], Content::F2fs);
+        check(&[(1024, b"\xE2\xE1\xF5\xE0")], Content::Erofs);
+        check(&[(32769, b"BEA01")], Content::Udf);
+        check(&[(9564, b"\x54\x19\x01\x00")], Content::Ufs);
+        check(&[(66908, b"\x19\x01\x54\x19")], Content::Ufs);
+        let nilfs: [(usize, &[u8]); 3] = [
+            (1024, b"\x02\x00\x00\x00"),
+            (1030, b"\x34\x34"),
+            (1033, b"\x01"),
+        ];
+        check(&nilfs, Content::Nilfs2);
+        let hfs: [(usize, &[u8]); 2] = [(1024, b"BD"), (1024 + 22, b"\x10\x00")];
+        let mut head = vec![0; 4096];
+        hfs.iter()
+            .for_each(|(at, mark)| head[*at..][..mark.len()].copy_from_slice(mark));
+        assert_eq!(Head(&head).content(), Content::Hfs);
+        head[1024 + 124..][..2].copy_from_slice(b"H+");
+        assert_eq!(Head(&head).content(), Content::HfsPlus);
+        head[1024 + 23] = 1;
+        assert_eq!(
+            Head(&head).content(),
+            Content::Unknown,
+            "no number of sectors"
+        );
+    }
+}

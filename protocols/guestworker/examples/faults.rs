@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,14 +13,22 @@ use export::{
     Attributes, BlockExport, DirectoryEntry, ExportError, FileExport, FileId, FileKind, FileRead,
     Segments, Statistics, Timestamp,
 };
-use guestworker::{GuestReader, GuestVolume, Reader, Refusal, Used, VolumeDescription, worker};
+use guestworker::worker::WorkerError;
+use guestworker::{
+    GuestReader, GuestVolume, MachineLimits, Reader, Refusal, Used, VolumeDescription,
+    become_machine, worker,
+};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let mode = arguments.next().unwrap_or_default();
-    let inner = arguments.next();
+    let mut arguments = arguments.peekable();
+    let given = |word: &String| word.starts_with("--inner=");
+    let inner = arguments.next_if(given);
     let inner = inner.and_then(|inner| inner.strip_prefix("--inner=")?.parse().ok());
     let ran = match mode.as_str() {
+        "machine" => machine(inner, &arguments.collect::<Vec<_>>()),
+        "agent" => guestworker::run_agent(),
         "plain" => worker::run(inner, GuestReader),
         "faults" => worker::run(inner, Faults),
         _ => return ExitCode::from(2),
@@ -28,6 +37,19 @@ fn main() -> ExitCode {
         tell(&error);
         ExitCode::FAILURE
     })
+}
+
+/// What it is given: addresses, a folder, a program and its words.
+fn machine(inner: Option<u32>, arguments: &[String]) -> Result<ExitCode, WorkerError> {
+    let [addresses, folder, command @ ..] = arguments else {
+        return Err(WorkerError::Alone("it was told too little"));
+    };
+    let left = MachineLimits {
+        addresses_bytes: addresses.parse().unwrap_or(0),
+        folder: folder.into(),
+    };
+    let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+    become_machine(inner, &left, &command)
 }
 
 #[expect(clippy::print_stderr, reason = "whoever started it reads that")]

@@ -35,6 +35,14 @@ pub(crate) enum LaneFault {
     Io(#[source] io::Error),
 }
 
+/// What bytes go over.
+pub(crate) type Stream = Box<dyn Both>;
+
+/// What can be read and written.
+pub(crate) trait Both: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Both for T {}
+
 impl LaneFault {
     /// Whether what was asked for is to blame, and not whatever ended the other side.
     pub(crate) fn is_of_the_request(&self) -> bool {

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
+mod appliance;
 mod client;
 mod fuzz;
 mod lane;
@@ -14,6 +16,10 @@ mod reader;
 mod wire;
 pub mod worker;
 
+pub use agent::run as run_agent;
+pub use appliance::{
+    Appliance, ApplianceError, ApplianceOptions, Found, MachineLimits, become_machine,
+};
 pub use client::{Worker, WorkerOptions};
 pub use fuzz::fuzz_worker;
 pub use reader::{GuestReader, GuestVolume, Reader, Refusal, Used, VolumeDescription};

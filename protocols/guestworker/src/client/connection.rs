@@ -21,12 +21,16 @@ pub(crate) struct Connection {
     patience: Duration,
     state: Mutex<State>,
     freed: Condvar,
+    ended: Condvar,
     kill: Box<dyn Fn() + Send + Sync>,
 }
 
 struct State {
     free: Vec<Lane<UnixStream>>,
+    lanes: usize,
+    last_used: Instant,
     is_over: bool,
+    is_at_rest: bool,
     culprit_is_known: bool,
 }
 
@@ -74,11 +78,15 @@ impl Connection {
             disks,
             patience,
             state: Mutex::new(State {
+                lanes: launched.lanes.len(),
+                last_used: Instant::now(),
                 free: launched.lanes.into_iter().map(Lane::new).collect(),
                 is_over: false,
+                is_at_rest: false,
                 culprit_is_known: false,
             }),
             freed: Condvar::new(),
+            ended: Condvar::new(),
             kill: launched.kill,
         })
     }
@@ -117,6 +125,7 @@ impl Connection {
         state.free.clear();
         drop(state);
         self.freed.notify_all();
+        self.ended.notify_all();
         if fault.is_of_the_request() {
             (self.kill)();
         }
@@ -126,6 +135,31 @@ impl Connection {
     pub(super) fn close(&self) {
         self.end(&LaneFault::Closed);
         (self.kill)();
+    }
+
+    /// Whether it was ended because nobody asked anything.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.state.lock().is_at_rest
+    }
+
+    /// Takes no more requests when nobody has asked anything for that long, and returns true; false if it is over before.
+    pub(super) fn rest_when_idle(&self, idle: Duration) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_over {
+                return false;
+            }
+            let until = match state.free.len() == state.lanes {
+                true => state.last_used + idle,
+                false => Instant::now() + idle,
+            };
+            if until <= Instant::now() {
+                (state.is_over, state.is_at_rest) = (true, true);
+                state.free.clear();
+                return true;
+            }
+            self.ended.wait_until(&mut state, until);
+        }
     }
 
     /// Asks one thing that has one answer.
@@ -199,6 +233,7 @@ impl Drop for Conversation {
                 let mut state = self.connection.state.lock();
                 if !state.is_over {
                     state.free.push(lane);
+                    state.last_used = Instant::now();
                 }
                 drop(state);
                 self.connection.freed.notify_one();

@@ -30,7 +30,7 @@ impl Disks {
         Self { all, reading }
     }
 
-    pub(super) fn properties(&self) -> Vec<BlockProperties> {
+    pub(crate) fn properties(&self) -> Vec<BlockProperties> {
         self.all.iter().map(|disk| disk.properties()).collect()
     }
 

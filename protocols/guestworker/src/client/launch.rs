@@ -1,6 +1,6 @@
 //! Starts the process and hands it its sockets.
 
-use std::io::{BufReader, IoSlice};
+use std::io::{self, BufReader, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use export::BlockProperties;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -21,30 +22,49 @@ use super::disks::Disks;
 use super::supervision::{ending, next_line, not_started};
 use super::{OUT_OF_TURN, WorkerOptions};
 
+/// Starts what reads the disks of a guest.
+pub(crate) trait Launch: Send + 'static {
+    /// Starts it. It is not confined yet, or has not booted: it says over its control socket when it is ready.
+    fn launch(&self, disks: &Arc<Disks>) -> io::Result<Started>;
+
+    /// Longest wait for its word.
+    fn patience(&self) -> Duration;
+}
+
+/// What was started.
+pub(crate) struct Started {
+    /// The process, whose standard error is a pipe that ends with it.
+    pub(crate) child: Child,
+    /// Says *hello*.
+    pub(crate) control: UnixStream,
+    /// Answer requests.
+    pub(crate) lanes: Vec<UnixStream>,
+    /// What it needs for as long as it lives.
+    pub(crate) held: Box<dyn Send + Sync>,
+}
+
+/// A worker of this machine.
+pub(super) struct LocalProcess(pub(super) WorkerOptions);
+
 /// Starts a process and waits until it is ready.
 pub(super) fn launch(
     number: u64,
+    launcher: &dyn Launch,
     disks: &Arc<Disks>,
-    options: &WorkerOptions,
+    patience: Duration,
 ) -> Result<(Connection, Child), Refusal> {
-    let (control, theirs) = UnixStream::pair().map_err(|error| not_started(&error.to_string()))?;
-    let mut child = Command::new(&options.program)
-        .arg0("holdfast")
-        .args(&options.arguments)
-        .env_clear()
-        .current_dir("/")
-        // What a terminal sends to whoever started this is not for it.
-        .process_group(0)
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| not_started(&error.to_string()))?;
-    let connected = greet(&control, disks, options).and_then(|(hello, lanes)| {
+    let started = launcher.launch(disks);
+    let Started {
+        mut child,
+        control,
+        lanes,
+        held,
+    } = started.map_err(|error| not_started(&error.to_string()))?;
+    let connected = greet(&control, launcher.patience()).and_then(|hello| {
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let kill = move || {
             // The socket is closed together with this, which also tells a worker to end.
-            let _control = control.as_fd();
+            let _control = (control.as_fd(), &held);
             pidfd_send_signal(&process, Signal::KILL).ok();
         };
         let launched = Launched {
@@ -53,7 +73,7 @@ pub(super) fn launch(
             lanes,
             kill: Box::new(kill),
         };
-        Connection::new(number, launched, Arc::clone(disks), options.patience)
+        Connection::new(number, launched, Arc::clone(disks), patience)
     });
     match connected {
         Ok(connection) => Ok((connection, child)),
@@ -69,47 +89,80 @@ pub(super) fn launch(
     }
 }
 
-/// Says how it is to run, and waits for its word that it does.
-fn greet(
-    control: &UnixStream,
-    disks: &Disks,
-    options: &WorkerOptions,
-) -> std::io::Result<(Hello, Vec<UnixStream>)> {
-    let mut lanes = Vec::new();
-    let mut theirs = Vec::new();
-    for _ in 0..options.lanes {
-        let (own, other) = UnixStream::pair()?;
-        lanes.push(own);
-        theirs.push(other);
-    }
-    control.set_read_timeout(Some(START_PATIENCE))?;
-    control.set_write_timeout(Some(START_PATIENCE))?;
-    send_sockets(control, &theirs)?;
-    drop(theirs);
-    let settings = Body::of(Settings {
-        lanes: options.lanes,
-        memory_bytes: options.memory_bytes,
-        disks: disks.properties(),
-    });
+/// Waits for the word that it is ready.
+fn greet(control: &UnixStream, patience: Duration) -> io::Result<Hello> {
+    control.set_read_timeout(Some(patience))?;
     let mut lane = Lane::new(control);
     let mut talk = || -> Result<Hello, LaneFault> {
-        lane.send(Kind::Settings, &settings, &mut || false)?;
         let frame = lane.receive(&mut || false)?;
         match frame.kind {
             Kind::Hello => Ok(Fields::only(frame.body)?),
             _ => Err(OUT_OF_TURN.into()),
         }
     };
-    let hello = talk().map_err(std::io::Error::other)?;
-    Ok((hello, lanes))
+    talk().map_err(io::Error::other)
 }
 
-fn send_sockets(control: &UnixStream, sockets: &[UnixStream]) -> std::io::Result<()> {
+impl Launch for LocalProcess {
+    fn launch(&self, disks: &Arc<Disks>) -> io::Result<Started> {
+        let Self(options) = self;
+        let (control, theirs) = UnixStream::pair()?;
+        let child = Command::new(&options.program)
+            .arg0("holdfast")
+            .args(&options.arguments)
+            .env_clear()
+            .current_dir("/")
+            // What a terminal sends to whoever started this is not for it.
+            .process_group(0)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut started = Started {
+            child,
+            control,
+            lanes: Vec::new(),
+            held: Box::new(()),
+        };
+        // If it has ended already, waiting for its word tells so, with what it said.
+        drop(self.tell(&mut started, &disks.properties()));
+        Ok(started)
+    }
+
+    fn patience(&self) -> Duration {
+        START_PATIENCE
+    }
+}
+
+impl LocalProcess {
+    /// Hands over the sockets, and says how it is to run.
+    fn tell(&self, started: &mut Started, disks: &[BlockProperties]) -> Result<(), LaneFault> {
+        let Self(options) = self;
+        let mut theirs = Vec::new();
+        for _ in 0..options.lanes {
+            let (own, other) = UnixStream::pair().map_err(LaneFault::Io)?;
+            started.lanes.push(own);
+            theirs.push(other);
+        }
+        let control = &started.control;
+        let timeout = Some(START_PATIENCE);
+        control.set_write_timeout(timeout).map_err(LaneFault::Io)?;
+        send_sockets(control, &theirs).map_err(LaneFault::Io)?;
+        let settings = Body::of(Settings {
+            lanes: options.lanes,
+            memory_bytes: options.memory_bytes,
+            disks: disks.to_vec(),
+        });
+        Lane::new(control).send(Kind::Settings, &settings, &mut || false)
+    }
+}
+
+pub(crate) fn send_sockets(control: &UnixStream, sockets: &[UnixStream]) -> io::Result<()> {
     let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&sockets)) {
-        return Err(std::io::Error::other("too many sockets"));
+        return Err(io::Error::other("too many sockets"));
     }
     let mark = [IoSlice::new(&[1])];
     sendmsg(control, &mark, &mut ancillary, SendFlags::NOSIGNAL)?;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use export::{BlockExport, ExportError, FileExport, FileId};
 use parking_lot::Mutex;
 
+use crate::appliance::{Appliance, Fallback};
 use crate::lane::{Frame, LaneFault};
 use crate::reader::{GuestVolume, Refusal, Used, VolumeDescription};
 use crate::wire::{
@@ -24,6 +25,7 @@ use crate::wire::{
 };
 
 use connection::Connection;
+use launch::LocalProcess;
 use ranges::WorkerRanges;
 use supervision::Supervision;
 use tree::WorkerTree;
@@ -31,6 +33,7 @@ use verdicts::{Subject, Verdicts};
 
 pub(crate) use connection::converse;
 pub(crate) use disks::Disks;
+pub(crate) use launch::{Launch, Started, send_sockets};
 pub(crate) use tree::{check_list, check_read};
 
 /// How a worker is run.
@@ -46,6 +49,8 @@ pub struct WorkerOptions {
     pub memory_bytes: u64,
     /// Requests that it answers at once.
     pub lanes: u8,
+    /// Reads what there is no reader for; nobody does without it.
+    pub appliance: Option<Appliance>,
 }
 
 /// A process that reads the disks of one guest. It ends when this and everything that came from it is dropped.
@@ -55,9 +60,10 @@ pub struct Worker(Arc<Inner>);
 struct Inner {
     supervision: Supervision,
     verdicts: Mutex<Verdicts>,
-    options: WorkerOptions,
+    patience: Duration,
     /// What was found first, and in which connection it was last seen to be so.
     volumes: Mutex<Option<(u64, Arc<[VolumeDescription]>)>>,
+    fallback: Option<Fallback>,
 }
 
 /// A volume that a worker found.
@@ -75,6 +81,7 @@ impl Default for WorkerOptions {
             patience: Duration::from_secs(10),
             memory_bytes: 1 << 30,
             lanes: 8,
+            appliance: None,
         }
     }
 }
@@ -92,12 +99,37 @@ impl Worker {
             let most = format!("a worker has at most {DISKS_MAX} disks and {LANES_MAX} lanes");
             return Err(Refusal::new(most, ExportError::NotSupported));
         }
-        let supervision = Supervision::start(Arc::new(Disks::new(disks)), options.clone())?;
+        let patience = options.patience;
+        let fallback = Fallback::new(options.appliance.clone(), disks.clone());
+        let launcher = Box::new(LocalProcess(options));
+        Self::start_with(launcher, disks, patience, None, Some(fallback))
+    }
+
+    /// Starts something else that speaks as a worker does. It is ended when nobody has asked anything for as long as
+    /// `idle`, and started again when somebody does.
+    pub(crate) fn start_by(
+        launcher: Box<dyn Launch>,
+        disks: Vec<Arc<dyn BlockExport>>,
+        patience: Duration,
+        idle: Option<Duration>,
+    ) -> Result<Self, Refusal> {
+        Self::start_with(launcher, disks, patience, idle, None)
+    }
+
+    fn start_with(
+        launcher: Box<dyn Launch>,
+        disks: Vec<Arc<dyn BlockExport>>,
+        patience: Duration,
+        idle: Option<Duration>,
+        fallback: Option<Fallback>,
+    ) -> Result<Self, Refusal> {
+        let disks = Arc::new(Disks::new(disks));
         let worker = Inner {
-            supervision,
+            supervision: Supervision::start(launcher, disks, patience, idle)?,
             verdicts: Mutex::default(),
-            options,
+            patience,
             volumes: Mutex::default(),
+            fallback,
         };
         let missing = worker.supervision.connection()?.missing();
         if !missing.is_empty() {
@@ -183,6 +215,8 @@ impl Inner {
             match attempt(&connection) {
                 Ok(found) => return Ok(found),
                 Err(Outcome::Refused(refusal)) => return Err(refusal),
+                // It was ended because nobody asked: another one is started.
+                Err(Outcome::Fault(_)) if connection.is_at_rest() => {}
                 Err(Outcome::Fault(fault)) => drop(self.condemn(&connection, subject, &fault)),
             }
         }
@@ -195,7 +229,7 @@ impl Inner {
         let what = self.describe(subject);
         let why = match fault {
             LaneFault::TookTooLong => {
-                format!("{what} took longer than {:?}", self.options.patience)
+                format!("{what} took longer than {:?}", self.patience)
             }
             LaneFault::Malformed(nonsense) => format!("{what} was answered with {nonsense}"),
             LaneFault::Closed | LaneFault::Io(_) => {
@@ -245,6 +279,19 @@ impl Inner {
         }
     }
 
+    /// What no reader knows goes another way, if there is one.
+    fn fall_back(&self, number: u32, refusal: Refusal) -> Result<Arc<dyn FileExport>, Refusal> {
+        let volumes = self.volumes.lock().clone();
+        match (&self.fallback, volumes) {
+            (Some(fallback), Some((_, volumes)))
+                if matches!(refusal.cause(), ExportError::NotSupported) =>
+            {
+                fallback.files(number, &volumes, refusal)
+            }
+            _ => Err(refusal),
+        }
+    }
+
     fn describe(&self, subject: Subject) -> String {
         let volumes = self.volumes.lock();
         let volume = subject.volume.and_then(|number| {
@@ -290,9 +337,13 @@ impl GuestVolume for WorkerVolume {
     }
 
     fn files(&self) -> Result<Arc<dyn FileExport>, Refusal> {
-        let root = self.worker.call(self.number, Ask::Open, |_| Ok(()))?;
-        let worker = Arc::clone(&self.worker);
-        Ok(Arc::new(WorkerTree::new(worker, self.number, root)))
+        match self.worker.call(self.number, Ask::Open, |_| Ok(())) {
+            Ok(root) => {
+                let worker = Arc::clone(&self.worker);
+                Ok(Arc::new(WorkerTree::new(worker, self.number, root)))
+            }
+            Err(refusal) => self.worker.fall_back(self.number, refusal),
+        }
     }
 
     fn allocated(&self) -> Result<Used, Refusal> {
@@ -325,7 +376,7 @@ impl Drop for Inner {
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
-            .field("options", &self.0.options)
+            .field("patience", &self.0.patience)
             .finish_non_exhaustive()
     }
 }

@@ -14,10 +14,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::reader::Refusal;
 
-use super::WorkerOptions;
 use super::connection::Connection;
 use super::disks::Disks;
-use super::launch::launch;
+use super::launch::{Launch, launch};
 
 /// The thread, and what it and its owner tell one another.
 pub(super) struct Supervision {
@@ -43,7 +42,12 @@ struct Phase {
 }
 
 impl Supervision {
-    pub(super) fn start(disks: Arc<Disks>, options: WorkerOptions) -> Result<Self, Refusal> {
+    pub(super) fn start(
+        launcher: Box<dyn Launch>,
+        disks: Arc<Disks>,
+        patience: Duration,
+        idle: Option<Duration>,
+    ) -> Result<Self, Refusal> {
         let shared = Arc::new(Shared {
             phase: Mutex::default(),
             changed: Condvar::new(),
@@ -51,7 +55,7 @@ impl Supervision {
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("guest-worker".to_owned())
-            .spawn(move || own.supervise(&disks, &options))
+            .spawn(move || own.supervise(&*launcher, &disks, patience, idle))
             .map_err(|error| not_started(&error.to_string()))?;
         Ok(Self {
             shared,
@@ -122,14 +126,21 @@ impl Supervision {
 }
 
 impl Shared {
-    fn supervise(&self, disks: &Arc<Disks>, options: &WorkerOptions) {
+    fn supervise(
+        &self,
+        launcher: &dyn Launch,
+        disks: &Arc<Disks>,
+        patience: Duration,
+        idle: Option<Duration>,
+    ) {
         let mut number = 0;
         while self.wait_until_wanted() {
             number += 1;
-            match launch(number, disks, options) {
+            match launch(number, launcher, disks, patience) {
                 Ok((connection, mut child)) => {
                     let connection = Arc::new(connection);
                     self.tell(|phase| phase.connection = Some(Arc::clone(&connection)));
+                    end_when_idle(&connection, idle);
                     self.watch(&connection, &mut child);
                     let how = ending(&mut child);
                     self.tell(|phase| {
@@ -175,6 +186,28 @@ impl Shared {
             }
         }
         connection.close();
+    }
+}
+
+/// What costs much is not kept for nobody.
+fn end_when_idle(connection: &Arc<Connection>, idle: Option<Duration>) {
+    let Some(idle) = idle else {
+        return;
+    };
+    let connection = Arc::clone(connection);
+    let watch = move || {
+        if connection.rest_when_idle(idle) {
+            tracing::info!(
+                "nobody asks any more: what reads a guest's disks is ended until somebody does"
+            );
+            connection.close();
+        }
+    };
+    let started = std::thread::Builder::new()
+        .name("guest-idle".to_owned())
+        .spawn(watch);
+    if let Err(error) = started {
+        tracing::warn!(%error, "what reads a guest's disks goes on when nobody asks: no thread");
     }
 }
 

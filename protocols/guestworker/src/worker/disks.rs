@@ -1,29 +1,28 @@
 //! Disks of the guest, as the worker has them: every byte comes from the parent.
 
 use std::cell::RefCell;
-use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 use export::{BlockExport, BlockProperties, Durability, ExportError, Extent, Segments, ZeroMode};
 use quick_cache::sync::Cache;
 
-use crate::lane::{Frame, Lane, LaneFault};
+use crate::lane::{Frame, Lane, LaneFault, Stream};
 use crate::wire::{BLOCK_BYTES_MAX, BlockAsk, Body, Fields, Kind};
 
 thread_local! {
     // The one way out that a thread has. A reader is called by many threads and calls a disk back, which has to know
     // through which of them; no argument gets that far.
-    static LANE: RefCell<Option<Lane<UnixStream>>> = const { RefCell::new(None) };
+    static LANE: RefCell<Option<Lane<Stream>>> = const { RefCell::new(None) };
 }
 
 /// Gives this thread its lane.
-pub(super) fn take_lane(lane: Lane<UnixStream>) {
+pub(super) fn take_lane(lane: Lane<Stream>) {
     LANE.set(Some(lane));
 }
 
 /// Does something with the lane of this thread.
 pub(super) fn with_lane<T>(
-    what: impl FnOnce(&mut Lane<UnixStream>) -> Result<T, LaneFault>,
+    what: impl FnOnce(&mut Lane<Stream>) -> Result<T, LaneFault>,
 ) -> Result<T, LaneFault> {
     LANE.with_borrow_mut(|lane| match lane {
         Some(lane) => what(lane),

@@ -13,13 +13,13 @@ use super::{WorkerError, system};
 use crate::wire::{Layer, Layers};
 
 /// Has the kernel end this process when its parent ends, however that may be.
-pub(super) fn die_with_parent() -> Result<(), WorkerError> {
+pub(crate) fn die_with_parent() -> Result<(), WorkerError> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| system("ask for the end of the parent", error))
 }
 
 /// No program that this process might start gives it rights.
-pub(super) fn no_new_privileges() -> Result<(), WorkerError> {
+pub(crate) fn no_new_privileges() -> Result<(), WorkerError> {
     rustix::thread::set_no_new_privs(true).map_err(|error| system("give up new rights", error))
 }
 

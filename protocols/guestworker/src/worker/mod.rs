@@ -6,7 +6,7 @@
 
 mod disks;
 mod filter;
-mod limits;
+pub(crate) mod limits;
 mod namespaces;
 mod serve;
 
@@ -22,7 +22,8 @@ use crate::lane::{Lane, LaneFault};
 use crate::wire::{Body, Hello, Kind, Layers, Malformed};
 
 use disks::ParentDisk;
-use serve::{Served, serve};
+pub(crate) use namespaces::enter_and_start_again;
+pub(crate) use serve::{Served, serve};
 
 /// Why the process that reads cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,7 @@ pub enum WorkerError {
 pub fn run(inner: Option<u32>, reader: impl Reader) -> Result<ExitCode, WorkerError> {
     limits::die_with_parent()?;
     match inner {
-        None => namespaces::enter_and_start_again(),
+        None => enter_and_start_again(),
         Some(missing) => {
             read_for_parent(Layers::from_bits(missing), reader)?;
             Ok(ExitCode::SUCCESS)
@@ -96,7 +97,7 @@ fn start_thread(
     let work = move || {
         ready.wait();
         ready.wait();
-        serve(Lane::new(socket), &served);
+        serve(Lane::new(Box::new(socket)), &served);
     };
     let started = std::thread::Builder::new()
         .name("lane".to_owned())
@@ -107,7 +108,7 @@ fn start_thread(
         .map_err(|source| system("start a thread", source))
 }
 
-fn system(attempt: &'static str, source: impl Into<io::Error>) -> WorkerError {
+pub(crate) fn system(attempt: &'static str, source: impl Into<io::Error>) -> WorkerError {
     WorkerError::System {
         attempt,
         source: source.into(),

@@ -14,15 +14,17 @@ use crate::wire::{Layer, Layers};
 
 /// Leaves the namespaces, as far as that is permitted, and starts this program again in the new ones. Returns when that
 /// has ended.
-pub(super) fn enter_and_start_again() -> Result<ExitCode, WorkerError> {
+pub(crate) fn enter_and_start_again() -> Result<ExitCode, WorkerError> {
     limits::no_new_privileges()?;
     // What somebody left open is closed when the program is started again.
     close_fds::set_fds_cloexec(3, &[]);
     let missing = leave();
+    let mut arguments = env::args_os().skip(1);
     let mut child = Command::new("/proc/self/exe")
         .arg0("holdfast")
-        .args(env::args_os().skip(1))
+        .args(arguments.by_ref().take(1))
         .arg(format!("--inner={}", missing.bits()))
+        .args(arguments)
         .env_clear()
         .spawn()
         .map_err(|source| system("start the second step", source))?;

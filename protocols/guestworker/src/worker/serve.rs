@@ -12,12 +12,12 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use super::disks::{take_lane, with_lane};
 use super::{WorkerError, system};
-use crate::lane::{Frame, Lane, LaneFault};
+use crate::lane::{Frame, Lane, LaneFault, Stream};
 use crate::reader::{GuestVolume, Reader, Refusal, Used, VolumeDescription};
 use crate::wire::{Ask, Body, Fields, Found, Kind, RANGES_MAX, Ranges, Request, Settings};
 
 /// What all lanes read. Volumes and their files are opened when somebody asks.
-pub(super) struct Served {
+pub(crate) struct Served {
     reader: Box<dyn Reader>,
     disks: Vec<Arc<dyn BlockExport>>,
     volumes: Mutex<Option<Arc<[Opened]>>>,
@@ -35,7 +35,7 @@ enum Answer {
 }
 
 impl Served {
-    pub(super) fn new(reader: impl Reader, disks: Vec<Arc<dyn BlockExport>>) -> Self {
+    pub(crate) fn new(reader: impl Reader, disks: Vec<Arc<dyn BlockExport>>) -> Self {
         Self {
             reader: Box::new(reader),
             disks,
@@ -125,7 +125,7 @@ fn ask(files: &dyn FileExport, ask: Ask) -> Result<Body, ExportError> {
 }
 
 /// Answers what comes over `lane` until the parent is gone.
-pub(super) fn serve(lane: Lane<UnixStream>, served: &Served) {
+pub(crate) fn serve(lane: Lane<Stream>, served: &Served) {
     take_lane(lane);
     while serve_one(served).is_ok() {}
 }

@@ -9,6 +9,7 @@
     reason = "a test says that something failed by panicking"
 )]
 
+mod appliance;
 mod confinement;
 mod deaths;
 mod equality;

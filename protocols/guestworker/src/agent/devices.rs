@@ -1,0 +1,122 @@
+//! The disks of the machine, each a volume of a guest, mounted when somebody asks.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use export::{BlockExport, ExportError, FileExport};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+use super::folder::FolderTree;
+use super::load;
+use crate::appliance::Kind;
+use crate::reader::{GuestVolume, Reader, Refusal, Used, VolumeDescription};
+
+/// Finds the machine's disks.
+pub(super) struct Devices;
+
+/// A disk, and what it is said to hold.
+struct Device {
+    description: VolumeDescription,
+    path: PathBuf,
+}
+
+impl Reader for Devices {
+    fn open(&self, _: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
+        let mut found = Device::all().map_err(|error| failed(&error))?;
+        found.sort_unstable_by_key(|device| device.description.disk);
+        let volume = |device| Box::new(device) as Box<dyn GuestVolume>;
+        Ok(found.into_iter().map(volume).collect())
+    }
+}
+
+impl Device {
+    fn all() -> io::Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir("/sys/block")? {
+            let entry = entry?;
+            let read = |name: &str| fs::read_to_string(entry.path().join(name));
+            // As `appliance::machine` gives it.
+            let Ok(serial) = read("serial") else {
+                continue;
+            };
+            let Some((number, kind)) = serial.trim().split_once('-') else {
+                continue;
+            };
+            let sectors: u64 = read("size")?.trim().parse().unwrap_or(0);
+            let number = number.parse().map_err(io::Error::other)?;
+            all.push(Self {
+                path: Path::new("/dev").join(entry.file_name()),
+                description: VolumeDescription {
+                    disk: number,
+                    name: "disk".to_owned(),
+                    offset_bytes: 0,
+                    length_bytes: sectors * 512,
+                    partition: None,
+                    content: kind.to_owned(),
+                    label: None,
+                },
+            });
+        }
+        Ok(all)
+    }
+
+    fn mount(&self, kind: Kind, folder: &Path) -> Result<(), Errno> {
+        let flags =
+            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let mut first = None;
+        for options in kind.options {
+            let options = CString::new(*options).map_err(|_| Errno::INVAL)?;
+            match mount(
+                &self.path,
+                folder,
+                kind.name,
+                flags,
+                Some(options.as_c_str()),
+            ) {
+                Ok(()) => return Ok(()),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(Errno::NODEV))
+    }
+}
+
+impl GuestVolume for Device {
+    fn description(&self) -> &VolumeDescription {
+        &self.description
+    }
+
+    fn files(&self) -> Result<Arc<dyn FileExport>, Refusal> {
+        let kind = Kind::by_name(&self.description.content).ok_or(ExportError::NotSupported)?;
+        let folder = PathBuf::from(format!("/volumes/{}", self.description.disk));
+        fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+        load(kind.name).map_err(|error| {
+            let text = format!("its kernel does not load {}: {error}", kind.name);
+            Refusal::new(text, ExportError::NotSupported)
+        })?;
+        self.mount(kind, &folder).map_err(|error| {
+            let text = format!("its kernel does not mount it as {}: {error}", kind.name);
+            let cause = match error {
+                Errno::NODEV | Errno::OPNOTSUPP => ExportError::NotSupported,
+                _ => ExportError::Corrupt {
+                    detail: text.as_str().into(),
+                },
+            };
+            Refusal::new(text, cause)
+        })?;
+        Ok(Arc::new(FolderTree::open(folder)?))
+    }
+
+    fn allocated(&self) -> Result<Used, Refusal> {
+        Err(ExportError::NotSupported.into())
+    }
+}
+
+fn failed(error: &io::Error) -> Refusal {
+    let detail = format!("its kernel does not show its disks: {error}").into();
+    ExportError::Corrupt { detail }.into()
+}

@@ -1,0 +1,213 @@
+//! Filesystems for which there is no reader, read by the kernel of a small machine.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use export::{BlockExport, FileExport, FileKind};
+use guestworker::{Appliance, ApplianceOptions, Found, Worker, WorkerOptions};
+
+use crate::support::{ImageDisk, options};
+
+fn have(program: &str) -> bool {
+    let found = Command::new(program).arg("-V").output().is_ok();
+    assert!(
+        found || std::env::var_os("CI").is_none(),
+        "CI has {program}: deploy/packages"
+    );
+    if !found {
+        println!("left out: there is no {program}");
+    }
+    found
+}
+
+fn have_parts() -> bool {
+    let found = Found::look();
+    if let Err(missing) = &found {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{missing}: deploy/packages"
+        );
+        println!("left out: {missing}");
+    }
+    found.is_ok()
+}
+
+fn run(program: &str, arguments: &[&str], path: &Path) {
+    let done = Command::new(program).args(arguments).arg(path).output();
+    let done = done.unwrap();
+    assert!(done.status.success(), "{program}: {done:?}");
+}
+
+fn blank(path: &Path, mebibytes: u64) {
+    File::create(path)
+        .unwrap()
+        .set_len(mebibytes << 20)
+        .unwrap();
+}
+
+/// A tree in which everything is that the tools can put into a fresh filesystem.
+fn plant(tree: &Path) {
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    let big: Vec<u8> = (0..1_300_000_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(tree.join("a/big"), big).unwrap();
+    std::os::unix::fs::symlink("../big", tree.join("a/b/link")).unwrap();
+    fs::create_dir(tree.join("many")).unwrap();
+    for number in 0..1500 {
+        fs::write(tree.join(format!("many/{number}")), number.to_string()).unwrap();
+    }
+    fs::write(tree.join("größe ☃"), "names").unwrap();
+    fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o750)).unwrap();
+}
+
+/// Compares the whole tree with what was planted, and looks into it by every call.
+fn compare(files: &dyn FileExport, planted: &Path) {
+    let root = files.root();
+    let a = files.lookup(root, b"a").unwrap();
+    let big = files.lookup(a, b"big").unwrap();
+    let expected = fs::read(planted.join("a/big")).unwrap();
+    let read = files.read(big, 0, 10_000_000).unwrap();
+    assert!(read.end && read.data.to_vec() == expected);
+    let part = files.read(big, 1_234_567, 4321).unwrap();
+    assert!(!part.end && part.data.to_vec() == expected[1_234_567..][..4321]);
+    let b = files.lookup(a, b"b").unwrap();
+    let attributes = files.attributes(b).unwrap();
+    assert_eq!(
+        (attributes.kind, attributes.mode),
+        (FileKind::Directory, 0o750)
+    );
+    assert_eq!(files.lookup(b, b"..").unwrap(), a);
+    assert_eq!(files.lookup(root, b"..").unwrap(), root);
+    let link = files.lookup(b, b"link").unwrap();
+    assert_eq!(files.read_symlink(link).unwrap(), b"../big");
+    let many = files.lookup(root, b"many").unwrap();
+    let entries = files.list(many, 0, usize::MAX).unwrap();
+    assert_eq!(entries.len(), 1500);
+    for entry in entries.iter().step_by(100) {
+        let read = files.read(entry.file, 0, 100).unwrap();
+        assert_eq!(read.data.to_vec(), entry.name);
+    }
+    let name = "größe ☃";
+    let unicode = files.lookup(root, name.as_bytes()).unwrap();
+    assert_eq!(files.read(unicode, 0, 100).unwrap().data.to_vec(), b"names");
+    assert!(files.lookup(root, b"nothing").is_err());
+    assert!(files.extended_attributes(big).is_ok());
+    assert_eq!(files.particulars(big).unwrap().special, None);
+    assert!(files.statistics().unwrap().total_bytes > 1 << 20);
+}
+
+fn appliance(idle: Duration) -> Appliance {
+    Appliance::new(ApplianceOptions {
+        program: options("").program,
+        start_arguments: vec!["machine".into()],
+        agent_arguments: vec!["agent".to_owned()],
+        idle,
+        ..ApplianceOptions::default()
+    })
+}
+
+fn worker(disks: Vec<Arc<dyn BlockExport>>, appliance: Option<Appliance>) -> Worker {
+    let options = WorkerOptions {
+        appliance,
+        ..options("plain")
+    };
+    Worker::start(disks, options).unwrap()
+}
+
+/// A disk whose second partition is an F2FS with the tree, behind something else.
+fn partitioned(tree: &Path, folder: &Path) -> std::path::PathBuf {
+    let (alone, disk) = (folder.join("f2fs"), folder.join("disk"));
+    blank(&alone, 128);
+    run("mkfs.f2fs", &["-q", "-f"], &alone);
+    run("sload.f2fs", &["-f", tree.to_str().unwrap()], &alone);
+    blank(&disk, 144);
+    let file = File::options().write(true).open(&disk).unwrap();
+    // An MBR with two entries: 4 MiB at 1 MiB, 128 MiB at 8 MiB.
+    let entry = |start: u32, sectors: u32| {
+        let mut entry = [0; 16];
+        entry[4] = 0x83;
+        entry[8..12].copy_from_slice(&start.to_le_bytes());
+        entry[12..].copy_from_slice(&sectors.to_le_bytes());
+        entry
+    };
+    file.write_all_at(&entry(2048, 8192), 446).unwrap();
+    file.write_all_at(&entry(16384, 262_144), 462).unwrap();
+    file.write_all_at(&[0x55, 0xAA], 510).unwrap();
+    file.write_all_at(&fs::read(&alone).unwrap(), 8 << 20)
+        .unwrap();
+    disk
+}
+
+#[test]
+fn what_has_no_reader_is_read_by_a_machine() {
+    let programs = ["mkfs.f2fs", "mkfs.jfs"];
+    if !have_parts() || !programs.into_iter().all(have) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (tree, jfs) = (folder.path().join("tree"), folder.path().join("jfs"));
+    plant(&tree);
+    let disk = partitioned(&tree, folder.path());
+    blank(&jfs, 32);
+    run("mkfs.jfs", &["-q", "-L", "empty"], &jfs);
+    let before = [fs::read(&disk).unwrap(), fs::read(&jfs).unwrap()];
+
+    let disks = || vec![ImageDisk::open(&disk), ImageDisk::open(&jfs)];
+    let off = worker(disks(), None).volumes().unwrap();
+    let refusal = off[1].files().err().unwrap().to_string();
+    assert!(
+        refusal.contains("F2FS") && refusal.contains("switched off"),
+        "{refusal}"
+    );
+
+    let idle = Duration::from_millis(1500);
+    let worker = worker(disks(), Some(appliance(idle)));
+    let volumes = worker.volumes().unwrap();
+    let contents: Vec<_> = volumes
+        .iter()
+        .map(|volume| volume.description().content.as_str())
+        .collect();
+    assert_eq!(contents, ["unknown content", "F2FS", "JFS"]);
+    let unknown = volumes[0].files().err().unwrap().to_string();
+    assert!(
+        !unknown.contains("machine"),
+        "none is started for what nobody knows: {unknown}"
+    );
+    let began = Instant::now();
+    let files = volumes[1].files().unwrap();
+    println!("the first files were there after {:?}", began.elapsed());
+    compare(&*files, &tree);
+    let empty = volumes[2].files().unwrap();
+    assert!(empty.list(empty.root(), 0, 10).unwrap().is_empty());
+    measure(&*files);
+
+    // Nobody asks for a while, and somebody asks again.
+    let root = files.root();
+    std::thread::sleep(idle * 2);
+    let began = Instant::now();
+    assert_eq!(files.list(root, 0, 10).unwrap().len(), 3);
+    println!("after an end for want of work: {:?}", began.elapsed());
+    compare(&*files, &tree);
+    drop((files, empty, volumes, worker));
+    let after = [fs::read(&disk).unwrap(), fs::read(&jfs).unwrap()];
+    assert!(after == before, "nothing is written");
+}
+
+fn measure(files: &dyn FileExport) {
+    let root = files.root();
+    let big = files
+        .lookup(files.lookup(root, b"a").unwrap(), b"big")
+        .unwrap();
+    let began = Instant::now();
+    for _ in 0..8 {
+        files.read(big, 0, 5 << 20).unwrap();
+    }
+    println!("40 MiB were read in {:?}", began.elapsed());
+    let began = Instant::now();
+    let many = files.lookup(root, b"many").unwrap();
+    assert_eq!(files.list(many, 0, usize::MAX).unwrap().len(), 1500);
+    println!("1500 names were listed in {:?}", began.elapsed());
+}
