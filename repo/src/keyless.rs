@@ -220,7 +220,7 @@ impl Check {
         self.report.pack_bytes += pack.length_bytes;
         if !found.is_sound() && parity.is_some() {
             let rebuilt = self.read(pack, &file, &parity, Rebuild::Yes, go_on)?;
-            if rebuilt.faults.is_empty() {
+            if rebuilt.faults.is_empty() && rebuilt.records >= found.records {
                 self.report.mendable.push(format!(
                     "{}: {} damaged pages, which parity makes good",
                     pack.path.display(),

@@ -1,5 +1,6 @@
 //! Packs found when a repository is opened: sealed if a crash left them open, and known to the index.
 
+use std::collections::HashSet;
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::scan::scan_records;
 use super::set::PackSummary;
 use super::table::{Ending, PackTable, TableOrigin, read_ending};
 use super::window::Fetch;
+use crate::chunk::ChunkId;
 use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
 use crate::error::RepoError;
 use crate::index::{Coverage, IndexStore};
@@ -158,6 +160,14 @@ impl FoundPack {
         }
         let rebuilt = view.rebuilt_pages();
         if !rebuilt.is_empty() {
+            let before = self.proven(file.as_ref())?;
+            if !self.proven(&view)?.is_superset(&before) {
+                tracing::warn!(
+                    pack = self.describe(),
+                    "parity was made of another pack of this name and is not used"
+                );
+                return Ok(());
+            }
             let path = pack_path(self.number, self.epoch);
             let writable = disk.open(&path, Access::ReadWrite, Caching::Direct);
             match writable.and_then(|file| mend_pages(file.as_ref(), &rebuilt, view.whole_length()))
@@ -175,6 +185,27 @@ impl FoundPack {
             }
         }
         Ok(())
+    }
+
+    /// Slots and names of all records that prove themselves.
+    fn proven(&self, file: &dyn DiskFile) -> Result<HashSet<(u32, ChunkId)>, RepoError> {
+        let mut proven = HashSet::new();
+        let end = file.length()?;
+        let start = PAGE_BYTES as u64;
+        scan_records(
+            file,
+            self.number,
+            start,
+            end,
+            Fetch::InTurn,
+            &mut |record| {
+                if record.header.kind != RecordKind::Padding {
+                    proven.insert((record.place.slot, record.header.id));
+                }
+                Ok(())
+            },
+        )?;
+        Ok(proven)
     }
 
     /// Seals a pack that has no sound table with what a scan finds before `records_end`.

@@ -21,7 +21,6 @@ pub(crate) use format::{Place, RecordKind};
 pub use parity::ParityShare;
 pub(crate) use parity::{
     BadPages, Covered, NoParity, PackView, ParityFile, ParityOwner, Rebuild, make_parity,
-    mend_pages,
 };
 pub(crate) use reader::PackReader;
 pub(crate) use record::{Record, RecordDecoder, RecordEncoder};

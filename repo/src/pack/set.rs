@@ -20,13 +20,13 @@ use super::format::{
     parse_pack_name,
 };
 use super::parity::{
-    NoParity, ParityFile, ParityOwner, pack_files, parity_path, parse_parity_name,
+    NoParity, ParityFile, ParityOwner, mend_pages, pack_files, parity_path, parse_parity_name,
 };
 use super::table::{Ending, PackTable, read_ending};
 use super::writer::{OpenPack, Telling};
 use crate::chunk::ChunkId;
 use crate::clock::{Clock, SystemClock, UnixNanoseconds};
-use crate::disk::{Access, Caching, Disk, DiskFile};
+use crate::disk::{Access, Caching, Disk};
 use crate::error::RepoError;
 use crate::health::{Care, Health};
 use crate::index::{IndexStore, SimulatedIndex};
@@ -637,18 +637,25 @@ impl PackSet {
         Ok((file.length()?, Sealed::Yes))
     }
 
-    /// Opens a pack to put rebuilt pages back.
-    pub(crate) fn open_to_mend(&self, number: u32) -> Result<Arc<dyn DiskFile>, RepoError> {
+    /// Puts rebuilt pages back, durably, and cuts what is behind `whole_length`. Gives how many can be read back afterwards.
+    pub(crate) fn mend(
+        &self,
+        number: u32,
+        pages: &BTreeMap<u32, Vec<u8>>,
+        whole_length: Option<u64>,
+    ) -> Result<u64, RepoError> {
         self.check_sound()?;
         let [path, _] = pack_files(number, self.epoch_of(number));
-        match self.disk.open(&path, Access::ReadWrite, Caching::Direct) {
+        let open = || self.disk.open(&path, Access::ReadWrite, Caching::Direct);
+        match open() {
             Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => {
-                // A locked point holds it. Mending gives back what the lock is there to keep; the next opening or
-                // closing protects it again.
+                // A locked point holds it. Mending gives back what the lock is there to keep.
                 self.disk.set_immutable(&path, false)?;
-                Ok(self.disk.open(&path, Access::ReadWrite, Caching::Direct)?)
+                let mended = open().and_then(|file| mend_pages(file.as_ref(), pages, whole_length));
+                self.disk.set_immutable(&path, true)?;
+                Ok(mended?)
             }
-            opened => Ok(opened?),
+            opened => Ok(mend_pages(opened?.as_ref(), pages, whole_length)?),
         }
     }
 

@@ -8,9 +8,7 @@ use super::survey::{Survey, survey};
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
 use crate::health::{Care, CareReport};
-use crate::pack::{
-    Covered, NoParity, PackView, ParityFile, Place, Rebuild, Sealed, make_parity, mend_pages,
-};
+use crate::pack::{Covered, NoParity, PackView, ParityFile, Place, Rebuild, Sealed, make_parity};
 use crate::store::ChunkStore;
 
 /// What is done about what is found.
@@ -211,10 +209,7 @@ fn choose(
         examined.mendable = Some(what);
         return Ok(after);
     }
-    let outcome = store
-        .packs()
-        .open_to_mend(number)
-        .and_then(|file| Ok(mend_pages(file.as_ref(), &pages, view.whole_length())?));
+    let outcome = store.packs().mend(number, &pages, view.whole_length());
     store.packs().forget_table(number);
     store.reader().forget_view(number);
     match outcome {

@@ -25,6 +25,8 @@ pub(super) struct Survey {
     /// Records that are known of and not there, or hurt.
     pub(super) hurt: Vec<(ChunkId, Place)>,
     pub(super) bad_pages: BadPages,
+    /// Where the pack ends, if it does so with a sound table.
+    pub(super) sealed_at: Option<u64>,
 }
 
 impl Survey {
@@ -33,9 +35,10 @@ impl Survey {
         self.faults.is_empty() && self.hurt.is_empty() && self.bad_pages.is_empty()
     }
 
-    /// Whether all that `other` proved is proven here, too.
+    /// Whether all that `other` proved is proven here, too, and a sound end is where it was.
     pub(super) fn includes(&self, other: &Self) -> bool {
-        self.proven.is_superset(&other.proven)
+        let ends = other.sealed_at.is_none() || other.sealed_at == self.sealed_at;
+        ends && self.proven.is_superset(&other.proven)
     }
 }
 
@@ -76,6 +79,7 @@ pub(super) fn survey(
             .faults
             .push("its table is gone: its end is cut off or damaged".to_owned());
     }
+    found.sealed_at = table.is_some().then_some(found.read_bytes);
     let place = |slot| Place { pack: number, slot };
     match table {
         Some(table) => {

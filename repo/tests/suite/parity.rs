@@ -559,3 +559,141 @@ fn the_packs_proven_longest_ago_come_first_in(mode: Mode) {
     assert_eq!(repository.proofs().oldest, Some(UnixNanoseconds(2_000)));
     assert_eq!(repository.examined_since(UnixNanoseconds(3_000)), 1);
 }
+
+/// Parity of a pack that has the same name in a copy of the repository which went its own way: the copy was taken while the pack
+/// was open, and sealed it where it stood.
+struct Diverged {
+    /// The original, all closed.
+    disk: SimulatedDisk,
+    /// What it holds.
+    contents: Vec<Vec<u8>>,
+    /// Packs and parity of the original and of the copy.
+    original: Vec<(PathBuf, Vec<u8>)>,
+    copy: Vec<(PathBuf, Vec<u8>)>,
+    copied: SimulatedDisk,
+}
+
+fn diverged(mode: Mode) -> Diverged {
+    let disk = SimulatedDisk::new();
+    Repository::create_on(
+        &disk,
+        Path::new("simulated"),
+        &ManualClock::new(UnixNanoseconds(1_000)),
+        &mode.create_options(),
+    )
+    .unwrap();
+    let first = noise(1, CHUNKS * CHUNK);
+    // Fewer pages behind the copy's end than parity could give back, and more.
+    let mut second = first.clone();
+    second[..4 * CHUNK].copy_from_slice(&noise(2, 4 * CHUNK));
+    let repository = open_on(mode, disk.clone());
+    back_up(&repository, &first, &[]);
+    let copied = disk.fork();
+    back_up(&repository, &second, &[]);
+    repository.close().unwrap();
+    drop(repository);
+    let finished = |disk: &SimulatedDisk| {
+        let repository = open_on(mode, disk.clone());
+        let report = verify(&repository, Repair::Yes);
+        assert!(report.is_sound(), "{report:?}");
+        repository.close().unwrap();
+        drop(repository);
+        pack_files(disk)
+    };
+    let copy = finished(&copied);
+    let original = finished(&disk);
+    let names = |files: &[(PathBuf, Vec<u8>)]| -> Vec<PathBuf> {
+        files.iter().map(|(path, _)| path.clone()).collect()
+    };
+    assert_eq!(names(&copy), names(&original));
+    Diverged {
+        disk,
+        contents: vec![first, second],
+        original,
+        copy,
+        copied,
+    }
+}
+
+/// Puts parity files of `files` in place of those that are there.
+fn put_parity(disk: &dyn Disk, files: &[(PathBuf, Vec<u8>)]) {
+    let parity = files
+        .iter()
+        .filter(|(path, _)| path.extension().is_some_and(|end| end == "parity"));
+    for (path, bytes) in parity {
+        disk.replace(path, bytes).unwrap();
+    }
+}
+
+fn check_images(repository: &Repository, contents: &[Vec<u8>]) {
+    for (point, content) in repository.points(None).iter().zip(contents) {
+        let image = repository.image(point, 0).unwrap();
+        assert!(read_all(&image) == *content, "{} differs", point.name);
+    }
+}
+
+#[test]
+fn parity_of_another_pack_of_the_same_name_harms_nothing() {
+    Mode::each(|mode| {
+        let made = diverged(mode);
+        let cases = [
+            (&made.disk, &made.copy, &made.original, 2),
+            (&made.copied, &made.original, &made.copy, 1),
+        ];
+        for (disk, others, own, points) in cases {
+            let disk = disk.fork();
+            put_parity(&disk, others);
+            let repository = open_on(mode, disk.clone());
+            let looked = verify(&repository, Repair::No);
+            assert!(looked.is_sound(), "{looked:?}");
+            let report = verify(&repository, Repair::Yes);
+            assert!(report.is_sound() && report.mended.is_empty(), "{report:?}");
+            assert!(report.parity_made > 0, "it is made again");
+            assert_eq!(repository.points(None).len(), points);
+            check_images(&repository, &made.contents);
+            drop(repository);
+            assert!(
+                pack_files(&disk) == *own,
+                "packs and parity are as they were"
+            );
+        }
+    });
+}
+
+#[test]
+fn parity_of_another_pack_is_of_no_use_to_a_damaged_one_and_does_it_no_harm() {
+    Mode::each(|mode| {
+        let made = diverged(mode);
+        let disk = made.disk.fork();
+        put_parity(&disk, &made.copy);
+        let longest = made.original.iter().max_by_key(|(_, bytes)| bytes.len());
+        let (pack, bytes) = longest.unwrap();
+        // One record, and the end of the table: the pack does not say any more where it ends.
+        overwrite(&disk, pack, 4096 + 5 * RECORD + 1000, &[0x5A; 16]);
+        overwrite(&disk, pack, bytes.len() as u64 - 40, &[0x5A; 16]);
+        let hurt = pack_files(&disk);
+        let repository = open_on(mode, disk.clone());
+        let report = verify(&repository, Repair::Yes);
+        let points: Vec<_> = report.damaged.iter().map(|damage| &damage.point).collect();
+        assert_eq!((points.len(), report.mended_pages), (2, 0), "{report:?}");
+        drop(repository);
+        for (before, after) in hurt.iter().zip(pack_files(&disk)) {
+            let is_pack = before.0.extension().is_none_or(|end| end != "parity");
+            let kept = after.1.get(..before.1.len()) == Some(&before.1[..]);
+            assert!(!is_pack || kept, "not a byte is changed or cut off");
+        }
+        let repository = open_on(mode, disk);
+        for (point, content) in repository.points(None).iter().zip(&made.contents) {
+            let image = repository.image(point, 0).unwrap();
+            for (chunk, expected) in content.chunks(CHUNK).enumerate() {
+                let mut pieces = Vec::new();
+                let read = image.read((chunk * CHUNK) as u64, 65_536, &mut pieces);
+                assert_eq!(read.is_err(), chunk == 5, "chunk {chunk}");
+                assert!(
+                    read.is_err() || pieces.concat() == expected,
+                    "chunk {chunk}"
+                );
+            }
+        }
+    });
+}

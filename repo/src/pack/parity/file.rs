@@ -10,6 +10,7 @@ use super::make::size;
 use crate::checksum::crc32c;
 use crate::disk::{Access, AlignedBuffer, Caching, Disk, DiskFile};
 use crate::pack::format::PAGE_BYTES;
+use crate::pack::table::{Ending, read_ending};
 
 /// The parity of one pack.
 pub(crate) struct ParityFile {
@@ -96,6 +97,17 @@ impl ParityFile {
     /// Whether all of a sealed pack is covered.
     pub(crate) fn covers(&self) -> Covered {
         self.layout.extent
+    }
+
+    /// Whether it may be this pack's. A pack that ends with its table is as long as it must be: parity that says something else
+    /// was made of another one of the same name, in a copy of the repository that went its own way.
+    pub(super) fn may_be_of(&self, pack: &dyn DiskFile) -> bool {
+        let covered = self.covered_bytes();
+        let fits = pack.length().is_ok_and(|length| match self.covers() {
+            Covered::Whole => length == covered,
+            Covered::Start => length >= covered,
+        });
+        fits || !matches!(read_ending(pack), Ok(Ending::Sealed { .. }))
     }
 
     /// Pages of the pack that are covered.

@@ -13,7 +13,7 @@ use crate::disk::{DiskError, DiskFile};
 use crate::pack::format::PAGE_BYTES;
 
 /// Shows a pack past its bad pages. Pages that cannot be read, and are not rebuilt, show as zeroes: whoever reads
-/// records proves them, so that none is taken for what it is not.
+/// records proves them, so that none is taken for what it is not. Parity that cannot be this pack's is not used.
 pub(crate) struct PackView {
     file: Arc<dyn DiskFile>,
     parity: Option<Arc<ParityFile>>,
@@ -65,6 +65,7 @@ impl PackView {
         parity: Option<Arc<ParityFile>>,
         rebuild: Rebuild,
     ) -> Self {
+        let parity = parity.filter(|parity| parity.may_be_of(file.as_ref()));
         Self {
             file,
             parity,
@@ -178,12 +179,14 @@ impl DiskFile for PackView {
         Ok(wanted)
     }
 
+    /// How long the pack is, with what is cut off. Only what is rebuilt ends where parity says: what there is behind may be
+    /// records, of a pack that parity was not made of.
     fn length(&self) -> Result<u64, DiskError> {
         let length = self.file.length()?;
         Ok(match (&self.parity, self.whole_length()) {
-            (_, Some(whole)) => whole,
-            (Some(parity), None) => length.max(parity.covered_bytes()),
-            (None, None) => length,
+            (_, Some(whole)) if self.rebuild == Rebuild::Yes => whole,
+            (Some(parity), _) => length.max(parity.covered_bytes()),
+            (None, _) => length,
         })
     }
 
