@@ -51,6 +51,19 @@ pub enum RepoError {
         /// The folder.
         path: PathBuf,
     },
+    /// There is too little room to open it.
+    #[error(
+        "the storage of {} is full: {available_bytes} bytes are free, and {needed_bytes} are needed to open it; remove something else from that storage or give it more room, or restore with `holdfast rescue`, which needs none",
+        path.display()
+    )]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// What is free.
+        available_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
     /// It is encrypted and no key was given.
     #[error(
         "{} is encrypted: give its passphrase or key (--passphrase-file, --key-file or --key-command, or the same under [repository] in the configuration)",
@@ -305,7 +318,7 @@ impl RepoError {
     pub fn culprit(&self) -> Culprit {
         match self {
             Self::Disk(_) if self.is_full() => Culprit::Operator,
-            Self::LostRecords => Culprit::Operator,
+            Self::LostRecords | Self::NoRoom { .. } => Culprit::Operator,
             Self::Disk(_)
             | Self::Corrupt { .. }
             | Self::MarkDamaged { .. }
@@ -334,7 +347,11 @@ impl RepoError {
 
     /// Whether the cause is lack of space.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Disk(error) if error.is_full())
+        match self {
+            Self::Disk(error) => error.is_full(),
+            Self::NoRoom { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether stored bytes are damaged or gone.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use audit::AuditReport;
+pub(crate) use reserve::make_room_to_open;
 pub use space::{ExpiredPoint, SpaceStatistics};
 
 use crate::account::{Freed, Standing};

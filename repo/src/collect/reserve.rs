@@ -56,11 +56,7 @@ impl Repository {
     }
 
     fn give_up_reserve(&self) -> Result<(), RepoError> {
-        match self.disk().remove(Path::new(RESERVE)) {
-            Err(error) if error.is_missing() => return Ok(()),
-            other => other?,
-        }
-        Ok(self.disk().sync_directory(Path::new(""))?)
+        give_up(self.disk())
     }
 
     fn reserve_length(&self) -> Result<Option<u64>, RepoError> {
@@ -68,6 +64,39 @@ impl Repository {
         let reserve = items.into_iter().find(|item| item.name == RESERVE);
         Ok(reserve.map(|item| item.length_bytes))
     }
+}
+
+/// Makes sure of the room that opening needs, by giving up the reserve if need be: the index makes new files whenever it is opened,
+/// and ends the process if there is no room for them.
+pub(crate) fn make_room_to_open(disk: &dyn Disk, root: &Path) -> Result<(), RepoError> {
+    let available = || Ok::<_, RepoError>(disk.space()?.available_bytes);
+    // What is in its log becomes a table.
+    let files = disk.list(Path::new("index")).unwrap_or_default();
+    let logs = files.iter().filter(|file| file.name.ends_with(".log"));
+    let needed_bytes = OPENING_BYTES + logs.map(|log| log.length_bytes).sum::<u64>();
+    if available()? >= needed_bytes {
+        return Ok(());
+    }
+    give_up(disk)?;
+    match available()? {
+        enough if enough >= needed_bytes => {
+            tracing::warn!("the storage is full: the reserve is given up to open the repository");
+            Ok(())
+        }
+        available_bytes => Err(RepoError::NoRoom {
+            path: root.to_owned(),
+            available_bytes,
+            needed_bytes,
+        }),
+    }
+}
+
+fn give_up(disk: &dyn Disk) -> Result<(), RepoError> {
+    match disk.remove(Path::new(RESERVE)) {
+        Err(error) if error.is_missing() => return Ok(()),
+        other => other?,
+    }
+    Ok(disk.sync_directory(Path::new(""))?)
 }
 
 /// Fills the reserve with bytes that do not compress, so that no file system can do without the space.
@@ -90,6 +119,9 @@ fn write_reserve(disk: &dyn Disk, bytes: u64) -> Result<(), RepoError> {
 
 const RESERVE: &str = "reserve";
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// Room for the new files of an index that is opened, besides a table of what its log holds.
+const OPENING_BYTES: u64 = 4 << 20;
 
 /// A storage with less than this is full.
 const ROOM_BYTES_MIN: u64 = 32 << 20;

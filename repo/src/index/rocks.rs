@@ -209,6 +209,9 @@ fn base_options() -> Options {
     options.set_max_open_files(512);
     options.set_db_write_buffer_size(UNWRITTEN_BYTES_MAX);
     options.set_keep_log_file_num(2);
+    // On a full disk RocksDB, as Debian builds it, ends the process with the second line of its own log that it cannot write.
+    // What it would have told as an error, its calls tell, too.
+    options.set_log_level(rocksdb::LogLevel::Fatal);
     options
 }
 

@@ -10,6 +10,7 @@ use super::{CreateOptions, Inner, OpenOptions, Repository};
 use crate::account::Account;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
+use crate::collect::make_room_to_open;
 use crate::disk::{Disk, SystemDisk};
 use crate::error::RepoError;
 use crate::health::{Health, Keeper};
@@ -95,6 +96,7 @@ impl Repository {
         if let (Some(files), Some(folder)) = (disk.known_files(), &options.watch_record) {
             files.remember_in(&folder.join(superblock.repository.to_string()));
         }
+        make_room_to_open(disk.as_ref(), root)?;
         let cache = usize::try_from(options.index_cache_bytes).unwrap_or(usize::MAX);
         let index = RocksIndex::open(&root.join("index"), cache)?;
         let ground = Ground {

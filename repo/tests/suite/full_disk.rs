@@ -192,3 +192,37 @@ fn a_full_disk_loses_nothing_and_the_reserve_leads_out() {
         .unwrap();
     assert!(verified.is_sound(), "{verified:?}");
 }
+
+#[test]
+fn a_full_disk_is_opened_by_the_reserve_and_without_one_says_what_to_do() {
+    let Some(mounted) = Mounted::ext4(160) else {
+        return;
+    };
+    let root = mounted.root().join("repository");
+    Repository::create(&root, &repo::CreateOptions::default()).unwrap();
+    let repository = Repository::open(&root, &options()).unwrap();
+    repository.make_reserve(RESERVE_BYTES).unwrap();
+    let content = noise(1, 8 * MEBIBYTE);
+    let point = back_up(&repository, "web", &content).unwrap();
+    fill(&mounted);
+    // Left as a kill would leave it, and in good order.
+    drop(repository);
+    fill(&mounted);
+    for _ in 0..2 {
+        let repository = Repository::open(&root, &options()).unwrap();
+        assert_eq!(reserve_length(&root), None);
+        assert!(read_all(&repository.image(&point, 0).unwrap()) == content);
+        repository.close().unwrap();
+    }
+    fill(&mounted);
+    let refused = Repository::open(&root, &options()).unwrap_err();
+    assert!(matches!(refused, RepoError::NoRoom { .. }), "{refused:?}");
+    let text = refused.to_string();
+    assert!(
+        text.contains("full") && text.contains("holdfast rescue"),
+        "{text}"
+    );
+    clear(&mounted);
+    let repository = Repository::open(&root, &options()).unwrap();
+    assert!(read_all(&repository.image(&point, 0).unwrap()) == content);
+}
