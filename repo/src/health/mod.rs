@@ -134,10 +134,12 @@ impl Health {
         self.proofs.read().get(&pack).copied()
     }
 
-    /// When a pack was last read whole, so that one which cannot be proven does not hold up the others.
-    pub(crate) fn examined(&self, pack: u32) -> Option<UnixNanoseconds> {
+    /// When a pack was last read whole, so that one which cannot be proven does not hold up the others. A time after `now` is
+    /// that of a wrong clock, and says nothing.
+    pub(crate) fn examined(&self, pack: u32, now: UnixNanoseconds) -> Option<UnixNanoseconds> {
         let examined = self.examined.lock().get(&pack).copied();
-        examined.max(self.proof(pack))
+        let known = [examined, self.proof(pack)].into_iter().flatten();
+        known.filter(|time| *time <= now).max()
     }
 
     /// Remembers that a pack of so many bytes was read whole.

@@ -2,8 +2,9 @@
 //!
 //! A rule keeps the newest point of each of the last so many hours, days, weeks, months or years, or of those within so
 //! many days; a point stays if any rule keeps it, if it is starred or locked, or if it is the newest. Times are those at
-//! which the daemon received the points, in UTC, so no clock of a client has a say. `docs/operations/space.md` is the
-//! user's view.
+//! which the daemon received the points, in UTC, so no clock of a client has a say. Where these times contradict the order of the
+//! points, because the daemon's own clock was wrong for a while, a point stays if any way to read them keeps it.
+//! `docs/operations/space.md` is the user's view.
 
 mod period;
 #[cfg(test)]
@@ -140,23 +141,62 @@ pub fn judge(
     if let Some(newest) = verdicts.first_mut() {
         newest.kept_by.push(Keeper::Newest);
     }
-    for (number, verdict) in (0_u64..).zip(&mut verdicts) {
-        if rules.last.is_some_and(|last| number < u64::from(last)) {
-            verdict.kept_by.push(Keeper::Last);
+    let last = usize::try_from(rules.last.unwrap_or(0)).unwrap_or(usize::MAX);
+    for verdict in verdicts.iter_mut().take(last) {
+        verdict.kept_by.push(Keeper::Last);
+    }
+    for times in readings(&verdicts) {
+        apply(rules, &times, &mut verdicts, now);
+    }
+    verdicts
+}
+
+/// The times of points, the newest first, as they may be meant: as they were stamped; none later than that of the next point, as
+/// if the clock had been ahead where they are; none earlier than that of the point before, as if it had been behind.
+fn readings(newest_first: &[Verdict]) -> [Vec<UnixNanoseconds>; 3] {
+    let stamped: Vec<_> = newest_first.iter().map(|verdict| verdict.created).collect();
+    let mut earliest = UnixNanoseconds(u64::MAX);
+    let no_later = stamped.iter().map(|time| {
+        earliest = earliest.min(*time);
+        earliest
+    });
+    let no_later = no_later.collect();
+    let mut latest = UnixNanoseconds(0);
+    let no_earlier = stamped.iter().rev().map(|time| {
+        latest = latest.max(*time);
+        latest
+    });
+    let mut no_earlier: Vec<_> = no_earlier.collect();
+    no_earlier.reverse();
+    [stamped, no_later, no_earlier]
+}
+
+/// Adds what keeps points by their times.
+fn apply(
+    rules: &RetentionRules,
+    times: &[UnixNanoseconds],
+    verdicts: &mut [Verdict],
+    now: UnixNanoseconds,
+) {
+    let mut keep = |kept: &[bool], keeper| {
+        for (verdict, _) in verdicts.iter_mut().zip(kept).filter(|(_, kept)| **kept) {
+            if !verdict.kept_by.contains(&keeper) {
+                verdict.kept_by.push(keeper);
+            }
         }
-        if rules
-            .days
-            .is_some_and(|days| is_within(verdict.created, days, now))
-        {
-            verdict.kept_by.push(Keeper::Days);
-        }
+    };
+    if let Some(days) = rules.days {
+        let kept: Vec<_> = times
+            .iter()
+            .map(|time| is_within(*time, days, now))
+            .collect();
+        keep(&kept, Keeper::Days);
     }
     for (period, keeper, reach) in rules.periods() {
         if let Some(reach) = reach {
-            keep_one_each(&mut verdicts, period, keeper, reach, now);
+            keep(&one_each(times, period, reach, now), keeper);
         }
     }
-    verdicts
 }
 
 /// What keeps a point whatever the rules say.
@@ -174,28 +214,23 @@ fn untouchable(point: &RetainedPoint, rules: &RetentionRules, now: UnixNanosecon
     keepers
 }
 
-/// Keeps the newest point of each period, as far as the rule reaches.
-fn keep_one_each(
-    verdicts: &mut [Verdict],
+/// Which points are the newest of their period, as far as the rule reaches.
+fn one_each(
+    times: &[UnixNanoseconds],
     period: Period,
-    keeper: Keeper,
     reach: Reach,
     now: UnixNanoseconds,
-) {
+) -> Vec<bool> {
     let mut seen = std::collections::BTreeSet::new();
-    for verdict in verdicts {
-        let ordinal = period.ordinal(verdict.created);
-        if !seen.insert(ordinal) {
-            continue;
-        }
-        let reaches = match reach {
-            Reach::Count(count) => seen.len() as u64 <= u64::from(count),
-            Reach::Days(days) => is_within(verdict.created, days, now),
-        };
-        if reaches {
-            verdict.kept_by.push(keeper);
-        }
-    }
+    let kept = times.iter().map(|time| {
+        let is_first = seen.insert(period.ordinal(*time));
+        is_first
+            && match reach {
+                Reach::Count(count) => seen.len() as u64 <= u64::from(count),
+                Reach::Days(days) => is_within(*time, days, now),
+            }
+    });
+    kept.collect()
 }
 
 fn is_within(created: UnixNanoseconds, days: u32, now: UnixNanoseconds) -> bool {

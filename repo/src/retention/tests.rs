@@ -142,6 +142,44 @@ fn a_clock_that_was_ahead_expires_nothing() {
     assert_eq!(verdicts[5].kept_by, [Keeper::Future, Keeper::Days]);
 }
 
+#[test]
+fn a_clock_that_was_behind_expires_nothing() {
+    let now = moment("2026-11-26T18:30:00Z");
+    let mut points = four_a_day(20, moment("2026-11-26T18:00:00Z"));
+    points[15].created = moment("2020-01-01T00:00:00Z");
+    let rules = RetentionRules {
+        days: Some(2),
+        ..Default::default()
+    };
+    let verdicts = judge(&points, &rules, now);
+    assert_eq!(kept(&verdicts), (13..=20).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn points_from_a_clock_that_was_ahead_take_no_place_of_others() {
+    let now = moment("2026-11-26T18:30:00Z");
+    let sound = four_a_day(40, moment("2026-11-26T18:00:00Z"));
+    let mut points = sound.clone();
+    for (number, point) in (0_u64..).zip(points.iter_mut().skip(20).take(6)) {
+        point.created = UnixNanoseconds(now.0 + (number + 1) * 30 * DAY);
+    }
+    let rules = RetentionRules {
+        daily: Some(Reach::Count(4)),
+        monthly: Some(Reach::Count(2)),
+        ..Default::default()
+    };
+    let kept_now = kept(&judge(&points, &rules, now));
+    for sequence in kept(&judge(&sound, &rules, now)) {
+        assert!(kept_now.contains(&sequence), "{sequence}: {kept_now:?}");
+    }
+    // And when the time has come that they say, the days in between are still told apart.
+    let later = UnixNanoseconds(now.0 + 365 * DAY);
+    let kept_later = kept(&judge(&points, &rules, later));
+    for sequence in kept(&judge(&sound, &rules, later)) {
+        assert!(kept_later.contains(&sequence), "{sequence}: {kept_later:?}");
+    }
+}
+
 fn rules() -> impl Strategy<Value = RetentionRules> {
     let reach = || {
         prop::option::of(prop_oneof![

@@ -290,13 +290,15 @@ impl Repository {
         proofs
     }
 
-    /// How many packs were read whole at a moment or later, and proven or found hurt.
+    /// How many packs were read whole at a moment or later, and proven or found hurt. What is said to have been in the future
+    /// was noted by a wrong clock and does not count.
     pub fn examined_since(&self, since: UnixNanoseconds) -> u64 {
         let packs = self.store().packs().summaries();
         let health = self.store().health();
+        let now = self.clock().now();
         let recent = packs
             .iter()
-            .filter(|(number, _)| health.examined(*number) >= Some(since));
+            .filter(|(number, _)| health.examined(*number, now) >= Some(since));
         recent.count() as u64
     }
 }

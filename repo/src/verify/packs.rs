@@ -31,10 +31,11 @@ pub(super) fn choose_packs(store: &ChunkStore, scope: &VerifyScope) -> Vec<u32> 
             summaries.len().div_ceil(parts)
         }
     };
+    let now = store.packs().now();
     let mut packs: Vec<_> = summaries
         .into_iter()
         .map(|(number, summary)| {
-            let examined = store.health().examined(number);
+            let examined = store.health().examined(number, now);
             (examined, number, summary.length_bytes)
         })
         .collect();

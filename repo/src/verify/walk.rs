@@ -111,6 +111,10 @@ impl<'a> Walk<'a> {
             };
         }
         if sound {
+            // To walk a part again costs time, to remember all of a large store memory.
+            if self.sound.len() >= SOUND_MAX {
+                self.sound.clear();
+            }
             self.sound.insert(pointer.id);
         }
         Ok(sound)
@@ -190,6 +194,9 @@ impl<'a> Walk<'a> {
         }
     }
 }
+
+/// Nodes that are remembered: about 100 MiB. Each stands for 64 MiB of a disk and more.
+const SOUND_MAX: usize = 2 << 20;
 
 impl Part<'_> {
     /// A hurt stretch, as far as it lies on the disk or stream.
