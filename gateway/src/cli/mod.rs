@@ -130,6 +130,12 @@ enum Verb {
     /// Read the disks of a guest for another process of this program
     #[command(hide = true)]
     GuestWorker(guest_worker::GuestWorkerArgs),
+    /// Start a machine that reads the disks of a guest for another process of this program
+    #[command(hide = true)]
+    GuestMachine(guest_worker::GuestMachineArgs),
+    /// Answer as the first process of such a machine
+    #[command(hide = true)]
+    GuestAgent,
 }
 
 /// Runs the command line of this process.
@@ -180,6 +186,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Doctor(arguments) => return doctor::run(&arguments, &daemon, &output),
         Verb::Completion(arguments) => completion::run(&arguments),
         Verb::GuestWorker(arguments) => return guest_worker::run(&arguments),
+        Verb::GuestMachine(arguments) => return guest_worker::run_machine(&arguments),
+        Verb::GuestAgent => return guest_worker::run_agent(),
     }
     Ok(ExitCode::SUCCESS)
 }

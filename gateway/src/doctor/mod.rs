@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use guestworker::Worker;
+use guestworker::{Found, Worker};
 use repo::Repository;
 use repo::disk::Protection;
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,7 @@ fn machine(config: &Config) -> Vec<Finding> {
         ),
         kernel_target(),
         guest_worker(config),
+        small_machine(config),
         Finding::good(
             "index",
             "RocksDB, linked from the system's library; it is rebuilt from the packs if it is lost",
@@ -223,6 +224,38 @@ fn guest_worker(config: &Config) -> Finding {
             check,
             refusal.to_string(),
             "`holdfast files` and `holdfast mount` need it; /proc has to be mounted",
+        ),
+    }
+}
+
+/// What reads guests' filesystems for which there is no reader.
+fn small_machine(config: &Config) -> Finding {
+    let check = "other guests' filesystems";
+    if !config.files.machine {
+        return Finding::good(
+            check,
+            "not read: the small machine is off ([files] machine)",
+        );
+    }
+    match Found::look() {
+        Ok(found) if found.has_kvm() => Finding::good(
+            check,
+            format!(
+                "F2FS, JFS, UDF and others are read by a small machine with {}",
+                found.kernel().display()
+            ),
+        ),
+        Ok(found) => Finding::good(
+            check,
+            format!(
+                "F2FS, JFS, UDF and others are read by a small machine with {}; without KVM it is emulated and takes some seconds to start (a processor that can, and this user in the group kvm)",
+                found.kernel().display()
+            ),
+        ),
+        Err(missing) => Finding::warning(
+            check,
+            format!("F2FS, JFS, UDF and others are not read: {missing}"),
+            "install the packages qemu-system-x86 and linux-image-amd64, or set `machine = false` under [files]",
         ),
     }
 }

@@ -21,6 +21,7 @@ mod locks;
 mod nbd_tls;
 mod recovery;
 mod rescue;
+mod small_machine;
 mod smb;
 mod space;
 mod startup;

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{IoSliceMut, stderr, stdin};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -16,11 +16,11 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetError, Scope,
 };
+use rustix::fs::{FileType, fstat};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::found::KVM;
-use super::prepared::START;
 use crate::worker::{WorkerError, enter_and_start_again, limits, system};
 
 /// What is left to a machine.
@@ -33,7 +33,8 @@ pub struct MachineLimits {
 }
 
 /// Gives up what a machine does not need, and becomes the program of `command`. Takes two steps, as the process that reads
-/// does; `inner` is what the second was given by the first. Its sockets come over standard input, and get the numbers from 3.
+/// does; `inner` is what the second was given by the first. Sockets and files come over standard input, and have the numbers
+/// from 3.
 ///
 /// # Errors
 /// If it cannot be confined, was started by somebody else, or the program cannot be started.
@@ -50,10 +51,12 @@ pub fn become_machine(
 }
 
 fn become_confined(left: &MachineLimits, command: &[OsString]) -> Result<Infallible, WorkerError> {
-    take_sockets()?;
+    let given = take_descriptors()?;
     limits::no_new_privileges()?;
     // Without Landlock the rest holds, as the machine's own list of system calls does.
-    landlock(left).ok();
+    landlock(left, &given).ok();
+    // They stay open for the program that this process becomes.
+    given.into_iter().for_each(std::mem::forget);
     let limit = |resource, most| {
         let limit = Rlimit {
             current: Some(most),
@@ -79,8 +82,8 @@ fn become_confined(left: &MachineLimits, command: &[OsString]) -> Result<Infalli
     Err(system("start the machine", error))
 }
 
-/// Takes the sockets that the parent sends, and leaves them open under numbers that it knows.
-fn take_sockets() -> Result<(), WorkerError> {
+/// Takes the sockets and files that the parent sends, which have the numbers that it expects.
+fn take_descriptors() -> Result<Vec<OwnedFd>, WorkerError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut mark = [0];
@@ -95,24 +98,24 @@ fn take_sockets() -> Result<(), WorkerError> {
     if taken.bytes != 1 {
         return Err(WorkerError::Alone("its parent is gone"));
     }
-    let mut next = FIRST_SOCKET;
+    let mut given = Vec::new();
     for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(sockets) = message {
-            for socket in sockets {
-                if socket.as_raw_fd() != next {
-                    return Err(WorkerError::Alone("it has more open than its parent knows"));
-                }
-                // It stays open for the program that this process becomes.
-                std::mem::forget(socket);
-                next += 1;
-            }
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            given.extend(descriptors);
         }
     }
-    Ok(())
+    let numbers = given.iter().map(AsRawFd::as_raw_fd);
+    match numbers
+        .zip(FIRST_DESCRIPTOR..)
+        .all(|(is, should)| is == should)
+    {
+        true => Ok(given),
+        false => Err(WorkerError::Alone("it has more open than its parent knows")),
+    }
 }
 
-/// What is installed may be read and run, its own folder be written, and nothing else.
-fn landlock(left: &MachineLimits) -> Result<(), RulesetError> {
+/// What is installed may be read and run, what it was given be read, its own folder be written, and nothing else.
+fn landlock(left: &MachineLimits, given: &[OwnedFd]) -> Result<(), RulesetError> {
     let read = AccessFs::from_read(LANDLOCK);
     let all = AccessFs::from_all(LANDLOCK);
     let mut rules = Ruleset::default()
@@ -121,13 +124,12 @@ fn landlock(left: &MachineLimits) -> Result<(), RulesetError> {
         .scope(Scope::from_all(LANDLOCK))?
         .create()?;
     let readable = READABLE.iter().map(|path| (PathBuf::from(path), read));
-    let start = [(left.folder.with_file_name(START), read)];
     let writable = [
         (left.folder.clone(), all),
         (KVM.into(), all),
         ("/dev/null".into(), all),
     ];
-    for (path, access) in readable.chain(start).chain(writable) {
+    for (path, access) in readable.chain(writable) {
         // What is not there is not needed.
         if let Ok(opened) = PathFd::new(&path) {
             let access = match path.is_dir() {
@@ -137,11 +139,18 @@ fn landlock(left: &MachineLimits) -> Result<(), RulesetError> {
             rules = rules.add_rule(PathBeneath::new(opened, access))?;
         }
     }
+    for descriptor in given {
+        let is_file = fstat(descriptor)
+            .is_ok_and(|known| FileType::from_raw_mode(known.st_mode) == FileType::RegularFile);
+        if is_file {
+            rules = rules.add_rule(PathBeneath::new(descriptor, AccessFs::ReadFile))?;
+        }
+    }
     rules.restrict_self().map(drop)
 }
 
 /// The number of the first socket that the machine is given.
-pub(super) const FIRST_SOCKET: i32 = 3;
+pub(super) const FIRST_DESCRIPTOR: i32 = 3;
 
 const LANDLOCK: ABI = ABI::V7;
 

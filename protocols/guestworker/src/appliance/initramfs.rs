@@ -10,9 +10,9 @@ use super::found::Found;
 use super::kinds::Kind;
 
 /// Writes the archive that the kernel unpacks.
-pub(super) fn write(found: &Found, program: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn write(found: &Found, program: &Path, to: &mut File) -> io::Result<()> {
     let mut archive = Archive {
-        out: BufWriter::new(File::create(to)?),
+        out: BufWriter::new(to),
         inode: 0,
         folders: BTreeSet::new(),
     };

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -13,11 +13,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::ApplianceOptions;
-use super::confined::FIRST_SOCKET;
+use super::confined::FIRST_DESCRIPTOR;
 use super::disks::DiskServer;
 use super::kinds::Kind;
 use super::prepared::Prepared;
-use crate::client::{Disks, Launch, Started, send_sockets};
+use crate::client::{Disks, Launch, Started, send_descriptors};
 use crate::reader::VolumeDescription;
 
 /// A machine for some volumes of a guest.
@@ -136,10 +136,22 @@ impl Machine {
             "-kernel",
         ];
         let mut words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-        words.push(self.prepared.kernel.clone().into());
+        words.push(match self.prepared.kernel {
+            Some(_) => opened(PORTS + 1),
+            None => self.prepared.found.kernel.clone().into(),
+        });
         words.push("-initrd".into());
-        words.push(self.prepared.initramfs.clone().into());
+        words.push(opened(PORTS));
         words
+    }
+
+    /// What a machine is given besides its ports: its first files, and its kernel if that is unpacked.
+    fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let kernel = self.prepared.kernel.as_ref();
+        [&self.prepared.initramfs]
+            .into_iter()
+            .chain(kernel)
+            .map(AsFd::as_fd)
     }
 
     /// The first socket is the control, the others are lanes.
@@ -148,7 +160,7 @@ impl Machine {
             "-device".to_owned(),
             format!("virtio-serial-pci,id=serial,max_ports={}", PORTS + 1),
         ];
-        for (socket, port) in (FIRST_SOCKET..).zip(0..PORTS) {
+        for (socket, port) in (FIRST_DESCRIPTOR..).zip(0..PORTS) {
             let name = match port {
                 0 => CONTROL.to_owned(),
                 lane => format!("lane{lane}"),
@@ -187,8 +199,8 @@ impl Machine {
 impl Launch for Machine {
     fn launch(&self, disks: &Arc<Disks>) -> io::Result<Started> {
         let folder = tempfile::Builder::new()
-            .prefix("machine-")
-            .tempdir_in(self.prepared.folder())?;
+            .prefix("holdfast-machine-")
+            .tempdir()?;
         let server = DiskServer::start(disks, &self.volumes, &folder.path().join(DISKS))?;
         let (start, theirs) = UnixStream::pair()?;
         let (mut ours, mut machines) = (Vec::new(), Vec::new());
@@ -202,7 +214,8 @@ impl Launch for Machine {
             .stdin(OwnedFd::from(theirs))
             .spawn()?;
         // If it has ended already, waiting for its word tells so, with what it said.
-        drop(send_sockets(&start, &machines));
+        let machines = machines.iter().map(AsFd::as_fd).chain(self.files());
+        drop(send_descriptors(&start, &machines.collect::<Vec<_>>()));
         let control = ours.remove(0);
         Ok(Started {
             child,
@@ -219,6 +232,11 @@ impl Launch for Machine {
     fn patience(&self) -> Duration {
         BOOT_PATIENCE * self.accelerator.slowness()
     }
+}
+
+/// The name under which a machine opens what it was given as the `number`th.
+fn opened(number: usize) -> OsString {
+    format!("/proc/self/fd/{}", FIRST_DESCRIPTOR as usize + number).into()
 }
 
 /// Volumes of one machine: as many as it has places for disks.

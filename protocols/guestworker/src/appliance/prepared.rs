@@ -1,10 +1,8 @@
-//! What machines start from, in files that are gone with the last of them.
+//! What machines start from: files without names, which are gone with the last who holds them, however that ends.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-
-use tempfile::TempDir;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
 
 use super::found::Found;
 use super::{initramfs, kernel};
@@ -13,41 +11,27 @@ use super::{initramfs, kernel};
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) found: Found,
-    pub(super) kernel: PathBuf,
-    pub(super) initramfs: PathBuf,
+    /// The kernel, if it is unpacked.
+    pub(super) kernel: Option<File>,
+    pub(super) initramfs: File,
     pub(super) initramfs_bytes: u64,
-    /// Holds the files.
-    folder: TempDir,
 }
 
 impl Prepared {
     pub(super) fn make(found: Found, program: &Path) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("holdfast-").tempdir()?;
-        let start = folder.path().join(START);
-        fs::create_dir(&start)?;
-        let initramfs = start.join("initramfs");
-        initramfs::write(&found, program, &initramfs)?;
-        let kernel = match unpack(&found, &start)? {
-            Some(unpacked) => unpacked,
-            None => found.kernel.clone(),
-        };
+        let mut initramfs = tempfile::tempfile()?;
+        initramfs::write(&found, program, &mut initramfs)?;
         Ok(Self {
-            initramfs_bytes: fs::metadata(&initramfs)?.len(),
-            found,
-            kernel,
+            kernel: unpack(&found)?,
+            initramfs_bytes: initramfs.metadata()?.len(),
             initramfs,
-            folder,
+            found,
         })
-    }
-
-    /// The folder in which each machine has one of its own.
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 
 /// Where the processor runs the machine, the kernel unpacks itself as fast.
-fn unpack(found: &Found, folder: &Path) -> io::Result<Option<PathBuf>> {
+fn unpack(found: &Found) -> io::Result<Option<File>> {
     if found.has_kvm() {
         return Ok(None);
     }
@@ -58,10 +42,7 @@ fn unpack(found: &Found, folder: &Path) -> io::Result<Option<PathBuf>> {
         );
         return Ok(None);
     };
-    let path = folder.join("kernel");
-    fs::write(&path, unpacked)?;
-    Ok(Some(path))
+    let mut file = tempfile::tempfile()?;
+    file.write_all(&unpacked)?;
+    Ok(Some(file))
 }
-
-/// What all machines may read lies in this folder beside theirs.
-pub(super) const START: &str = "start";

@@ -147,7 +147,8 @@ impl LocalProcess {
         let control = &started.control;
         let timeout = Some(START_PATIENCE);
         control.set_write_timeout(timeout).map_err(LaneFault::Io)?;
-        send_sockets(control, &theirs).map_err(LaneFault::Io)?;
+        let theirs: Vec<BorrowedFd<'_>> = theirs.iter().map(|socket| socket.as_fd()).collect();
+        send_descriptors(control, &theirs).map_err(LaneFault::Io)?;
         let settings = Body::of(Settings {
             lanes: options.lanes,
             memory_bytes: options.memory_bytes,
@@ -157,12 +158,14 @@ impl LocalProcess {
     }
 }
 
-pub(crate) fn send_sockets(control: &UnixStream, sockets: &[UnixStream]) -> io::Result<()> {
-    let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
+pub(crate) fn send_descriptors(
+    control: &UnixStream,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&sockets)) {
-        return Err(io::Error::other("too many sockets"));
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many at once"));
     }
     let mark = [IoSlice::new(&[1])];
     sendmsg(control, &mark, &mut ancillary, SendFlags::NOSIGNAL)?;

@@ -33,7 +33,7 @@ use verdicts::{Subject, Verdicts};
 
 pub(crate) use connection::converse;
 pub(crate) use disks::Disks;
-pub(crate) use launch::{Launch, Started, send_sockets};
+pub(crate) use launch::{Launch, Started, send_descriptors};
 pub(crate) use tree::{check_list, check_read};
 
 /// How a worker is run.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use export::{BlockExport, FileExport, FileKind};
-use guestworker::{Appliance, ApplianceOptions, Found, Worker, WorkerOptions};
+use guestworker::{Appliance, ApplianceOptions, Found, GuestVolume, Worker, WorkerOptions};
 
 use crate::support::{ImageDisk, options};
 
@@ -141,21 +141,76 @@ fn partitioned(tree: &Path, folder: &Path) -> std::path::PathBuf {
     disk
 }
 
+/// Disks that are one filesystem each, by the programs that make them with the tree in it, or with nothing.
+fn disks_with(tree: &Path, folder: &Path) -> Vec<(&'static str, std::path::PathBuf)> {
+    let path = |name: &str| folder.join(name);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let tree = text(tree);
+    run(
+        "mksquashfs",
+        &[&tree, &text(&path("squashfs")), "-noappend", "-quiet"],
+        Path::new("-no-progress"),
+    );
+    run(
+        "makefs",
+        &["-t", "ffs", "-o", "version=1", &text(&path("ufs"))],
+        Path::new(&tree),
+    );
+    run(
+        "mkfs.erofs",
+        &["-zlz4", &text(&path("erofs"))],
+        Path::new(&tree),
+    );
+    for (name, mebibytes) in [("jfs", 32), ("nilfs2", 136), ("udf", 32)] {
+        blank(&path(name), mebibytes);
+    }
+    run("mkfs.jfs", &["-q", "-L", "empty"], &path("jfs"));
+    run("mkfs.nilfs2", &["-q"], &path("nilfs2"));
+    run(
+        "mkfs.udf",
+        &["--media-type=hd", "--blocksize=512"],
+        &path("udf"),
+    );
+    [
+        ("squashfs", "squashfs"),
+        ("UFS", "ufs"),
+        ("EROFS", "erofs"),
+        ("JFS", "jfs"),
+        ("NILFS2", "nilfs2"),
+        ("UDF", "udf"),
+    ]
+    .map(|(content, name)| (content, path(name)))
+    .to_vec()
+}
+
 #[test]
 fn what_has_no_reader_is_read_by_a_machine() {
-    let programs = ["mkfs.f2fs", "mkfs.jfs"];
+    let programs = [
+        "mkfs.f2fs",
+        "sload.f2fs",
+        "mkfs.jfs",
+        "mksquashfs",
+        "makefs",
+        "mkfs.erofs",
+        "mkfs.nilfs2",
+        "mkfs.udf",
+    ];
     if !have_parts() || !programs.into_iter().all(have) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (tree, jfs) = (folder.path().join("tree"), folder.path().join("jfs"));
+    let tree = folder.path().join("tree");
     plant(&tree);
-    let disk = partitioned(&tree, folder.path());
-    blank(&jfs, 32);
-    run("mkfs.jfs", &["-q", "-L", "empty"], &jfs);
-    let before = [fs::read(&disk).unwrap(), fs::read(&jfs).unwrap()];
+    let mut made = vec![("F2FS", partitioned(&tree, folder.path()))];
+    made.extend(disks_with(&tree, folder.path()));
+    let read_all = || {
+        made.iter()
+            .map(|(_, disk)| fs::read(disk).unwrap())
+            .collect::<Vec<_>>()
+    };
+    let before = read_all();
+    let disks = || made.iter().map(|(_, disk)| ImageDisk::open(disk)).collect();
 
-    let disks = || vec![ImageDisk::open(&disk), ImageDisk::open(&jfs)];
     let off = worker(disks(), None).volumes().unwrap();
     let refusal = off[1].files().err().unwrap().to_string();
     assert!(
@@ -163,14 +218,23 @@ fn what_has_no_reader_is_read_by_a_machine() {
         "{refusal}"
     );
 
-    let idle = Duration::from_millis(1500);
+    let idle = Duration::from_secs(2);
     let worker = worker(disks(), Some(appliance(idle)));
     let volumes = worker.volumes().unwrap();
-    let contents: Vec<_> = volumes
+    let contents = volumes
         .iter()
-        .map(|volume| volume.description().content.as_str())
-        .collect();
-    assert_eq!(contents, ["unknown content", "F2FS", "JFS"]);
+        .map(|volume| volume.description().content.as_str());
+    let expected = ["unknown content"]
+        .into_iter()
+        .chain(made.iter().map(|(content, _)| *content));
+    assert!(
+        contents.eq(expected),
+        "{:?}",
+        volumes
+            .iter()
+            .map(|volume| volume.description())
+            .collect::<Vec<_>>()
+    );
     let unknown = volumes[0].files().err().unwrap().to_string();
     assert!(
         !unknown.contains("machine"),
@@ -180,9 +244,10 @@ fn what_has_no_reader_is_read_by_a_machine() {
     let files = volumes[1].files().unwrap();
     println!("the first files were there after {:?}", began.elapsed());
     compare(&*files, &tree);
-    let empty = volumes[2].files().unwrap();
-    assert!(empty.list(empty.root(), 0, 10).unwrap().is_empty());
     measure(&*files);
+    volumes[2..]
+        .iter()
+        .for_each(|volume| look_into(&**volume, &tree));
 
     // Nobody asks for a while, and somebody asks again.
     let root = files.root();
@@ -191,9 +256,22 @@ fn what_has_no_reader_is_read_by_a_machine() {
     assert_eq!(files.list(root, 0, 10).unwrap().len(), 3);
     println!("after an end for want of work: {:?}", began.elapsed());
     compare(&*files, &tree);
-    drop((files, empty, volumes, worker));
-    let after = [fs::read(&disk).unwrap(), fs::read(&jfs).unwrap()];
-    assert!(after == before, "nothing is written");
+    drop((files, volumes, worker));
+    assert!(read_all() == before, "nothing is written");
+}
+
+/// Looks into a volume that holds the tree, or nothing where the program that makes it puts nothing in.
+fn look_into(volume: &dyn GuestVolume, tree: &Path) {
+    let content = &volume.description().content;
+    println!("{content}");
+    let files = volume.files().unwrap();
+    if !["JFS", "NILFS2", "UDF"].contains(&content.as_str()) {
+        return compare(&*files, tree);
+    }
+    let own: [&[u8]; 2] = [b"lost+found", b".nilfs"];
+    let names = files.list(files.root(), 0, 10).unwrap();
+    let strange = names.iter().find(|entry| !own.contains(&&*entry.name));
+    assert!(strange.is_none(), "{strange:?}");
 }
 
 fn measure(files: &dyn FileExport) {
