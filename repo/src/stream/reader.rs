@@ -59,11 +59,48 @@ impl StreamReader {
     /// # Errors
     /// If what is stored is hurt or gone.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, RepoError> {
+        if !self.chunk.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.chunk)));
+        }
         match self.next_part() {
             None => Ok(None),
             Some(StreamPart::Chunk(entry)) => self.read_chunk(&entry).map(Some),
             Some(StreamPart::Lost { error, .. }) => Err(error),
         }
+    }
+
+    /// Goes on `bytes` further, or to the end, without reading what lies between.
+    ///
+    /// # Errors
+    /// If the map, or the chunk in which it ends, is hurt or gone.
+    pub fn skip(&mut self, mut bytes: u64) -> Result<(), RepoError> {
+        let held =
+            usize::try_from(bytes).map_or(self.chunk.len(), |bytes| bytes.min(self.chunk.len()));
+        drop(self.chunk.split_to(held));
+        bytes -= held as u64;
+        while bytes > 0 {
+            let Some((depth, entry)) = self.ahead.pop() else {
+                break;
+            };
+            if entry.length_bytes <= bytes {
+                bytes -= entry.length_bytes;
+                continue;
+            }
+            match depth.checked_sub(1) {
+                Some(level) => {
+                    let node = self.read_node(&entry, level)?;
+                    self.ahead
+                        .extend(node.entries.into_iter().rev().map(|entry| (level, entry)));
+                }
+                None => {
+                    self.chunk = self.read_chunk(&entry)?;
+                    let within = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    drop(self.chunk.split_to(within.min(self.chunk.len())));
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What comes next, unread. Behind what is lost the stream goes on.
