@@ -19,9 +19,11 @@ pub mod jobs;
 mod notify;
 pub mod recovery;
 pub mod secrets;
+mod servers;
 pub mod sources;
 mod start;
 pub mod state;
+mod streams;
 pub mod telemetry;
 pub mod transfer;
 
@@ -40,7 +42,9 @@ use crate::config::Config;
 use crate::jobs::{Collections, Jobs, Proving, Retention, Schedule, SpaceWatch};
 use crate::recovery::Sessions;
 use crate::secrets::KeySource;
+use crate::servers::Servers;
 use crate::state::{Addresses, Identity, LockAuthority, StateFolder, Tokens};
+use crate::streams::Doors;
 use crate::telemetry::Metrics;
 
 pub use start::StartError;
@@ -49,10 +53,7 @@ pub use start::StartError;
 #[derive(Debug)]
 pub struct Gateway {
     core: Arc<Core>,
-    nbd: nbd::Server,
-    nfs: nfs::Server,
-    /// None if it has no portal.
-    iscsi: Option<iscsi::Server>,
+    servers: Servers,
     api: ApiServer,
     proving: Proving,
     space: SpaceWatch,
@@ -84,7 +85,7 @@ pub struct Core {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Who may use the HTTP interface.
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
     /// What a person must know.
     pub alerts: Arc<Alerts>,
     /// Who confirms that a lock is lifted.
@@ -125,32 +126,29 @@ impl Gateway {
         let shares = start::shares(&config.smb, &config.files, &state, counters.smb)?;
         let sessions = start::sessions(&config, &repository, &exports, &state, backstores, shares)?;
         let identity = Identity::load_or_create(&state, &config.api.certificate_names)?;
-        let nbd = start::nbd(&config, &state, &identity, &exports, &pool, counters.nbd)?;
-        let iscsi = start::iscsi(&config.iscsi, &exports, &pool, counters.iscsi)?;
-        let nfs = start::nfs(&config, &state, Arc::clone(&exports), pool).await?;
-        start::collect(&mut metrics, &repository, &nfs);
+        let tokens = Arc::new(Tokens::load_or_create(&state)?);
+        let doors = Doors::new(&repository, &tokens);
+        let servers = Servers {
+            nbd: start::nbd(&config, &state, &identity, &exports, &pool, counters.nbd)?,
+            iscsi: start::iscsi(&config.iscsi, &exports, &pool, counters.iscsi)?,
+            ingest: start::ingest(&config.ingest, &state, &identity, doors, counters.ingest)?,
+            nfs: start::nfs(&config, &state, Arc::clone(&exports), pool).await?,
+        };
+        start::collect(&mut metrics, &repository, &servers.nfs);
         let collections = start::collections(&config, &repository, &mut metrics)?;
         let alerts = start::alerts(&state, &mut metrics)?;
         let metrics = Arc::new(metrics);
         let watch = alerts::watch(&config, &repository, &alerts, &metrics);
         let listeners = api::Listeners::bind(&config, &state, &identity).await?;
         let core = Arc::new(Core {
-            addresses: start::addresses(
-                &config,
-                &state,
-                &nbd,
-                &nfs,
-                iscsi.as_ref(),
-                sessions.shares(),
-                &listeners,
-            )?,
+            addresses: start::addresses(&config, &state, &servers, sessions.shares(), &listeners),
             backups: start::backups(&config, &repository, &metrics),
             opened_points: OpenedPoints::new(&repository, config.files.worker()),
             jobs: start::jobs(&repository, &state, &alerts),
             collections,
             retention: Retention::open(repository.clone(), Arc::clone(&state))?,
             pool: start::pool(config.workers.api_threads, API_QUEUE)?,
-            tokens: Tokens::load_or_create(&state)?,
+            tokens,
             alerts,
             authority: LockAuthority::new(Arc::clone(&state), Arc::new(SystemClock)),
             descriptors: Descriptors::default(),
@@ -168,9 +166,7 @@ impl Gateway {
         let schedule = Schedule::start(&core).map_err(StartError::Thread)?;
         Ok(Self {
             core,
-            nbd,
-            nfs,
-            iscsi,
+            servers,
             api,
             proving,
             space,
@@ -188,18 +184,9 @@ impl Gateway {
         self.core.jobs.stop();
         self.core.collections.stop();
         self.core.backups.abort_all();
-        self.nfs.stop().await;
-        if let Some(iscsi) = self.iscsi
-            && !iscsi.shutdown(GRACE).await
-        {
-            tracing::warn!("some iSCSI connections were cut with commands under way");
-        }
-        let nbd_done = self.nbd.shutdown(GRACE).await;
+        self.servers.stop(GRACE).await;
         self.core.sessions.leave();
         drop(self.watch);
-        if !nbd_done {
-            tracing::warn!("some NBD connections were cut with requests under way");
-        }
         if let Err(error) = self.core.repository.close() {
             tracing::error!(
                 error = exports::chain(&error),

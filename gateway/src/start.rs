@@ -14,14 +14,16 @@ use crate::alerts::Alerts;
 use crate::api;
 use crate::backups::Backups;
 use crate::config::{
-    Config, ConfigError, FilesConfig, IscsiConfig, NbdConfig, NbdTls, Portmapper, SmbConfig,
-    SmbEncryption, TcmuConfig,
+    Config, ConfigError, FilesConfig, IngestConfig, IscsiConfig, NbdConfig, NbdTls, Portmapper,
+    SmbConfig, SmbEncryption, TcmuConfig,
 };
 use crate::exports::{Exports, chain};
 use crate::jobs::{Collections, Jobs, Proving, SpaceWatch};
 use crate::recovery::{Backstores, RecoveryError, Sessions, Shares};
 use crate::secrets::SecretError;
+use crate::servers::Servers;
 use crate::state::{Addresses, Identity, StateError, StateFolder};
+use crate::streams::Doors;
 use crate::telemetry::Metrics;
 
 /// Why the daemon did not start.
@@ -191,6 +193,42 @@ pub(crate) fn iscsi(
         .map_err(|iscsi::StartError::Listen { address, source }| {
             StartError::listen("iSCSI", address, &source)
         })
+}
+
+/// Streams of databases.
+pub(crate) fn ingest(
+    config: &IngestConfig,
+    state: &StateFolder,
+    identity: &Identity,
+    doors: Arc<Doors>,
+    metrics: ingest::Metrics,
+) -> Result<ingest::Server, StartError> {
+    let server = ingest::ServerConfig {
+        connections: config.connections,
+        window_bytes: config.window.bytes(),
+        resume: config.resume.duration(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut endpoints = vec![ingest::Endpoint::Unix {
+        path: state.ingest_socket(),
+        mode: 0o600,
+    }];
+    endpoints.extend(config.socket.iter().map(|path| ingest::Endpoint::Unix {
+        path: path.clone(),
+        mode: 0o666,
+    }));
+    let addresses = config.listen.iter().copied();
+    endpoints.extend(addresses.map(ingest::Endpoint::Tcp));
+    let tls = identity.nbd_config(None)?;
+    ingest::Server::start(server, endpoints, tls, doors, metrics).map_err(|error| match &error {
+        ingest::StartError::Listen { address, source } => {
+            StartError::listen("streams", address, source)
+        }
+        _ => StartError::Server {
+            service: "stream",
+            reason: error.to_string(),
+        },
+    })
 }
 
 /// The daemon's own folder, which no other daemon and no other repository has.
@@ -570,28 +608,27 @@ fn repair_samples(repository: &Repository) -> Vec<(&'static str, u64)> {
 pub(crate) fn addresses(
     config: &Config,
     state: &StateFolder,
-    nbd: &nbd::Server,
-    nfs: &nfs::Server,
-    iscsi: Option<&iscsi::Server>,
+    servers: &Servers,
     shares: &Shares,
     api: &api::Listeners,
-) -> Result<Addresses, StartError> {
-    let tcp = nbd.addresses().iter().find_map(|address| match address {
-        nbd::BoundAddress::Tcp(address) => Some(*address),
-        nbd::BoundAddress::Unix(_) => None,
-    });
-    Ok(Addresses {
+) -> Addresses {
+    let iscsi = servers.iscsi.as_ref();
+    Addresses {
         api: api.address(),
-        nbd: tcp.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+        nbd: servers
+            .nbd_address()
+            .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
         nbd_tls: config.nbd.tls,
         nbd_socket: state.nbd_socket(),
-        nfs: nfs.nfs_address(),
-        portmapper: nfs.portmap_address(),
+        nfs: servers.nfs.nfs_address(),
+        portmapper: servers.nfs.portmap_address(),
         iscsi: iscsi.map_or_else(Vec::new, |iscsi| iscsi.addresses().to_vec()),
         iscsi_name: config.iscsi.name.clone(),
         smb: shares.server().map(|server| server.settings().reachable()),
+        ingest: servers.ingest_address(),
+        ingest_socket: state.ingest_socket(),
         control_socket: state.control_socket(),
         fingerprint: api.fingerprint().to_string(),
         process: std::process::id(),
-    })
+    }
 }

@@ -65,6 +65,8 @@ pub struct ServerMetrics {
     pub tcmu: tcmu::Metrics,
     /// Shares.
     pub smb: smb::Metrics,
+    /// Streams.
+    pub ingest: ingest::Metrics,
 }
 
 impl Metrics {
@@ -76,6 +78,7 @@ impl Metrics {
             iscsi: iscsi::Metrics::register(&mut registry),
             tcmu: tcmu::Metrics::register(&mut registry),
             smb: smb::Metrics::register(&mut registry),
+            ingest: ingest::Metrics::register(&mut registry),
         };
         let mut metrics = Self {
             registry: Registry::default(),

@@ -11,6 +11,7 @@ mod guest;
 mod iscsi_guest;
 mod iscsi_suite;
 mod kill_rounds;
+mod mariadb;
 mod mounted_disk;
 mod nfs_guest;
 mod reader;

@@ -192,6 +192,7 @@ fn allows(role: Role, purpose: Purpose) -> bool {
         Role::Admin => true,
         Role::Backup => purpose != Purpose::Rule,
         Role::ReadOnly => purpose == Purpose::Look,
+        Role::Streams => false,
     }
 }
 

@@ -24,7 +24,7 @@ pub struct TokenView {
     pub name: String,
     /// What it is good for.
     pub role: Role,
-    /// The one workload that it may back up, if it is for one.
+    /// The one workload that it is for, if it is for one.
     #[serde(default)]
     pub workload: Option<String>,
     /// When it was made, RFC 3339; none: before that was noted.
@@ -53,7 +53,7 @@ pub struct TokenBody {
     pub name: String,
     /// What for.
     pub role: Role,
-    /// Only to back up this workload, with the role `backup`; not even to look.
+    /// Only for this workload, with the role `backup` (not even to look) or `streams`.
     #[serde(default)]
     pub workload: Option<String>,
     /// How long it is good for, such as `90d`; none: for ever.

@@ -32,6 +32,7 @@ mod serve;
 mod share;
 mod smb;
 mod stats;
+mod stream;
 mod token;
 mod verify;
 mod viewing;
@@ -96,6 +97,9 @@ enum Verb {
     /// Look at the server of shares
     #[command(subcommand)]
     Smb(smb::SmbVerb),
+    /// Bring and get streams of databases
+    #[command(subcommand)]
+    Stream(stream::StreamVerb),
     /// Say how long restore points are kept
     #[command(subcommand)]
     Retention(retention::RetentionVerb),
@@ -172,6 +176,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Mount(arguments) => mount::run(&arguments, &connect()?, &output)?,
         Verb::Share(arguments) => share::run(&arguments, &connect()?, &output)?,
         Verb::Smb(verb) => smb::run(&verb, &connect()?, &output)?,
+        Verb::Stream(verb) => stream::run(&verb, &daemon, &output)?,
         Verb::Retention(verb) => retention::run(&verb, &connect()?, &output)?,
         Verb::Collect(arguments) => return collect::run(&arguments, &connect()?, &output),
         Verb::Rescue(arguments) => return rescue::run(&arguments, &output),

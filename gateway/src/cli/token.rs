@@ -16,10 +16,10 @@ pub(super) enum TokenVerb {
     Add {
         /// Who gets it
         name: String,
-        /// What it is good for: everything; backups and looking; looking
+        /// What it is good for: everything; backups and looking; looking; streams of databases, in and out
         #[arg(long, default_value = "admin")]
         role: Role,
-        /// Only to back up this workload, with the role backup; not even to look
+        /// Only for this workload, with the role backup (not even to look) or streams
         #[arg(long)]
         workload: Option<String>,
         /// How long it is good for, such as 90d [default: for ever]

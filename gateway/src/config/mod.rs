@@ -3,6 +3,7 @@
 //! `deploy/holdfast.toml` shows every key; a test keeps the two equal.
 
 mod files;
+mod ingest;
 mod iscsi;
 mod peers;
 mod smb;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use files::FilesConfig;
+pub use ingest::IngestConfig;
 pub use iscsi::IscsiConfig;
 pub use peers::{BadPeers, Peers};
 pub use smb::{SmbConfig, SmbEncryption};
@@ -44,6 +46,8 @@ pub struct Config {
     pub tcmu: TcmuConfig,
     /// Shares by Samba.
     pub smb: SmbConfig,
+    /// Streams of databases.
+    pub ingest: IngestConfig,
     /// Backups sent through the API.
     pub backup: BackupConfig,
     /// Recovery sessions.
@@ -325,6 +329,9 @@ impl Config {
             portal.set_port(0);
         }
         self.smb.port = 0;
+        for address in &mut self.ingest.listen {
+            address.set_port(0);
+        }
         self
     }
 
@@ -352,6 +359,7 @@ impl Config {
         self.nbd.check()?;
         self.iscsi.check()?;
         self.smb.check()?;
+        self.ingest.check()?;
         self.tcmu.check()?;
         self.files.check()
     }

@@ -608,6 +608,8 @@ mod tests {
             ],
             iscsi_name: "iqn.2026-01.holdfast".to_owned(),
             smb: Some("127.0.0.1:445".parse().unwrap()),
+            ingest: None,
+            ingest_socket: "/run/ingest.sock".into(),
             control_socket: "/run/control.sock".into(),
             fingerprint: String::new(),
             process: 1,

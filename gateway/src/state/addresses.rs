@@ -42,6 +42,14 @@ pub struct Addresses {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub smb: Option<SocketAddr>,
+    /// Streams over TLS, where they are taken.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub ingest: Option<SocketAddr>,
+    /// Streams on this machine.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub ingest_socket: PathBuf,
     /// HTTP for the daemon's user and root.
     #[schema(value_type = String)]
     pub control_socket: PathBuf,

@@ -181,6 +181,11 @@ impl StateFolder {
         self.file("nbd.sock")
     }
 
+    /// The socket for streams.
+    pub fn ingest_socket(&self) -> PathBuf {
+        self.file("ingest.sock")
+    }
+
     /// Makes a folder inside, durably.
     ///
     /// # Errors

@@ -70,6 +70,8 @@ pub enum Role {
     Backup,
     /// Look: lists, points, statistics. No content of a disk.
     ReadOnly,
+    /// Bring, get, list and remove streams, and nothing over HTTP: what a database needs.
+    Streams,
 }
 
 /// What a token turned out to be.
@@ -103,9 +105,9 @@ pub enum TokenError {
         "`{0}` is no name for a token; use up to 64 letters, digits, `-`, `_` and `.`, and begin with a letter or digit"
     )]
     BadName(String),
-    /// Only a backup can be for one workload.
+    /// Only backups and streams can be for one workload.
     #[error(
-        "a token for one workload has the role backup: it makes backups of that and sees nothing"
+        "a token for one workload has the role backup, which makes backups of that and sees nothing, or streams"
     )]
     NotForOne,
     /// The name is in use.
@@ -129,6 +131,7 @@ impl Role {
             Self::Admin => "admin",
             Self::Backup => "backup",
             Self::ReadOnly => "read-only",
+            Self::Streams => "streams",
         }
     }
 }
@@ -202,7 +205,7 @@ impl Tokens {
             workload,
             expires,
         } = new;
-        if workload.is_some() && role != Role::Backup {
+        if workload.is_some() && !matches!(role, Role::Backup | Role::Streams) {
             return Err(TokenError::NotForOne);
         }
         if !is_name(name) {

@@ -28,6 +28,7 @@ fn help_texts() {
         ("help_restore_image", &["restore", "image", "--help"]),
         ("help_demo", &["demo", "--help"]),
         ("help_token_add", &["token", "add", "--help"]),
+        ("help_stream_put", &["stream", "put", "--help"]),
     ] {
         insta::assert_snapshot!(name, shown(arguments));
     }

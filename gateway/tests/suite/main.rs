@@ -25,5 +25,6 @@ mod small_machine;
 mod smb;
 mod space;
 mod startup;
+mod streams;
 mod support;
 mod verify;

@@ -254,6 +254,7 @@ pub(crate) fn command() -> Command {
         "PASSPHRASE_FILE",
         "KEY_FILE",
         "KEY_COMMAND",
+        "INGEST",
     ] {
         command.env_remove(format!("HOLDFAST_{name}"));
     }

@@ -51,6 +51,23 @@ pub(crate) struct ClientArgs {
     pub(crate) state: Option<PathBuf>,
 }
 
+impl ClientArgs {
+    /// The token that was given, if one was.
+    pub(crate) fn read_token(&self) -> Result<Option<String>> {
+        match (&self.token, &self.token_file) {
+            (Some(token), _) => Ok(Some(token.trim().to_owned())),
+            (None, Some(file)) => Ok(Some(read_token(file)?.trim().to_owned())),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The fingerprint that was given, if one was.
+    pub(crate) fn read_fingerprint(&self) -> Result<Option<Fingerprint>> {
+        let given = self.fingerprint.as_ref();
+        Ok(given.map(|text| text.parse()).transpose()?)
+    }
+}
+
 /// The daemon's place.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {

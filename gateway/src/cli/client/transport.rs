@@ -9,15 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls_pki_types::ServerName;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, LazyBuffers, NextTimeout, Transport,
 };
-
-use crate::state::Fingerprint;
 
 use super::Place;
 
@@ -39,7 +35,9 @@ impl Connector {
     pub(super) fn new(place: &Place, closed: Arc<AtomicBool>) -> Self {
         let target = match place {
             Place::Local { socket } => Target::Local(socket.clone()),
-            Place::Remote { fingerprint, .. } => Target::Remote(pinned(*fingerprint)),
+            Place::Remote { fingerprint, .. } => {
+                Target::Remote(ingest::pinned(fingerprint.bytes()))
+            }
         };
         Self { target, closed }
     }
@@ -175,22 +173,6 @@ fn read_rest(
     }
 }
 
-/// A TLS client that accepts one certificate and no other, whatever names and dates it holds.
-fn pinned(fingerprint: Fingerprint) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Pinned {
-        fingerprint,
-        provider: Arc::clone(&provider),
-    };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has the default versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
 fn secure(
     mut stream: TcpStream,
     config: &Arc<ClientConfig>,
@@ -211,66 +193,6 @@ fn secure(
     }
     stream.set_read_timeout(None)?;
     Ok(StreamOwned::new(connection, stream))
-}
-
-/// Accepts the certificate with this fingerprint. The handshake still proves that the peer has its key.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: Fingerprint,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let found = Fingerprint::of(certificate);
-        if found == self.fingerprint {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(rustls::Error::General(format!(
-            "the daemon's certificate has the fingerprint {found}, not the one that was given"
-        )))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
