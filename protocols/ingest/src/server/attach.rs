@@ -6,10 +6,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ring::rand::SecureRandom as _;
 
+use super::Served;
 use super::serving::Talk;
 use super::session::{Session, State};
 use super::store::Credentials;
-use crate::connection::Cutter;
 use crate::wire::{Code, Frame, Hello, Kind, Refusal, SessionId, Welcome};
 
 pub(super) struct Attached {
@@ -21,7 +21,7 @@ pub(super) struct Attached {
 pub(super) fn attach(
     talk: &mut Talk<'_>,
     hello: &Hello,
-    cutter: &Arc<Cutter>,
+    served: &Arc<Served>,
 ) -> Result<Attached, Refusal> {
     let shared = talk.shared;
     let credentials = Credentials {
@@ -43,13 +43,18 @@ pub(super) fn attach(
                 id: new_id()?,
                 workload,
                 state: Mutex::new(State::Nothing),
-                cutter: Mutex::default(),
+                served_by: Mutex::default(),
             });
-            shared.sessions.add(Arc::clone(&session));
+            if !shared.sessions.add(Arc::clone(&session)) {
+                return Err(Refusal::new(
+                    Code::Busy,
+                    "too many sessions wait for their clients; try again in a while, or raise `connections` under [ingest]",
+                ));
+            }
             session
         }
     };
-    *session.cutter.lock() = Some(Arc::clone(cutter));
+    *session.served_by.lock() = Some(Arc::clone(served));
     let put = session.state.lock().under_way();
     let welcome = Welcome {
         session: session.id,
@@ -71,8 +76,8 @@ pub(super) fn attach(
 
 /// Ends the connection that the session still has, as far as the server knows, and waits until it has let go.
 fn take_over(talk: &mut Talk<'_>, session: &Session) -> Result<(), Refusal> {
-    if let Some(cutter) = session.cutter.lock().take() {
-        cutter.cut();
+    if let Some(served) = session.served_by.lock().take() {
+        served.cutter.cut();
     }
     // It may be in the middle of a commit, or waiting for a slow disk.
     while session.state.try_lock_for(PATIENCE).is_none() {

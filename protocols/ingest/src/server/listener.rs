@@ -91,6 +91,7 @@ impl Listener {
     pub(super) fn accept(&self, shared: &Arc<Shared>) {
         while !shared.is_over.load(Ordering::Acquire) {
             shared.sessions.reap();
+            shared.cut_late();
             match self.wait().and_then(|()| self.take(shared)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -137,23 +138,23 @@ enum Incoming {
 
 /// Serves a connection on a thread of its own, if there is room for it.
 fn start(shared: &Arc<Shared>, incoming: Incoming, peer: Peer) -> io::Result<()> {
-    if shared.served.lock().len() >= shared.config.connections {
+    let Some(place) = Place::take(shared) else {
         shared.metrics.turned_away.inc();
         tracing::warn!(%peer, "too many connections for streams: see `connections` under [ingest]");
         return Ok(());
-    }
-    let shared = Arc::clone(shared);
+    };
     std::thread::Builder::new()
         .name("ingest".to_owned())
         .spawn(move || {
+            let shared = &place.0;
             let connection = match incoming {
                 Incoming::Unix(socket) => {
                     socket.set_nonblocking(false).map(|()| Socket::Unix(socket))
                 }
-                Incoming::Tcp(socket) => secure(socket, &shared),
+                Incoming::Tcp(socket) => secure(socket, shared),
             };
             match connection {
-                Ok(socket) => serve(Connection::new(socket), peer, &shared),
+                Ok(socket) => serve(Connection::new(socket), peer, shared),
                 Err(error) => {
                     shared.metrics.turned_away.inc();
                     tracing::debug!(%peer, %error, "a connection did not come to speak TLS");
@@ -163,16 +164,37 @@ fn start(shared: &Arc<Shared>, incoming: Incoming, peer: Peer) -> io::Result<()>
         .map(drop)
 }
 
+/// One of the connections that there may be, until it is dropped.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let limit = shared.config.connections;
+        let one_more = |taken: usize| (taken < limit).then_some(taken + 1);
+        shared
+            .taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+            .ok()
+            .map(|_| Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 fn secure(mut socket: TcpStream, shared: &Shared) -> io::Result<Socket> {
     socket.set_nonblocking(false)?;
     prepare(&socket)?;
-    socket.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
+    socket.set_read_timeout(Some(shared.config.handshake))?;
     let tls = ServerConnection::new(Arc::clone(&shared.tls));
     let mut tls = tls.map_err(io::Error::other)?;
     let began = std::time::Instant::now();
     while tls.is_handshaking() {
         tls.complete_io(&mut socket)?;
-        if began.elapsed() > HANDSHAKE_LIMIT {
+        if began.elapsed() > shared.config.handshake {
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
@@ -234,4 +256,3 @@ const LOOK: Timespec = Timespec {
     tv_nsec: 200_000_000,
 };
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);

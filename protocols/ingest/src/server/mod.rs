@@ -16,7 +16,7 @@ pub use store::{Credentials, Peer, StagedStream, StreamContent, StreamStore, Str
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,10 @@ use session::Sessions;
 /// How a server treats its clients.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Connections at a time.
+    /// Connections at a time, and half as many sessions again that wait for their clients.
     pub connections: usize,
+    /// Time from connecting to a hello that is whole, TLS included.
+    pub handshake: Duration,
     /// Content of one session that may be under way.
     pub window_bytes: u64,
     /// How long a session with a stream on its way in outlives its connection.
@@ -44,6 +46,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             connections: 256,
+            handshake: Duration::from_secs(15),
             window_bytes: 4 << 20,
             resume: Duration::from_secs(120),
             version: String::new(),
@@ -68,8 +71,30 @@ struct Shared {
     is_over: AtomicBool,
     /// How many refusals got a name.
     requests: AtomicU64,
+    /// Connections whose threads have not ended.
+    taken: AtomicUsize,
     /// Those that are served, to be cut at the end.
-    served: Mutex<Vec<Arc<Cutter>>>,
+    served: Mutex<Vec<Arc<Served>>>,
+}
+
+/// A connection that is served.
+#[derive(Debug)]
+struct Served {
+    cutter: Cutter,
+    /// Until when its client must have been let in.
+    welcome_by: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    /// Cuts connections whose clients did not say who they are in time.
+    fn cut_late(&self) {
+        let now = Instant::now();
+        for served in self.served.lock().iter() {
+            if served.welcome_by.lock().is_some_and(|limit| limit < now) {
+                served.cutter.cut();
+            }
+        }
+    }
 }
 
 impl Server {
@@ -89,7 +114,8 @@ impl Server {
             .map(Listener::bind)
             .collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
-            sessions: Sessions::new(config.resume),
+            sessions: Sessions::new(config.resume, config.connections + config.connections / 2),
+            taken: AtomicUsize::new(0),
             config,
             tls,
             store,
@@ -126,11 +152,11 @@ impl Server {
             // One that panicked has nothing more to say.
             drop(thread.join());
         }
-        for cutter in self.shared.served.lock().iter() {
-            cutter.cut();
+        for served in self.shared.served.lock().iter() {
+            served.cutter.cut();
         }
         let began = Instant::now();
-        while !self.shared.served.lock().is_empty() {
+        while self.shared.taken.load(Ordering::Acquire) > 0 {
             if began.elapsed() > grace {
                 return false;
             }

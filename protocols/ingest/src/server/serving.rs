@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::Shared;
 use super::attach::{Attached, attach};
-use super::listener::HANDSHAKE_LIMIT;
 use super::session::{Session, State};
 use super::store::Peer;
-use crate::connection::{Connection, Cutter, ReceiveError};
+use super::{Served, Shared};
+use crate::connection::{Connection, ReceiveError};
 use crate::wire::{
     Code, Describe, Described, Frame, Kind, List, MAGIC, Malformed, NAMES_AT_ONCE, Refusal, Remove,
     Removed,
@@ -52,12 +52,16 @@ impl From<Malformed> for Ending {
 
 /// Serves a connection until it ends.
 pub(super) fn serve(connection: Connection, peer: Peer, shared: &Arc<Shared>) {
-    let Ok(cutter) = connection.cutter().map(Arc::new) else {
+    let Ok(cutter) = connection.cutter() else {
         return;
     };
-    shared.served.lock().push(Arc::clone(&cutter));
+    let served = Arc::new(Served {
+        cutter,
+        welcome_by: Mutex::new(Some(Instant::now() + shared.config.handshake)),
+    });
+    shared.served.lock().push(Arc::clone(&served));
     if shared.is_over.load(Ordering::Acquire) {
-        cutter.cut();
+        served.cutter.cut();
     }
     shared.metrics.connections.inc();
     let mut talk = Talk {
@@ -65,7 +69,7 @@ pub(super) fn serve(connection: Connection, peer: Peer, shared: &Arc<Shared>) {
         peer,
         shared,
     };
-    let ending = talk.run(&cutter);
+    let ending = talk.run(&served);
     if let Ending::Malformed(malformed) = ending {
         let refusal = Refusal::new(Code::Invalid, malformed.0);
         drop(talk.refuse(refusal));
@@ -76,7 +80,7 @@ pub(super) fn serve(connection: Connection, peer: Peer, shared: &Arc<Shared>) {
     shared
         .served
         .lock()
-        .retain(|other| !Arc::ptr_eq(other, &cutter));
+        .retain(|other| !Arc::ptr_eq(other, &served));
 }
 
 /// A connection with what it serves.
@@ -87,8 +91,8 @@ pub(super) struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    fn run(&mut self, cutter: &Arc<Cutter>) -> Ending {
-        let session = match self.welcome(cutter) {
+    fn run(&mut self, served: &Arc<Served>) -> Ending {
+        let session = match self.welcome(served) {
             Ok(session) => session,
             Err(ending) => return ending,
         };
@@ -110,8 +114,7 @@ impl Talk<'_> {
     }
 
     /// Lets the client in, for a new session or to go on with one.
-    fn welcome(&mut self, cutter: &Arc<Cutter>) -> Result<Arc<Session>, Ending> {
-        self.connection.set_silence(Some(HANDSHAKE_LIMIT))?;
+    fn welcome(&mut self, served: &Arc<Served>) -> Result<Arc<Session>, Ending> {
         let mut magic = [0; MAGIC.len()];
         self.connection.receive_bytes(&mut magic)?;
         if magic != MAGIC {
@@ -122,7 +125,9 @@ impl Talk<'_> {
             return Err(Malformed("a client says hello first").into());
         }
         let hello = frame.read()?;
-        match attach(self, &hello, cutter) {
+        // Going on with a session may have to wait for what the session is doing.
+        *served.welcome_by.lock() = None;
+        match attach(self, &hello, served) {
             Ok(Attached { session, welcome }) => {
                 self.shared.metrics.accepted.inc();
                 self.connection.set_silence(None)?;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crc_fast::{CrcAlgorithm, Digest};
 use parking_lot::Mutex;
 
+use super::Served;
 use super::store::{StagedStream, StreamWorkload};
-use crate::connection::Cutter;
 use crate::wire::{Entry, SessionId, UnderWay};
 
 /// A client's session.
@@ -19,7 +19,7 @@ pub(super) struct Session {
     /// Held by the connection that serves the session, for as long as it does.
     pub(super) state: Mutex<State>,
     /// Ends that connection, if the client comes by another.
-    pub(super) cutter: Mutex<Option<Arc<Cutter>>>,
+    pub(super) served_by: Mutex<Option<Arc<Served>>>,
 }
 
 /// What is under way in a session.
@@ -75,6 +75,8 @@ impl State {
 /// All sessions.
 pub(super) struct Sessions {
     resume: Duration,
+    /// How many there may be.
+    limit: usize,
     all: Mutex<HashMap<SessionId, Held>>,
 }
 
@@ -85,19 +87,26 @@ struct Held {
 }
 
 impl Sessions {
-    pub(super) fn new(resume: Duration) -> Self {
+    pub(super) fn new(resume: Duration, limit: usize) -> Self {
         Self {
             resume,
+            limit,
             all: Mutex::default(),
         }
     }
 
-    pub(super) fn add(&self, session: Arc<Session>) {
+    /// Adds one, unless there are too many.
+    pub(super) fn add(&self, session: Arc<Session>) -> bool {
         let held = Held {
             session: Arc::clone(&session),
             alone_since: None,
         };
-        self.all.lock().insert(session.id, held);
+        let mut all = self.all.lock();
+        let room = all.len() < self.limit;
+        if room {
+            all.insert(session.id, held);
+        }
+        room
     }
 
     /// A session that the same client goes on with.

@@ -86,6 +86,61 @@ fn whatever_clients_send_the_server_goes_on() {
 }
 
 #[test]
+fn clients_that_do_not_say_who_they_are_are_cut_off() {
+    let rig = Rig::with(ServerConfig {
+        connections: 4,
+        handshake: Duration::from_millis(600),
+        ..ServerConfig::default()
+    });
+    // One that is silent, one that begins TLS and no more, and one that sends a byte now and then.
+    let silent = UnixStream::connect(rig.socket()).unwrap();
+    let half = TcpStream::connect(rig.address()).unwrap();
+    let mut slow = UnixStream::connect(rig.socket()).unwrap();
+    let began = std::time::Instant::now();
+    let bytes = hello();
+    let mut sent = bytes.iter().cycle();
+    while slow.write_all(&[*sent.next().unwrap()]).is_ok() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it is served for ever"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for mut socket in [Box::new(silent) as Box<dyn Read>, Box::new(half)] {
+        let mut rest = Vec::new();
+        drop(socket.read_to_end(&mut rest));
+    }
+    let mut client = rig.client();
+    put(&mut client, "sound", b"content", 3);
+}
+
+#[test]
+fn sessions_that_wait_for_their_clients_are_counted() {
+    let rig = Rig::with(ServerConfig {
+        connections: 4,
+        ..ServerConfig::default()
+    });
+    let mut refused = 0;
+    for number in 0..20 {
+        match ingest::Client::connect(rig.unix_settings()) {
+            Ok(mut client) => {
+                let begun = client.begin(&format!("left {number}"), &Default::default());
+                refused += usize::from(begun.is_err());
+                drop(client);
+            }
+            Err(_) => refused += 1,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let kept = rig.store.0.lock().unwrap();
+    assert!(
+        refused > 0 && kept.begun.len() <= 6,
+        "{refused}: {:?}",
+        kept.begun
+    );
+}
+
+#[test]
 fn connections_are_counted_and_silent_ones_do_not_hold_their_places() {
     let rig = Rig::with(ServerConfig {
         connections: 8,
