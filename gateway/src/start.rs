@@ -208,6 +208,7 @@ pub(crate) fn ingest(
         window_bytes: config.window.bytes(),
         resume: config.resume.duration(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..ingest::ServerConfig::default()
     };
     let mut endpoints = vec![ingest::Endpoint::Unix {
         path: state.ingest_socket(),
