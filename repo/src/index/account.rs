@@ -6,26 +6,52 @@ use std::sync::Arc;
 use rocksdb::{DB, WriteBatch};
 
 use super::family::Family;
+use super::names::IndexNames;
 use crate::account::{AccountStore, Changes, Entry};
 use crate::catalog::{PointName, WorkloadName};
 use crate::chunk::ChunkId;
 use crate::error::RepoError;
 use crate::pack::Place;
 
-/// The account in the column family [`RocksAccount::FAMILY`]. The first byte of a key says what it is for.
+/// The account in a column family of its own. The first byte of a key says what it is for.
 #[derive(Debug)]
 pub(super) struct RocksAccount {
     family: Family,
+    names: Arc<IndexNames>,
 }
 
 impl RocksAccount {
-    /// The column family that must be there.
+    /// The column family that must be there: one for names in clear, one for others.
     pub(super) const FAMILY: &'static str = "account";
+    pub(super) const HIDDEN_FAMILY: &'static str = "account-hidden";
 
-    pub(super) fn new(database: Arc<DB>) -> Self {
+    pub(super) fn new(database: Arc<DB>, names: Arc<IndexNames>) -> Self {
+        let family = match names.are_hidden() {
+            true => Self::HIDDEN_FAMILY,
+            false => Self::FAMILY,
+        };
         Self {
-            family: Family::new(database, Self::FAMILY),
+            family: Family::new(database, family),
+            names,
         }
+    }
+
+    fn point_key(&self, point: &PointName) -> Vec<u8> {
+        let workload = self.names.in_key(point.workload.as_str());
+        [&[POINT_TAG], &point.sequence.to_be_bytes()[..], &workload].concat()
+    }
+
+    /// The point of a key without its tag, and what is stored under it.
+    fn decode_point(&self, key: &[u8], value: &[u8]) -> Option<PointName> {
+        let (sequence, workload) = key.split_first_chunk::<8>()?;
+        let workload = match self.names.are_hidden() {
+            false => workload.to_vec(),
+            true => self.names.open(&[&[POINT_TAG], key].concat(), value)?,
+        };
+        Some(PointName {
+            workload: WorkloadName::parse(std::str::from_utf8(&workload).ok()?).ok()?,
+            sequence: u64::from_be_bytes(*sequence),
+        })
     }
 }
 
@@ -55,15 +81,20 @@ impl AccountStore for RocksAccount {
 
     fn points(&self) -> Result<BTreeSet<PointName>, RepoError> {
         let mut points = BTreeSet::new();
-        self.family.visit(&[POINT_TAG], LIST, &mut |key, _| {
-            points.insert(decode_point(key).ok_or_else(hurt)?);
+        self.family.visit(&[POINT_TAG], LIST, &mut |key, value| {
+            points.insert(self.decode_point(key, value).ok_or_else(hurt)?);
             Ok(())
         })?;
         Ok(points)
     }
 
     fn operation(&self) -> Result<Option<Vec<u8>>, RepoError> {
-        self.family.get([OPERATION_TAG], "read the account")
+        let stored = self.family.get([OPERATION_TAG], "read the account")?;
+        let opened = stored.map(|stored| {
+            let opened = self.names.open(&[OPERATION_TAG], &stored);
+            opened.ok_or_else(hurt)
+        });
+        opened.transpose()
     }
 
     fn write(&self, changes: &Changes) -> Result<(), RepoError> {
@@ -82,15 +113,23 @@ impl AccountStore for RocksAccount {
             }
         }
         for (point, present) in &changes.points {
-            match present {
-                true => batch.put_cf(family, point_key(point), b""),
-                false => batch.delete_cf(family, point_key(point)),
+            let key = self.point_key(point);
+            match (present, self.names.are_hidden()) {
+                (true, false) => batch.put_cf(family, key, b""),
+                (true, true) => {
+                    let name = self.names.seal(&key, point.workload.as_str().as_bytes())?;
+                    batch.put_cf(family, key, name);
+                }
+                (false, _) => batch.delete_cf(family, key),
             }
         }
         match &changes.operation {
             None => {}
             Some(None) => batch.delete_cf(family, [OPERATION_TAG]),
-            Some(Some(operation)) => batch.put_cf(family, [OPERATION_TAG], operation),
+            Some(Some(operation)) => {
+                let sealed = self.names.seal(&[OPERATION_TAG], operation)?;
+                batch.put_cf(family, [OPERATION_TAG], sealed);
+            }
         }
         self.family.write(batch, "change the account")
     }
@@ -121,21 +160,6 @@ fn entry_key(id: &ChunkId) -> [u8; 17] {
 fn pack_key(pack: u32) -> [u8; 5] {
     let [a, b, c, d] = pack.to_be_bytes();
     [PACK_TAG, a, b, c, d]
-}
-
-fn point_key(point: &PointName) -> Vec<u8> {
-    let mut key = vec![POINT_TAG];
-    key.extend_from_slice(&point.sequence.to_be_bytes());
-    key.extend_from_slice(point.workload.as_str().as_bytes());
-    key
-}
-
-fn decode_point(key: &[u8]) -> Option<PointName> {
-    let (sequence, workload) = key.split_first_chunk::<8>()?;
-    Some(PointName {
-        workload: WorkloadName::parse(std::str::from_utf8(workload).ok()?).ok()?,
-        sequence: u64::from_be_bytes(*sequence),
-    })
 }
 
 fn encode_entry(entry: &Entry) -> Vec<u8> {
@@ -173,14 +197,30 @@ const POINT_TAG: u8 = b'r';
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::{KeyRing, MasterKey};
 
-    fn open(folder: &std::path::Path) -> RocksAccount {
-        RocksAccount::new(Family::alone(folder, RocksAccount::FAMILY))
+    fn keys() -> [KeyRing; 2] {
+        let master = MasterKey::from_bytes([5; 32]);
+        [KeyRing::plain(), KeyRing::new(master, uuid::Uuid::nil())]
     }
 
     #[test]
     fn what_was_written_and_flushed_is_there_after_reopening() {
+        for keys in keys() {
+            reopens(&keys);
+        }
+    }
+
+    fn reopens(keys: &KeyRing) {
         let folder = tempfile::tempdir().unwrap();
+        let open = |folder: &std::path::Path| {
+            let names = IndexNames::new(keys);
+            let family = match names.are_hidden() {
+                true => RocksAccount::HIDDEN_FAMILY,
+                false => RocksAccount::FAMILY,
+            };
+            RocksAccount::new(Family::alone(folder, family), names)
+        };
         let ids = [ChunkId::of(b"a"), ChunkId::of(b"b")];
         let entry = Entry {
             count: 3,
@@ -236,7 +276,8 @@ mod tests {
             .collect();
         let model = crate::account::MemoryAccount::default();
         for opening in 0..3 {
-            let index = super::super::RocksIndex::open(folder.path(), 1 << 20).unwrap();
+            let [_, keys] = keys();
+            let index = super::super::RocksIndex::open(folder.path(), 1 << 20, &keys).unwrap();
             let account = index.account;
             for step in 0..120 {
                 let mut changes = Changes::default();

@@ -5,26 +5,38 @@ use std::sync::Arc;
 use rocksdb::{DB, WriteBatch};
 
 use super::family::Family;
+use super::names::IndexNames;
 use crate::chunk::ChunkId;
 use crate::clock::UnixNanoseconds;
 use crate::error::RepoError;
 use crate::health::HealthStore;
 use crate::pack::Place;
 
-/// Proofs and losses in the column family [`RocksHealth::FAMILY`].
+/// Proofs and losses in a column family of its own.
 #[derive(Debug)]
 pub(crate) struct RocksHealth {
     family: Family,
+    names: Arc<IndexNames>,
 }
 
 impl RocksHealth {
-    /// The column family that must be there.
-    pub(crate) const FAMILY: &'static str = "health";
+    /// The column family that must be there: one for names in clear, one for others.
+    pub(super) const FAMILY: &'static str = "health";
+    pub(super) const HIDDEN_FAMILY: &'static str = "health-hidden";
 
-    pub(crate) fn new(database: Arc<DB>) -> Self {
+    pub(super) fn new(database: Arc<DB>, names: Arc<IndexNames>) -> Self {
+        let family = match names.are_hidden() {
+            true => Self::HIDDEN_FAMILY,
+            false => Self::FAMILY,
+        };
         Self {
-            family: Family::new(database, Self::FAMILY),
+            family: Family::new(database, family),
+            names,
         }
+    }
+
+    fn walked_key(&self, name: &str) -> Vec<u8> {
+        [b"w", self.names.in_key(name).as_slice()].concat()
     }
 
     fn time(&self, key: &[u8]) -> Result<Option<UnixNanoseconds>, RepoError> {
@@ -57,11 +69,11 @@ impl HealthStore for RocksHealth {
     }
 
     fn walked(&self, name: &str) -> Result<Option<UnixNanoseconds>, RepoError> {
-        self.time(&walked_key(name))
+        self.time(&self.walked_key(name))
     }
 
     fn set_walked(&self, name: &str, at: UnixNanoseconds) -> Result<(), RepoError> {
-        self.set_time(&walked_key(name), at)
+        self.set_time(&self.walked_key(name), at)
     }
 
     fn lost(&self) -> Result<Vec<(ChunkId, Place)>, RepoError> {
@@ -104,10 +116,6 @@ fn pack_key(pack: u32) -> Vec<u8> {
     [PACK, &pack.to_be_bytes()].concat()
 }
 
-fn walked_key(name: &str) -> Vec<u8> {
-    [b"w", name.as_bytes()].concat()
-}
-
 fn lost_key(id: ChunkId, place: Place) -> Vec<u8> {
     [LOST, id.as_bytes().as_slice(), &place.to_bytes()].concat()
 }
@@ -122,7 +130,10 @@ mod tests {
     #[test]
     fn proofs_and_losses_are_there_again_after_a_flush() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || RocksHealth::new(Family::alone(folder.path(), RocksHealth::FAMILY));
+        let open = || {
+            let database = Family::alone(folder.path(), RocksHealth::FAMILY);
+            RocksHealth::new(database, IndexNames::plain())
+        };
         let (one, two) = (ChunkId::of(b"one"), ChunkId::of(b"two"));
         let place = |slot| Place { pack: 3, slot };
         {

@@ -7,6 +7,7 @@ mod account;
 mod family;
 mod health;
 mod memory;
+mod names;
 mod pages;
 mod rocks;
 

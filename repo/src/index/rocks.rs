@@ -12,10 +12,12 @@ use rocksdb::{
 
 use super::account::RocksAccount;
 use super::family::failed;
+use super::names::IndexNames;
 use super::{Coverage, IndexStore, OpenedIndex, Place, health::RocksHealth, pages::RocksPages};
 use crate::chunk::ChunkId;
 use crate::disk::DiskError;
 use crate::error::RepoError;
+use crate::keys::KeyRing;
 
 /// Names to places in a log-structured tree: new data is all misses, and those a filter in memory answers.
 pub(crate) struct RocksIndex {
@@ -30,25 +32,38 @@ pub(crate) struct RocksIndex {
 impl RocksIndex {
     /// Opens the index in `folder`, or makes an empty one. One that cannot be opened, or was found damaged, is thrown
     /// away first: the packs have all that it had.
-    pub(crate) fn open(folder: &Path, cache_bytes: usize) -> Result<OpenedIndex, RepoError> {
+    pub(crate) fn open(
+        folder: &Path,
+        cache_bytes: usize,
+        keys: &KeyRing,
+    ) -> Result<OpenedIndex, RepoError> {
+        let names = IndexNames::new(keys);
         let damage_mark = folder.with_extension("damaged");
         if damage_mark.exists() {
             discard(folder, &damage_mark)?;
         }
-        let database = match open_database(folder, cache_bytes) {
+        let open = || {
+            let (unwanted, wanted) = match names.are_hidden() {
+                true => (CLEAR_FAMILIES, HIDDEN_FAMILIES),
+                false => (HIDDEN_FAMILIES, CLEAR_FAMILIES),
+            };
+            drop_families(folder, unwanted)?;
+            open_database(folder, cache_bytes, wanted)
+        };
+        let database = match open() {
             Ok(database) => database,
             Err(error) => {
                 tracing::info!(folder = %folder.display(), %error, "the index cannot be opened and is made again");
                 discard(folder, &damage_mark)?;
-                open_database(folder, cache_bytes).map_err(failed("be made"))?
+                open().map_err(failed("be made"))?
             }
         };
         let database = Arc::new(database);
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         let pages = Arc::new(RocksPages::new(Arc::clone(&database)));
-        let health = Arc::new(RocksHealth::new(Arc::clone(&database)));
-        let account = Arc::new(RocksAccount::new(Arc::clone(&database)));
+        let health = RocksHealth::new(Arc::clone(&database), Arc::clone(&names));
+        let account = RocksAccount::new(Arc::clone(&database), names);
         let index = Arc::new(Self {
             database,
             unlogged,
@@ -58,8 +73,8 @@ impl RocksIndex {
         Ok(OpenedIndex {
             index,
             pages,
-            health,
-            account,
+            health: Arc::new(health),
+            account: Arc::new(account),
         })
     }
 
@@ -170,16 +185,38 @@ impl IndexStore for RocksIndex {
     }
 }
 
-fn open_database(folder: &Path, cache_bytes: usize) -> Result<DB, rocksdb::Error> {
+fn open_database(
+    folder: &Path,
+    cache_bytes: usize,
+    families: [&str; 2],
+) -> Result<DB, rocksdb::Error> {
     let cache = Cache::new_lru_cache(cache_bytes);
     let options = base_options();
-    let families = [
-        ColumnFamilyDescriptor::new("default", table_options(&cache)),
-        ColumnFamilyDescriptor::new(RocksPages::FAMILY, table_options(&cache)),
-        ColumnFamilyDescriptor::new(RocksHealth::FAMILY, table_options(&cache)),
-        ColumnFamilyDescriptor::new(RocksAccount::FAMILY, table_options(&cache)),
-    ];
+    let families = ["default", RocksPages::FAMILY].into_iter().chain(families);
+    let families = families.map(|name| ColumnFamilyDescriptor::new(name, table_options(&cache)));
     DB::open_cf_descriptors(&options, folder, families)
+}
+
+/// Drops families with all that they had, so that nothing of it is left in the folder once the database is opened again:
+/// earlier versions named restore points in clear in encrypted repositories, too.
+fn drop_families(folder: &Path, unwanted: [&str; 2]) -> Result<(), rocksdb::Error> {
+    // There is no list where there is no database.
+    let present = DB::list_cf(&base_options(), folder).unwrap_or_default();
+    let (old, _): (Vec<_>, Vec<_>) = present
+        .iter()
+        .partition(|name| unwanted.contains(&name.as_str()));
+    if old.is_empty() {
+        return Ok(());
+    }
+    let cache = Cache::new_lru_cache(1 << 20);
+    let families = present.iter();
+    let families = families.map(|name| ColumnFamilyDescriptor::new(name, table_options(&cache)));
+    let mut database = DB::open_cf_descriptors(&base_options(), folder, families)?;
+    for name in old {
+        tracing::info!(family = name.as_str(), "a part of the index is made again");
+        database.drop_cf(name)?;
+    }
+    Ok(())
 }
 
 /// Throws an index away, whatever state it is in.
@@ -249,6 +286,10 @@ fn coverage_key(pack: u32) -> [u8; 5] {
     [b'p', a, b, c, d]
 }
 
+/// Families that speak of restore points, with names in clear, and with hidden ones.
+const CLEAR_FAMILIES: [&str; 2] = [RocksHealth::FAMILY, RocksAccount::FAMILY];
+const HIDDEN_FAMILIES: [&str; 2] = [RocksHealth::HIDDEN_FAMILY, RocksAccount::HIDDEN_FAMILY];
+
 /// Shorter than any other key.
 const HIGHEST_PACK_KEY: [u8; 1] = *b"n";
 
@@ -258,5 +299,58 @@ impl fmt::Debug for RocksIndex {
             .debug_struct("RocksIndex")
             .field("folder", &self.database.path())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Changes;
+    use crate::clock::UnixNanoseconds;
+    use crate::keys::MasterKey;
+
+    /// Whether a file of the folder holds `words`.
+    fn holds(folder: &Path, words: &str) -> bool {
+        std::fs::read_dir(folder).unwrap().any(|entry| {
+            let content = std::fs::read(entry.unwrap().path()).unwrap();
+            let mut windows = content.windows(words.len());
+            windows.any(|window| window == words.as_bytes())
+        })
+    }
+
+    #[test]
+    fn names_that_an_earlier_version_left_in_clear_are_gone_once_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let point: crate::catalog::PointName = "payroll@7".parse().unwrap();
+        let fill = |keys: &KeyRing| {
+            let opened = RocksIndex::open(folder, 1 << 20, keys).unwrap();
+            let changes = Changes {
+                points: vec![(point.clone(), true)],
+                operation: Some(Some(b"{\"point\": \"payroll@7\"}".to_vec())),
+                ..Changes::default()
+            };
+            opened.account.write(&changes).unwrap();
+            opened.account.flush().unwrap();
+            let health = opened.health;
+            health.set_walked("payroll@7", UnixNanoseconds(5)).unwrap();
+            health.flush().unwrap();
+            opened.index.set_highest_pack(9).unwrap();
+            opened.index.flush().unwrap();
+        };
+        fill(&KeyRing::plain());
+        assert!(holds(folder, "payroll"));
+        let keys = KeyRing::new(MasterKey::from_bytes([5; 32]), uuid::Uuid::nil());
+        let opened = RocksIndex::open(folder, 1 << 20, &keys).unwrap();
+        assert!(!holds(folder, "payroll"));
+        assert!(opened.account.points().unwrap().is_empty());
+        assert_eq!(opened.index.highest_pack().unwrap(), 9, "the rest stays");
+        drop(opened);
+        fill(&keys);
+        assert!(!holds(folder, "payroll"));
+        let opened = RocksIndex::open(folder, 1 << 20, &keys).unwrap();
+        assert!(opened.account.points().unwrap().contains(&point));
+        let walked = opened.health.walked("payroll@7").unwrap();
+        assert_eq!(walked, Some(UnixNanoseconds(5)));
     }
 }

@@ -98,7 +98,8 @@ impl Repository {
         }
         make_room_to_open(disk.as_ref(), root)?;
         let cache = usize::try_from(options.index_cache_bytes).unwrap_or(usize::MAX);
-        let index = RocksIndex::open(&root.join("index"), cache)?;
+        let keys = key_ring(master.as_ref(), &superblock);
+        let index = RocksIndex::open(&root.join("index"), cache, &keys)?;
         let ground = Ground {
             disk,
             root,
@@ -183,10 +184,7 @@ impl Repository {
         for folder in FOLDERS {
             ground.disk.remove_unfinished(Path::new(folder));
         }
-        let keys = Arc::new(match &ground.master {
-            None => KeyRing::plain(),
-            Some(master) => KeyRing::new(master.clone(), ground.superblock.repository),
-        });
+        let keys = Arc::new(key_ring(ground.master.as_ref(), &ground.superblock));
         let health = Arc::new(Health::open(opened.health));
         let store = ground.open_store(&keys, opened.index, health, options)?;
         let Ground {
@@ -276,6 +274,13 @@ impl Ground<'_> {
         Ok(Arc::new(ChunkStore::new(
             packs, reader, index, health, options,
         )))
+    }
+}
+
+fn key_ring(master: Option<&MasterKey>, superblock: &Superblock) -> KeyRing {
+    match master {
+        None => KeyRing::plain(),
+        Some(master) => KeyRing::new(master.clone(), superblock.repository),
     }
 }
 

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use repo::clock::{ManualClock, UnixNanoseconds};
 use repo::disk::{Effect, Fault, SimulatedDisk};
 use repo::{
-    CreateOptions, ImageBase, ImageSpec, KeySlotKind, Lock, LockMode, OpenOptions, ParityShare,
-    Point, PointKind, Repair, RepoError, Repository, Secret, VerifyOptions, VerifyScope,
-    WorkloadName,
+    CollectOptions, CreateOptions, ImageBase, ImageSpec, KeySlotKind, Lock, LockMode, OpenOptions,
+    ParityShare, Point, PointKind, Repair, RepoError, Repository, Secret, VerifyOptions,
+    VerifyScope, WorkloadName,
 };
 
 use crate::support::{
@@ -108,6 +108,26 @@ fn nothing_that_was_backed_up_or_named_can_be_read_without_the_key() {
         let folder = tempfile::tempdir().unwrap();
         let repository = fresh_in(mode, folder.path());
         back_up_texts(&repository);
+        back_up_texts(&repository);
+        // What the daemon does by itself afterwards tells nothing either.
+        repository.settle_account(&mut || true).unwrap();
+        assert!(is_sound(&repository));
+        let lost = VerifyOptions {
+            scope: VerifyScope::Lost,
+            rate: None,
+            repair: Repair::No,
+        };
+        let go_on = |_| ControlFlow::Continue(());
+        repository.verify_with(&lost, &mut { go_on }).unwrap();
+        let first = repository.points(None)[0].name.clone();
+        repository.expire(&first).unwrap();
+        let collect = CollectOptions {
+            grace: std::time::Duration::ZERO,
+            ..CollectOptions::default()
+        };
+        repository
+            .collect(&collect, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
         repository.close().unwrap();
         drop(repository);
         for word in words {
