@@ -519,6 +519,8 @@ pub(crate) fn collect(metrics: &mut Metrics, repository: &Repository, nfs: &nfs:
     });
     let repaired = repository.clone();
     metrics.collect(move || repair_samples(&repaired));
+    let guarded = repository.clone();
+    metrics.collect(move || guard_samples(&guarded));
     let repository = repository.clone();
     metrics.collect(move || {
         let counters = repository.counters();
@@ -554,6 +556,25 @@ pub(crate) fn collect(metrics: &mut Metrics, repository: &Repository, nfs: &nfs:
             ),
         ]
     });
+}
+
+/// What is locked, and how the time by which it is stands to the machine's clock.
+fn guard_samples(repository: &Repository) -> Vec<(&'static str, u64)> {
+    let state = repository.clock_state();
+    let seconds = |later: repo::UnixNanoseconds, earlier: repo::UnixNanoseconds| {
+        later.0.saturating_sub(earlier.0) / 1_000_000_000
+    };
+    vec![
+        ("holdfast_points_locked", repository.locked_count()),
+        (
+            "holdfast_trusted_time_ahead_seconds",
+            seconds(state.trusted, state.machine),
+        ),
+        (
+            "holdfast_trusted_time_behind_seconds",
+            seconds(state.machine, state.trusted),
+        ),
+    ]
 }
 
 /// What was verified and repaired, and what waits for it.

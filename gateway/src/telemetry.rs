@@ -52,6 +52,16 @@ pub struct Metrics {
     pub backups_open: Gauge,
     /// Changes of the repository's files by something else than the daemon.
     pub repository_foreign_changes: Counter,
+    /// Codes for the lock authority that did not fit.
+    pub lock_codes_wrong: Counter,
+    /// Codes for the lock authority that came while none was taken.
+    pub lock_codes_refused: Counter,
+    /// Restore points whose governance locks were lifted before their time.
+    pub locks_lifted: Counter,
+    /// Restore points that retention rules expired.
+    pub retention_points_expired: Counter,
+    /// Documents of configuration that were imported.
+    pub configuration_imports: Counter,
 }
 
 /// What the servers count, registered already.
@@ -89,41 +99,13 @@ impl Metrics {
             backups_dropped: Counter::default(),
             backups_open: Gauge::default(),
             repository_foreign_changes: Counter::default(),
+            lock_codes_wrong: Counter::default(),
+            lock_codes_refused: Counter::default(),
+            locks_lifted: Counter::default(),
+            retention_points_expired: Counter::default(),
+            configuration_imports: Counter::default(),
         };
-        for (name, help, counter) in [
-            (
-                "holdfast_api_answered",
-                "HTTP requests that were answered with success",
-                &metrics.api_answered,
-            ),
-            (
-                "holdfast_api_refused",
-                "HTTP requests that were refused or failed",
-                &metrics.api_refused,
-            ),
-            (
-                "holdfast_api_unauthorized",
-                "HTTP requests without a valid token",
-                &metrics.api_unauthorized,
-            ),
-            (
-                "holdfast_backups_committed",
-                "Backups that became restore points",
-                &metrics.backups_committed,
-            ),
-            (
-                "holdfast_backups_dropped",
-                "Backups that were given up",
-                &metrics.backups_dropped,
-            ),
-            (
-                "holdfast_repository_foreign_changes",
-                "Changes of the repository's files by something else than the daemon",
-                &metrics.repository_foreign_changes,
-            ),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
+        metrics.register_counters(&mut registry);
         registry.register(
             "holdfast_backups_open",
             "Backups under way",
@@ -132,6 +114,68 @@ impl Metrics {
         registry.register_collector(Box::new(SessionCount(Arc::clone(exports))));
         metrics.registry = registry;
         (metrics, servers)
+    }
+
+    fn register_counters(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            (
+                "holdfast_api_answered",
+                "HTTP requests that were answered with success",
+                &self.api_answered,
+            ),
+            (
+                "holdfast_api_refused",
+                "HTTP requests that were refused or failed",
+                &self.api_refused,
+            ),
+            (
+                "holdfast_api_unauthorized",
+                "HTTP requests without a valid token",
+                &self.api_unauthorized,
+            ),
+            (
+                "holdfast_backups_committed",
+                "Backups that became restore points",
+                &self.backups_committed,
+            ),
+            (
+                "holdfast_backups_dropped",
+                "Backups that were given up",
+                &self.backups_dropped,
+            ),
+            (
+                "holdfast_repository_foreign_changes",
+                "Changes of the repository's files by something else than the daemon",
+                &self.repository_foreign_changes,
+            ),
+            (
+                "holdfast_lock_codes_wrong",
+                "Codes for the lock authority that did not fit",
+                &self.lock_codes_wrong,
+            ),
+            (
+                "holdfast_lock_codes_refused",
+                "Codes for the lock authority that came while none was taken",
+                &self.lock_codes_refused,
+            ),
+            (
+                "holdfast_locks_lifted",
+                "Restore points whose governance locks were lifted before their time",
+                &self.locks_lifted,
+            ),
+            (
+                "holdfast_retention_points_expired",
+                "Restore points that retention rules expired",
+                &self.retention_points_expired,
+            ),
+            (
+                "holdfast_configuration_imports",
+                "Documents of configuration that were imported",
+                &self.configuration_imports,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
     }
 
     /// Adds numbers that somebody else counts, asked for at each scrape. Names that end in `_total` only grow.

@@ -206,6 +206,21 @@ pub enum RepoError {
     /// There is no lock that could be lifted.
     #[error("restore point {0} is not locked")]
     NotLocked(PointName),
+    /// Every lock of the point is older than the authority.
+    #[error(
+        "the lock authority was made after restore point {0} was locked, so it cannot lift that lock: only one that was there before can"
+    )]
+    AuthorityTooYoung(PointName),
+    /// Locked points might become unreadable to their owner.
+    #[error(
+        "restore points are locked, and whoever can read them now must be able to until the locks end: key slot {0} is removed or changed through the daemon and with a one-time code of the lock authority only (`--code`)"
+    )]
+    KeySlotHeld(String),
+    /// The same, and the authority that confirmed it is too young.
+    #[error(
+        "restore points are locked by locks that are older than the lock authority, so it cannot confirm that key slot {0} is removed or changed"
+    )]
+    KeySlotHeldLonger(String),
     /// A mark of the point cannot be read, so it might be a lock.
     #[error(
         "restore point {point} counts as locked for ever, since a mark of it cannot be read ({detail}): put the file back from a copy, or remove it by hand if you are sure"

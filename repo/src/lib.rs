@@ -39,8 +39,8 @@ pub use account::SpaceEstimate;
 pub use adopt::{AdoptReport, PackProgress};
 pub use backup::{Backup, ImageBase, ImageSpec};
 pub use catalog::{
-    ExcludedRecord, ImageRecord, Lock, LockMode, Point, PointKind, PointMarks, PointName,
-    StreamRecord, WorkloadName,
+    AuthorityAge, ExcludedRecord, ImageRecord, Lock, LockMode, Point, PointKind, PointMarks,
+    PointName, StreamRecord, WorkloadName,
 };
 pub use chunk::{CHUNK_BYTES, ChunkId};
 pub use clock::UnixNanoseconds;

@@ -9,14 +9,16 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::catalog::{ImageRecord, Lock, PackRanges, Point, PointMarks, PointName};
+use crate::catalog::{AuthorityAge, ImageRecord, Lock, PackRanges, Point, PointMarks, PointName};
 use crate::clock::UnixNanoseconds;
 use crate::disk::Protection;
 use crate::error::RepoError;
 use crate::image::{Pointer, depth_for};
+use crate::keys::KeySlots;
 use crate::repository::Repository;
 use crate::store::ChunkStore;
 use crate::stream::StreamReader;
+use crate::superblock::Superblock;
 use crate::trusted_clock::ClockState;
 
 /// What a new lock holds.
@@ -72,6 +74,7 @@ impl Repository {
         catalog.check_longer(name, lock, catalog.clock_state().trusted)?;
         let (packs, inherited) = self.packs_needed(&point)?;
         let files = catalog.lock(name, lock, packs.clone(), inherited)?;
+        self.protect_way_in()?;
         let set = self.store().packs();
         let open = set.seal_idle(&|number| packs.contains(number))?;
         self.protect_packs(&|number| packs.contains(number), &open)?;
@@ -86,21 +89,36 @@ impl Repository {
         })
     }
 
-    /// Refuses if the point has no lock that could be lifted.
+    /// The age of a lock authority that is made now: it has no say over any lock that there is.
+    pub fn authority_age(&self) -> AuthorityAge {
+        self.catalog().authority_age()
+    }
+
+    /// How many restore points have a lock that holds, or a mark that counts as one.
+    pub fn locked_count(&self) -> u64 {
+        self.catalog().locked_count()
+    }
+
+    /// Refuses if the point has no lock that could be lifted; with an authority, none that this one could lift.
     ///
     /// # Errors
     /// As for [`lift_lock`](Self::lift_lock).
-    pub fn check_liftable(&self, point: &PointName) -> Result<(), RepoError> {
-        self.catalog().check_liftable(point)
+    pub fn check_liftable(
+        &self,
+        point: &PointName,
+        authority: Option<AuthorityAge>,
+    ) -> Result<(), RepoError> {
+        self.catalog().check_liftable(point, authority)
     }
 
-    /// Lifts the locks in governance mode of a point before their time. It is the caller's part to have had this
-    /// confirmed by a second factor.
+    /// Lifts the locks in governance mode of a point before their time that are younger than the authority. It is the
+    /// caller's part to have had this confirmed by that authority.
     ///
     /// # Errors
-    /// If the point is not locked, or locked in compliance mode, or the storage fails.
-    pub fn lift_lock(&self, point: &PointName) -> Result<(), RepoError> {
-        let packs = self.catalog().lift(point)?;
+    /// If the point is not locked, or locked in compliance mode or before there was the authority, or the storage fails.
+    pub fn lift_lock(&self, point: &PointName, authority: AuthorityAge) -> Result<(), RepoError> {
+        let packs = self.catalog().lift(point, authority)?;
+        self.protect_way_in()?;
         for (number, _) in self.store().packs().summaries() {
             if packs.iter().any(|ranges| ranges.contains(number)) && !self.holds_pack(number) {
                 self.release_pack(number)?;
@@ -150,6 +168,7 @@ impl Repository {
             for file in files {
                 self.catalog().protect(&file)?;
             }
+            self.protect_way_in()?;
             let open = self.store().packs().open_numbers();
             self.protect_packs(
                 &|number| packs.iter().any(|ranges| ranges.contains(number)),
@@ -159,6 +178,17 @@ impl Repository {
         if let Err(error) = protect() {
             tracing::error!(%error, "not all files of locked restore points are protected by the file system");
         }
+    }
+
+    /// Has the file system hold what no locked point can be read without, superblock and key slots, while a lock holds,
+    /// and let go of it afterwards.
+    fn protect_way_in(&self) -> Result<(), RepoError> {
+        let superblock = Path::new(Superblock::PATH);
+        match self.catalog().oldest_lock() {
+            Some(_) => self.catalog().protect(superblock)?,
+            None => self.disk().set_immutable(superblock, false)?,
+        };
+        self.key_slots().map_or(Ok(()), KeySlots::protect)
     }
 
     /// Protects the packs that are `held`, but for those still open and those that are protected already.

@@ -5,7 +5,9 @@
 //! What passed while the machine was off cannot be measured: at most a day of it is believed at each start, and only if
 //! a day has passed since that was last done.
 //!
-//! The file `clock` in the repository keeps it from one opening to the next (`docs/formats/catalog.md`).
+//! The file `clock` in the repository keeps it from one opening to the next (`docs/formats/catalog.md`), sealed where
+//! the repository is encrypted. Whatever it says, an opening takes no time that is later than the machine's clock: so who
+//! writes that file and nothing else unlocks nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +16,19 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::catalog::{open_head, seal_head};
 use crate::clock::{Clock, UnixNanoseconds, Uptime};
 use crate::disk::Disk;
 use crate::error::RepoError;
+use crate::keys::KeyRing;
 
 /// Tells a time that only goes forward, at about the pace of the world.
 #[derive(Debug)]
 pub(crate) struct TrustedClock {
     disk: Arc<dyn Disk>,
+    keys: Arc<KeyRing>,
     clock: Arc<dyn Clock>,
+    /// What would have been the time at opening, had the machine's clock not been far behind it.
+    refused: Option<UnixNanoseconds>,
     state: Mutex<State>,
 }
 
@@ -34,6 +39,8 @@ pub struct ClockState {
     pub trusted: UnixNanoseconds,
     /// The time of the machine's clock.
     pub machine: UnixNanoseconds,
+    /// The time that was kept from the run before, if it was refused for being far ahead of the machine's clock.
+    pub refused: Option<UnixNanoseconds>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,50 +75,58 @@ impl ClockState {
     pub fn is_suspicious(&self) -> bool {
         self.difference() > DIFFERENCE_TOLD
     }
+
+    /// Whether the machine's clock is far behind, which no time that was off explains.
+    pub fn is_ahead(&self) -> bool {
+        self.trusted > self.machine && self.is_suspicious()
+    }
 }
 
 impl TrustedClock {
-    /// Goes on from what was kept. `floor` is a time that has certainly passed: nothing was kept may mean that the
-    /// file was taken away.
+    /// Goes on from what was kept, and keeps it. `floor` is a time that has certainly passed.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
+        keys: Arc<KeyRing>,
         clock: Arc<dyn Clock>,
         floor: Option<UnixNanoseconds>,
     ) -> Self {
-        let uptime = clock.uptime();
-        let machine = clock.now().0;
-        let mut state = State {
-            trusted: machine,
-            uptime,
-            credited: machine,
-            stored: uptime.nanoseconds,
-            told: false,
-        };
-        match (Self::read(disk.as_ref()), floor) {
-            (Some(kept), _) => {
-                state.trusted = kept.trusted_unix_nanoseconds;
-                state.credited = kept.credited_unix_nanoseconds;
-                state.uptime.nanoseconds = kept.uptime_nanoseconds;
-                state.uptime.boot = kept.boot;
-                if !same_run(&state.uptime, &uptime) {
-                    state.uptime = uptime;
-                    state.credit(machine);
-                }
-            }
-            (None, Some(floor)) => {
-                state.trusted = floor.0;
-                state.credited = floor.0;
-            }
-            (None, None) => {}
-        }
-        let opened = Self {
-            disk,
-            clock,
-            state: Mutex::new(state),
-        };
-        opened.now();
+        let opened = Self::look_into(disk, keys, clock, floor);
         opened.store_or_warn();
         opened
+    }
+
+    /// The same, and keeps nothing.
+    pub(crate) fn look_into(
+        disk: Arc<dyn Disk>,
+        keys: Arc<KeyRing>,
+        clock: Arc<dyn Clock>,
+        floor: Option<UnixNanoseconds>,
+    ) -> Self {
+        let (machine, uptime) = (clock.now().0, clock.uptime());
+        let floor = floor.map(|floor| floor.0);
+        let mut state = match Self::read(disk.as_ref(), &keys) {
+            Some(kept) => State::resume(&kept, machine, uptime),
+            // The file may have been taken away.
+            None => State::begin(floor.unwrap_or(machine), uptime),
+        };
+        state.trusted = state.trusted.max(floor.unwrap_or(0));
+        let found = state.trusted;
+        // File and locks can be forged where there is no key, and by who has it. The machine's clock is not in the
+        // repository's folder.
+        state.trusted = found.min(machine);
+        state.credited = state.credited.min(state.trusted);
+        let far_ahead = found - state.trusted > DIFFERENCE_TOLD;
+        let refused = far_ahead.then_some(UnixNanoseconds(found));
+        if let Some(found) = refused {
+            tracing::error!(%found, machine = %UnixNanoseconds(machine), "the trusted time that was kept is ahead of the machine's clock and is not believed");
+        }
+        Self {
+            disk,
+            keys,
+            clock,
+            refused,
+            state: Mutex::new(state),
+        }
     }
 
     /// The time that locks and retention go by.
@@ -128,6 +143,7 @@ impl TrustedClock {
         let found = ClockState {
             trusted: UnixNanoseconds(state.trusted),
             machine,
+            refused: self.refused,
         };
         if found.is_suspicious() != state.told {
             state.told = found.is_suspicious();
@@ -157,8 +173,9 @@ impl TrustedClock {
             }
         };
         let body = serde_json::to_string_pretty(&kept).expect("the clock has only text keys");
-        let text = seal_head(KIND, VERSION, body.as_bytes());
-        Ok(self.disk.replace(Path::new(PATH), &text)?)
+        let path = Path::new(PATH);
+        let text = self.keys.seal_text(KIND, VERSION, path, &body)?;
+        Ok(self.disk.replace(path, &text)?)
     }
 
     fn store_or_warn(&self) {
@@ -167,11 +184,12 @@ impl TrustedClock {
         }
     }
 
-    fn read(disk: &dyn Disk) -> Option<StoredClock> {
+    fn read(disk: &dyn Disk, keys: &KeyRing) -> Option<StoredClock> {
+        let path = Path::new(PATH);
         let read = || -> Result<StoredClock, RepoError> {
-            let text = disk.read(Path::new(PATH), CLOCK_BYTES_MAX)?;
-            let (_, body) = open_head("file clock", KIND, VERSION, &text)?;
-            serde_json::from_slice(body).map_err(|error| RepoError::Corrupt {
+            let text = disk.read(path, CLOCK_BYTES_MAX)?;
+            let (_, body) = keys.open_text("file clock", KIND, VERSION, path, &text)?;
+            serde_json::from_str(&body).map_err(|error| RepoError::Corrupt {
                 what: "file clock".to_owned(),
                 detail: error.to_string(),
             })
@@ -188,6 +206,35 @@ impl TrustedClock {
 }
 
 impl State {
+    fn begin(trusted: u64, uptime: Uptime) -> Self {
+        Self {
+            trusted,
+            uptime,
+            credited: trusted,
+            stored: uptime.nanoseconds,
+            told: false,
+        }
+    }
+
+    /// Goes on from what was kept.
+    fn resume(kept: &StoredClock, machine: u64, uptime: Uptime) -> Self {
+        let before = Uptime {
+            boot: kept.boot,
+            nanoseconds: kept.uptime_nanoseconds,
+        };
+        let mut state = Self {
+            credited: kept.credited_unix_nanoseconds,
+            ..Self::begin(kept.trusted_unix_nanoseconds, uptime)
+        };
+        if same_run(&before, &uptime) {
+            state.uptime = before;
+            state.advance(machine, uptime);
+        } else {
+            state.credit(machine);
+        }
+        state
+    }
+
     fn advance(&mut self, machine: u64, uptime: Uptime) {
         let elapsed = uptime.nanoseconds.saturating_sub(self.uptime.nanoseconds);
         self.uptime = uptime;
@@ -253,8 +300,27 @@ mod tests {
         }
 
         fn open(&self) -> TrustedClock {
+            self.open_with(KeyRing::plain(), None)
+        }
+
+        fn open_with(&self, keys: KeyRing, floor: Option<u64>) -> TrustedClock {
             let clock = Arc::<ManualClock>::clone(&self.clock);
-            TrustedClock::open(Arc::clone(&self.disk), clock, None)
+            let floor = floor.map(UnixNanoseconds);
+            TrustedClock::open(Arc::clone(&self.disk), Arc::new(keys), clock, floor)
+        }
+
+        /// Puts a file there that says `trusted`, as somebody can who has `keys`.
+        fn forge(&self, keys: &KeyRing, trusted: u64) {
+            let stored = StoredClock {
+                trusted_unix_nanoseconds: trusted,
+                credited_unix_nanoseconds: 0,
+                boot: self.clock.uptime().boot,
+                uptime_nanoseconds: 0,
+            };
+            let body = serde_json::to_string(&stored).unwrap();
+            let path = Path::new(PATH);
+            let text = keys.seal_text(KIND, VERSION, path, &body).unwrap();
+            self.disk.replace(path, &text).unwrap();
         }
 
         /// Days since the start by the trusted clock, in hundredths.
@@ -275,7 +341,66 @@ mod tests {
         assert_eq!(rig.days(&trusted), 1_700, "seven eighths of the pace");
         assert!(trusted.look().is_suspicious());
         drop(trusted);
-        assert_eq!(rig.days(&rig.open()), 1_700, "nor does it across openings");
+        let trusted = rig.open();
+        assert_eq!(
+            trusted.now().0,
+            START - 292 * DAY,
+            "an opening believes no time that is ahead of the machine's clock"
+        );
+        assert_eq!(
+            trusted.look().refused,
+            Some(UnixNanoseconds(START + 17 * DAY))
+        );
+    }
+
+    fn encrypted() -> KeyRing {
+        KeyRing::new(crate::keys::MasterKey::from_bytes([5; 32]), Uuid::nil())
+    }
+
+    #[test]
+    fn a_file_that_is_ahead_of_the_machines_clock_is_not_believed() {
+        for keys in [KeyRing::plain, encrypted] {
+            let rig = Rig::new();
+            drop(rig.open_with(keys(), None));
+            rig.clock.advance(DAY);
+            rig.forge(&keys(), START + 2_000 * DAY);
+            let trusted = rig.open_with(keys(), None);
+            assert_eq!(rig.days(&trusted), 100, "not even with the key");
+            // The day since then counts, leaning to the machine's clock by an eighth.
+            let refused = Some(UnixNanoseconds(START + 2_000 * DAY + DAY / 8 * 7));
+            assert_eq!(trusted.look().refused, refused, "and this is told");
+            rig.clock.set(UnixNanoseconds(START + 3_000 * DAY));
+            assert_eq!(rig.days(&trusted), 100, "nothing of it is left");
+            drop(trusted);
+            let again = rig.open_with(keys(), None);
+            assert_eq!((rig.days(&again), again.look().refused), (100, None));
+        }
+    }
+
+    #[test]
+    fn a_lock_of_the_future_does_not_make_it_later_than_the_machines_clock() {
+        let rig = Rig::new();
+        rig.forge(&KeyRing::plain(), START + 2_000 * DAY);
+        let trusted = rig.open_with(KeyRing::plain(), Some(START + 2_000 * DAY));
+        assert_eq!(rig.days(&trusted), 0);
+        rig.disk.remove(Path::new(PATH)).unwrap();
+        let trusted = rig.open_with(KeyRing::plain(), Some(START + 2_000 * DAY));
+        assert_eq!(rig.days(&trusted), 0);
+    }
+
+    #[test]
+    fn where_there_is_a_key_file_and_clock_together_carry_nothing_away() {
+        let rig = Rig::new();
+        drop(rig.open_with(encrypted(), Some(START)));
+        let sealed = rig.disk.read(Path::new(PATH), 1000).unwrap();
+        assert!(!String::from_utf8_lossy(&sealed).contains("trusted"));
+        rig.clock.set(UnixNanoseconds(START + 3_000 * DAY));
+        let other = KeyRing::new(crate::keys::MasterKey::from_bytes([6; 32]), Uuid::nil());
+        for keys in [KeyRing::plain(), other] {
+            rig.forge(&keys, START + 2_000 * DAY);
+            let trusted = rig.open_with(encrypted(), Some(START));
+            assert_eq!(rig.days(&trusted), 0, "it starts from the newest lock");
+        }
     }
 
     #[test]
@@ -310,12 +435,13 @@ mod tests {
     }
 
     #[test]
-    fn without_its_file_it_starts_from_what_has_certainly_passed() {
+    fn what_has_certainly_passed_counts_with_and_without_the_file() {
         let rig = Rig::new();
-        let clock = Arc::<ManualClock>::clone(&rig.clock);
-        let floor = Some(UnixNanoseconds(START - 5 * DAY));
-        let trusted = TrustedClock::open(Arc::clone(&rig.disk), clock, floor);
+        let trusted = rig.open_with(KeyRing::plain(), Some(START - 5 * DAY));
         assert_eq!(trusted.now().0, START - 5 * DAY);
+        drop(trusted);
+        let trusted = rig.open_with(KeyRing::plain(), Some(START - DAY));
+        assert_eq!(trusted.now().0, START - DAY);
     }
 
     #[test]

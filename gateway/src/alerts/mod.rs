@@ -1,7 +1,9 @@
 //! What a person must know: kept until somebody dismisses it, through restarts too.
 
 mod changes;
+mod clock;
 mod damage;
+mod guard;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub(crate) use changes::watch;
+pub(crate) use clock::ClockWatch;
 pub(crate) use damage::{found_by_care, found_by_verification};
+pub(crate) use guard::{authority_made, key_slot_changed, lock_lifted, wrong_code};
 
 use crate::exports::chain;
 use crate::state::{StateError, StateFolder};
@@ -69,6 +73,16 @@ pub enum AlertKind {
     DamageMendable,
     /// Stored data is lost: nothing could rebuild it.
     DataLost,
+    /// The trusted time and the machine's clock contradict each other.
+    Clock,
+    /// A key slot was added, changed or removed.
+    KeySlot,
+    /// A lock authority was made.
+    LockAuthority,
+    /// A lock was lifted before its time.
+    LockLifted,
+    /// A wrong code for the lock authority.
+    WrongCode,
 }
 
 /// How grave an alert is.
@@ -88,8 +102,16 @@ impl AlertKind {
     /// How grave it is.
     pub fn severity(self) -> Severity {
         match self {
-            Self::DamageMended | Self::DamageMendable => Severity::Warning,
-            Self::ForeignChange | Self::NotWatched | Self::DataLost => Severity::Problem,
+            Self::DamageMended
+            | Self::DamageMendable
+            | Self::KeySlot
+            | Self::LockAuthority
+            | Self::LockLifted => Severity::Warning,
+            Self::ForeignChange
+            | Self::NotWatched
+            | Self::DataLost
+            | Self::Clock
+            | Self::WrongCode => Severity::Problem,
         }
     }
 }

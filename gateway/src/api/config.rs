@@ -44,6 +44,7 @@ pub(super) async fn import(
     let effort = if body.dry_run {
         Effort::DryRun
     } else {
+        core.metrics.configuration_imports.inc();
         Effort::Real
     };
     let done = core

@@ -4,15 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use repo::{KdfSettings, KeySlot, KeySlotKind, KeySlots, NewKeySlot, Secret};
+use repo::{
+    AuthorityAge, KdfSettings, KeySlot, KeySlotKind, KeySlots, NewKeySlot, RepoError, Secret,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::Core;
+use crate::alerts;
 
+use super::marks::confirm;
 use super::problem::Problem;
 
 /// A key slot.
@@ -44,6 +48,17 @@ pub struct ChangeKeySlotBody {
     pub old_secret: String,
     /// What is to open it.
     pub secret: String,
+    /// A one-time code of the lock authority; needed while a restore point is locked.
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
+/// How the removal of a key slot is confirmed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Confirmation {
+    /// A one-time code of the lock authority; needed while a restore point is locked.
+    pub code: Option<String>,
 }
 
 impl KeySlotView {
@@ -84,12 +99,16 @@ pub(super) async fn add(
     let secret = read_secret(body.secret)?;
     let new = new_slot(body.slot, secret);
     let slot = core
-        .run(move |core| -> Result<_, Problem> { Ok(slots_of(core)?.add(&new)?) })
+        .run(move |core| -> Result<_, Problem> {
+            let slot = slots_of(core)?.add(&new)?;
+            tell(core, &slot.name, "was added");
+            Ok(slot)
+        })
         .await?;
     Ok((StatusCode::CREATED, Json(KeySlotView::new(&slot))))
 }
 
-/// Gives a key slot another secret. Nothing else is written.
+/// Gives a key slot another secret. Nothing else is written. While a restore point is locked it takes a one-time code.
 #[utoipa::path(put, path = "/v1/keys/{slot}", tag = "keys", params(("slot" = String, Path)), request_body = ChangeKeySlotBody,
     responses((status = 200, body = KeySlotView), (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn change(
@@ -106,22 +125,51 @@ pub(super) async fn change(
                 let detail = format!("this passphrase or key does not open key slot {}", new.name);
                 return Err(Problem::new(StatusCode::FORBIDDEN, "wrong-key", detail));
             }
-            Ok(slots.replace(&new)?)
+            let code = body.code.as_deref();
+            let slot = confirmed(core, code, |authority| slots.replace(&new, authority))?;
+            tell(core, &slot.name, "has another secret");
+            Ok(slot)
         })
         .await?;
     Ok(Json(KeySlotView::new(&slot)))
 }
 
-/// Removes a key slot, unless it is the last.
-#[utoipa::path(delete, path = "/v1/keys/{slot}", tag = "keys", params(("slot" = String, Path)),
+/// Removes a key slot, unless it is the last. While a restore point is locked it takes a one-time code.
+#[utoipa::path(delete, path = "/v1/keys/{slot}", tag = "keys", params(("slot" = String, Path), ("code" = Option<String>, Query, description = "A one-time code of the lock authority; needed while a restore point is locked")),
     responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn remove(
     State(core): State<Arc<Core>>,
     Path(slot): Path<String>,
+    Query(confirmation): Query<Confirmation>,
 ) -> Result<StatusCode, Problem> {
-    core.run(move |core| -> Result<_, Problem> { Ok(slots_of(core)?.remove(&slot)?) })
-        .await?;
+    core.run(move |core| -> Result<_, Problem> {
+        let slots = slots_of(core)?;
+        let code = confirmation.code.as_deref();
+        confirmed(core, code, |authority| slots.remove(&slot, authority))?;
+        tell(core, &slot, "was removed");
+        Ok(())
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Does what locks may forbid; if they do, once more with the code that was given. It is not used up where none is needed.
+fn confirmed<T>(
+    core: &Core,
+    code: Option<&str>,
+    change: impl Fn(Option<AuthorityAge>) -> Result<T, RepoError>,
+) -> Result<T, Problem> {
+    match (change(None), code) {
+        (Err(RepoError::KeySlotHeld(_)), Some(code)) => {
+            Ok(change(Some(confirm(core, Some(code))?))?)
+        }
+        (done, _) => Ok(done?),
+    }
+}
+
+fn tell(core: &Core, slot: &str, what: &str) {
+    core.alerts
+        .raise(vec![alerts::key_slot_changed(slot, what)]);
 }
 
 fn slots_of(core: &Core) -> Result<&KeySlots, Problem> {

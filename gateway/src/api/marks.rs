@@ -6,11 +6,12 @@ use axum::Json as Reply;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use repo::disk::Protection;
-use repo::{Lock, LockMode, UnixNanoseconds};
+use repo::{AuthorityAge, Lock, LockMode, UnixNanoseconds};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Core;
+use crate::alerts;
 use crate::recovery::resolve;
 use crate::state::AuthorityError;
 
@@ -169,11 +170,13 @@ pub(super) async fn unlock(
     core.run(move |core| -> Result<_, Problem> {
         let point = resolve(&core.repository, &point)?;
         // A code is not used up by a request that would be refused all the same.
-        core.repository.check_liftable(&point.name)?;
-        core.authority
-            .confirm(body.code.as_deref().unwrap_or_default())?;
-        core.repository.lift_lock(&point.name)?;
+        let age = core.authority.age()?;
+        core.repository.check_liftable(&point.name, age)?;
+        let authority = confirm(core, body.code.as_deref())?;
+        core.repository.lift_lock(&point.name, authority)?;
         tracing::warn!(restore_point = %point.name, "a lock was lifted with a one-time code");
+        core.metrics.locks_lifted.inc();
+        core.alerts.raise(vec![alerts::lock_lifted(&point.name)]);
         Ok(Reply(PointView::new(&core.repository, &point)))
     })
     .await
@@ -188,8 +191,11 @@ pub(super) async fn init_authority(
 ) -> Result<(StatusCode, Reply<AuthorityView>), Problem> {
     core.run(move |core| -> Result<_, Problem> {
         let label = core.repository.uuid().to_string();
-        let new = core.authority.init(body.code.as_deref(), &label)?;
+        let age = core.repository.authority_age();
+        let made = core.authority.init(body.code.as_deref(), &label, age);
+        let new = note_wrong(core, made)?;
         tracing::warn!("the lock authority was made anew");
+        core.alerts.raise(vec![alerts::authority_made()]);
         let view = AuthorityView {
             secret: new.secret,
             address: new.address,
@@ -197,6 +203,23 @@ pub(super) async fn init_authority(
         Ok((StatusCode::CREATED, Reply(view)))
     })
     .await
+}
+
+/// Has the lock authority take a code, and says how old it is. Wrong codes are told to a person.
+pub(super) fn confirm(core: &Core, code: Option<&str>) -> Result<AuthorityAge, Problem> {
+    let taken = core.authority.confirm(code.unwrap_or_default());
+    Ok(note_wrong(core, taken)?)
+}
+
+fn note_wrong<T>(core: &Core, answer: Result<T, AuthorityError>) -> Result<T, AuthorityError> {
+    let counter = match &answer {
+        Err(AuthorityError::Wrong) => &core.metrics.lock_codes_wrong,
+        Err(AuthorityError::TooMany { .. }) => &core.metrics.lock_codes_refused,
+        _ => return answer,
+    };
+    counter.inc();
+    core.alerts.raise(vec![alerts::wrong_code()]);
+    answer
 }
 
 /// A time with date alone means the start of that day, UTC.
@@ -223,7 +246,9 @@ impl From<AuthorityError> for Problem {
                 Self::new(StatusCode::FORBIDDEN, "not-confirmed", detail)
             }
             AuthorityError::Exists => Self::new(StatusCode::CONFLICT, "exists", detail),
-            AuthorityError::TooMany => Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail),
+            AuthorityError::TooMany { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail)
+            }
             AuthorityError::State(error) => Self::internal(&error),
         }
     }

@@ -100,6 +100,9 @@ impl From<RepoError> for Problem {
             }
             RepoError::MarkDamaged { .. } => Self::conflict("mark-damaged", detail),
             RepoError::NotLocked(_) => Self::conflict("not-locked", detail),
+            RepoError::AuthorityTooYoung(_)
+            | RepoError::KeySlotHeld(_)
+            | RepoError::KeySlotHeldLonger(_) => Self::conflict("held", detail),
             RepoError::PointInUse { .. } => Self::conflict("in-use", detail),
             RepoError::Overtaken(_) => Self::conflict("overtaken", detail),
             RepoError::OverlaySealed(_) => Self::conflict("sealed", detail),

@@ -145,9 +145,15 @@ pub(super) async fn apply(
 ) -> Result<Reply<AppliedView>, Problem> {
     let workload = known(&core, &workload)?;
     core.run(move |core| {
-        let Applied { verdicts, refused } = core
+        let applied = core
             .retention
             .apply(&workload, &|point| core.may_expire(point))?;
+        core.metrics
+            .retention_points_expired
+            .inc_by(applied.expired);
+        let Applied {
+            verdicts, refused, ..
+        } = applied;
         let reason = |verdict: &Verdict| {
             let found = refused.iter().find(|(point, _)| *point == verdict.point);
             found.map(|(_, reason)| reason.clone())

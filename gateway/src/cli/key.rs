@@ -63,6 +63,9 @@ enum KeyVerb {
     Remove {
         /// Its name
         slot: String,
+        /// A one-time code of the lock authority, while a restore point is locked
+        #[arg(long)]
+        code: Option<String>,
     },
     /// Give a key slot another passphrase; nothing that is stored is written again
     ChangePassphrase {
@@ -71,6 +74,9 @@ enum KeyVerb {
         slot: String,
         #[command(flatten)]
         new: NewSecretArgs,
+        /// A one-time code of the lock authority, while a restore point is locked
+        #[arg(long)]
+        code: Option<String>,
     },
 }
 
@@ -131,20 +137,20 @@ pub(super) fn run(
             new,
             recovery_key,
         } => add(&slots, slot, new, recovery_key.as_deref(), output),
-        KeyVerb::Remove { slot } => {
-            slots.remove(slot)?;
+        KeyVerb::Remove { slot, code } => {
+            slots.remove(slot, code.as_deref())?;
             output.result(&json!({ "removed": slot }), |_| {
                 format!(
                     "Removed key slot {slot}. Copies of the repository made before still open with it."
                 )
             })
         }
-        KeyVerb::ChangePassphrase { slot, new } => {
+        KeyVerb::ChangePassphrase { slot, new, code } => {
             let old = match opened {
                 Some(old) => old,
                 None => secret.open_or_ask("Passphrase now: ")?,
             };
-            let changed = slots.change(slot, &old, &new.read()?)?;
+            let changed = slots.change(slot, &old, &new.read()?, code.as_deref())?;
             output.result(&changed, |slot| {
                 format!(
                     "Key slot {} opens with the new {} from now on.",
@@ -225,12 +231,19 @@ impl Slots {
         }
     }
 
-    fn change(&self, slot: &str, old: &Secret, new: &Secret) -> Result<KeySlotView> {
+    fn change(
+        &self,
+        slot: &str,
+        old: &Secret,
+        new: &Secret,
+        code: Option<&str>,
+    ) -> Result<KeySlotView> {
         match self {
             Self::Daemon(client) => {
                 let body = ChangeKeySlotBody {
                     old_secret: old.text().to_string(),
                     secret: new.text().to_string(),
+                    code: code.map(ToOwned::to_owned),
                 };
                 client.put(&format!("/v1/keys/{}", segment(slot)), &body)
             }
@@ -238,15 +251,19 @@ impl Slots {
                 if !slots.opens(slot, old)? {
                     bail!("this passphrase or key does not open key slot {slot}");
                 }
-                Ok(KeySlotView::new(&slots.replace(&new_slot(slot, new))?))
+                let slot = slots.replace(&new_slot(slot, new), None)?;
+                Ok(KeySlotView::new(&slot))
             }
         }
     }
 
-    fn remove(&self, slot: &str) -> Result<()> {
+    fn remove(&self, slot: &str, code: Option<&str>) -> Result<()> {
         match self {
-            Self::Daemon(client) => client.delete(&format!("/v1/keys/{}", segment(slot))),
-            Self::Offline(slots) => Ok(slots.remove(slot)?),
+            Self::Daemon(client) => {
+                let code = code.map_or_else(String::new, |code| format!("?code={}", segment(code)));
+                client.delete(&format!("/v1/keys/{}{code}", segment(slot)))
+            }
+            Self::Offline(slots) => Ok(slots.remove(slot, None)?),
         }
     }
 }

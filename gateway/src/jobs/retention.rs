@@ -36,6 +36,8 @@ pub struct Applied {
     pub verdicts: Vec<Verdict>,
     /// Points that should go and cannot yet, with the reason.
     pub refused: Vec<(PointName, String)>,
+    /// How many went.
+    pub expired: u64,
 }
 
 impl Retention {
@@ -125,7 +127,7 @@ impl Retention {
     ) -> Result<Applied, RepoError> {
         let mut applied = Applied {
             verdicts: self.judge(workload),
-            refused: Vec::new(),
+            ..Applied::default()
         };
         for verdict in applied.verdicts.iter().filter(|verdict| verdict.goes()) {
             let name = &verdict.point;
@@ -135,6 +137,7 @@ impl Retention {
             }
             match self.repository.expire(name) {
                 Ok(()) => {
+                    applied.expired += 1;
                     tracing::info!(restore_point = %name, "expired by the retention rules");
                 }
                 Err(error) if error.culprit() == repo::Culprit::Caller => {

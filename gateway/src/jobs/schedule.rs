@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::collect::{CollectError, CollectMode, Collections};
 use super::rounds::{End, Rounds};
 use crate::Core;
+use crate::alerts::ClockWatch;
 use crate::exports::chain;
 
 /// The thread that does it.
@@ -31,7 +32,13 @@ impl Schedule {
     /// If the system refuses it.
     pub fn start(core: &Arc<Core>) -> std::io::Result<Self> {
         let core = Arc::clone(core);
-        Rounds::start("schedule", PAUSE, PAUSE, move |end| core.keep_house(end)).map(Self)
+        let mut clock = ClockWatch::default();
+        clock.look(core.repository.clock_state(), &core.alerts);
+        let round = move |end: &End| {
+            clock.look(core.repository.clock_state(), &core.alerts);
+            core.keep_house(end);
+        };
+        Rounds::start("schedule", PAUSE, PAUSE, round).map(Self)
     }
 
     /// Stops it and waits for its end.
@@ -88,8 +95,15 @@ impl Core {
             let applied = self
                 .retention
                 .apply(&workload, &|point| self.may_expire(point));
-            if let Err(error) = applied {
-                tracing::error!(%workload, error = chain(&error), "retention rules could not be applied");
+            match applied {
+                Ok(applied) => {
+                    self.metrics
+                        .retention_points_expired
+                        .inc_by(applied.expired);
+                }
+                Err(error) => {
+                    tracing::error!(%workload, error = chain(&error), "retention rules could not be applied");
+                }
             }
         }
     }

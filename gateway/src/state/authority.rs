@@ -1,13 +1,16 @@
 //! The lock authority: one-time codes (TOTP, RFC 6238) that confirm that a governance lock is lifted.
 //!
-//! SHA-1, six digits, steps of 30 seconds: what every authenticator app makes. A code counts once, and guessing is slowed.
+//! SHA-1, six digits, steps of 30 seconds: what every authenticator app makes. A code counts once. Whoever guesses waits:
+//! after a few wrong codes twice as long for each one more, restarts or not.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use repo::clock::Clock;
+use repo::AuthorityAge;
+use repo::clock::{Clock, UnixNanoseconds, Uptime};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{StateError, StateFolder, random};
 
@@ -16,7 +19,8 @@ use super::{StateError, StateFolder, random};
 pub struct LockAuthority {
     state: Arc<StateFolder>,
     clock: Arc<dyn Clock>,
-    failures: Mutex<Failures>,
+    /// One code at a time.
+    checking: Mutex<()>,
 }
 
 /// A secret that was just made. It is told once.
@@ -43,18 +47,28 @@ pub enum AuthorityError {
     #[error("the code is wrong or was used before; wait for the next one")]
     Wrong,
     /// Too many wrong codes.
-    #[error("too many wrong codes; none is taken for the next five minutes")]
-    TooMany,
+    #[error(
+        "{wrong_codes} wrong codes came one after the other; none is taken for the next {} minutes", seconds.div_ceil(60)
+    )]
+    TooMany {
+        /// How many since the last right one.
+        wrong_codes: u32,
+        /// How long none is taken.
+        seconds: u64,
+    },
     /// The state folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-#[derive(Debug, Default)]
+/// Codes since the last right one.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Failures {
     count: u32,
-    /// When the count began, in seconds of the machine's uptime.
-    since: u64,
+    /// When the last came, by the time that the machine is up, which nobody can set.
+    boot: Uuid,
+    uptime_seconds: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,6 +77,37 @@ struct Stored {
     secret: String,
     /// The step of the last code that was taken.
     last_step: u64,
+    /// When the first authority was made, of which each later one had a code. One that knows no time was there before
+    /// authorities had an age.
+    #[serde(default)]
+    made_unix_nanoseconds: u64,
+    #[serde(default)]
+    wrong_codes: Failures,
+}
+
+impl Failures {
+    fn note(&mut self, uptime: Uptime) {
+        *self = Self {
+            count: self.count.saturating_add(1),
+            boot: uptime.boot,
+            uptime_seconds: uptime.nanoseconds / SECOND,
+        };
+    }
+
+    /// How long no code is taken any more.
+    fn wait_seconds(&self, uptime: Uptime) -> u64 {
+        let Some(doublings) = self.count.checked_sub(FAILURES_FREE) else {
+            return 0;
+        };
+        let pause = PAUSE_SECONDS << doublings.min(PAUSE_DOUBLINGS_MAX);
+        let now = uptime.nanoseconds / SECOND;
+        // After a restart of the machine at least the time since then has passed.
+        let passed = match self.boot == uptime.boot {
+            true => now.saturating_sub(self.uptime_seconds),
+            false => now,
+        };
+        pause.saturating_sub(passed)
+    }
 }
 
 impl LockAuthority {
@@ -71,32 +116,40 @@ impl LockAuthority {
         Self {
             state,
             clock,
-            failures: Mutex::default(),
+            checking: Mutex::default(),
         }
     }
 
-    /// Whether there is one.
+    /// How old it is; `None` if there is none.
     ///
     /// # Errors
     /// If the state folder cannot be read.
-    pub fn exists(&self) -> Result<bool, AuthorityError> {
-        Ok(self.load()?.is_some())
+    pub fn age(&self) -> Result<Option<AuthorityAge>, AuthorityError> {
+        Ok(self.load()?.map(|stored| stored.age()))
     }
 
-    /// Makes a new secret. Where there is one already, a code of it is asked for.
+    /// Makes a new secret. Where there is one already, a code of it is asked for, and the new one takes over its age;
+    /// else it has the `age` that is given.
     ///
     /// # Errors
     /// If there is one and the code does not fit, or the secret cannot be stored.
-    pub fn init(&self, code: Option<&str>, label: &str) -> Result<NewAuthority, AuthorityError> {
-        match (self.exists()?, code) {
-            (false, _) => {}
-            (true, None) => return Err(AuthorityError::Exists),
-            (true, Some(code)) => self.confirm(code)?,
-        }
+    pub fn init(
+        &self,
+        code: Option<&str>,
+        label: &str,
+        age: AuthorityAge,
+    ) -> Result<NewAuthority, AuthorityError> {
+        let age = match (self.age()?, code) {
+            (None, _) => age,
+            (Some(_), None) => return Err(AuthorityError::Exists),
+            (Some(_), Some(code)) => self.confirm(code)?,
+        };
         let secret = base32(&random::<SECRET_BYTES>());
         self.store(&Stored {
             secret: secret.clone(),
             last_step: 0,
+            made_unix_nanoseconds: age.0.0,
+            wrong_codes: Failures::default(),
         })?;
         Ok(NewAuthority {
             address: format!("otpauth://totp/Holdfast:{label}?secret={secret}&issuer=Holdfast"),
@@ -104,23 +157,31 @@ impl LockAuthority {
         })
     }
 
-    /// Takes a code, once.
+    /// Takes a code, once, and says how old the authority is that confirmed with it.
     ///
     /// # Errors
     /// If it does not fit or was used, there were too many wrong ones, or there is no authority.
-    pub fn confirm(&self, code: &str) -> Result<(), AuthorityError> {
+    pub fn confirm(&self, code: &str) -> Result<AuthorityAge, AuthorityError> {
         // Held to the end, so that a code cannot be used twice at once.
-        let mut failures = self.failures.lock();
-        let stored = self.load()?.ok_or(AuthorityError::None)?;
-        let uptime = self.clock.uptime().nanoseconds / SECOND;
-        if failures.count >= FAILURES_MAX && uptime < failures.since + PAUSE_SECONDS {
-            return Err(AuthorityError::TooMany);
+        let _checking = self.checking.lock();
+        let mut stored = self.load()?.ok_or(AuthorityError::None)?;
+        let uptime = self.clock.uptime();
+        let seconds = stored.wrong_codes.wait_seconds(uptime);
+        if seconds > 0 {
+            let wrong_codes = stored.wrong_codes.count;
+            return Err(AuthorityError::TooMany {
+                wrong_codes,
+                seconds,
+            });
         }
         let key = from_base32(&stored.secret).ok_or_else(|| StateError::Damaged {
             path: self.state.file(FILE),
             detail: "its secret is not base 32".to_owned(),
             remedy: "remove it and run `holdfast lock-authority init`",
         })?;
+        // Written down before it is looked at: no stop and no full disk makes a guess free.
+        stored.wrong_codes.note(uptime);
+        self.store(&stored)?;
         let now = self.clock.now().0 / SECOND / STEP_SECONDS;
         let steps = now.saturating_sub(1)..=now + 1;
         let code: String = code
@@ -128,26 +189,14 @@ impl LockAuthority {
             .filter(|letter| !letter.is_whitespace())
             .collect();
         let fits = |step: &u64| *step > stored.last_step && one_time_code(&key, *step) == code;
-        match steps.into_iter().find(fits) {
-            Some(step) => {
-                *failures = Failures::default();
-                self.store(&Stored {
-                    last_step: step,
-                    ..stored
-                })
-            }
-            None => {
-                if uptime >= failures.since + PAUSE_SECONDS {
-                    *failures = Failures {
-                        count: 0,
-                        since: uptime,
-                    };
-                }
-                failures.count += 1;
-                tracing::warn!("a wrong code for the lock authority");
-                Err(AuthorityError::Wrong)
-            }
-        }
+        let Some(step) = steps.into_iter().find(fits) else {
+            tracing::warn!("a wrong code for the lock authority");
+            return Err(AuthorityError::Wrong);
+        };
+        stored.last_step = step;
+        stored.wrong_codes = Failures::default();
+        self.store(&stored)?;
+        Ok(stored.age())
     }
 
     fn load(&self) -> Result<Option<Stored>, AuthorityError> {
@@ -165,6 +214,12 @@ impl LockAuthority {
     fn store(&self, stored: &Stored) -> Result<(), AuthorityError> {
         let text = serde_json::to_vec_pretty(stored).expect("the record is plain text");
         Ok(self.state.replace(Path::new(FILE), &text)?)
+    }
+}
+
+impl Stored {
+    fn age(&self) -> AuthorityAge {
+        AuthorityAge(UnixNanoseconds(self.made_unix_nanoseconds))
     }
 }
 
@@ -219,9 +274,11 @@ const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const SECRET_BYTES: usize = 20;
 const STEP_SECONDS: u64 = 30;
 const SECOND: u64 = 1_000_000_000;
-/// Wrong codes before a pause, and the pause.
-const FAILURES_MAX: u32 = 5;
+/// Wrong codes before the first pause; that pause; how often it doubles, to a day and a half. At that pace a year of
+/// guessing against three valid codes of a million finds one with a chance below a thousandth.
+const FAILURES_FREE: u32 = 5;
 const PAUSE_SECONDS: u64 = 300;
+const PAUSE_DOUBLINGS_MAX: u32 = 9;
 const LIMIT_BYTES: u64 = 4096;
 
 #[cfg(test)]
@@ -262,46 +319,122 @@ mod tests {
         assert_eq!(from_base32("mz"), None);
     }
 
+    struct Rig {
+        folder: tempfile::TempDir,
+        clock: Arc<ManualClock>,
+    }
+
+    const FIRST: AuthorityAge = AuthorityAge(UnixNanoseconds(70));
+    const LATER: AuthorityAge = AuthorityAge(UnixNanoseconds(80));
+
+    impl Rig {
+        fn new() -> Self {
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+                clock: Arc::new(ManualClock::new(UnixNanoseconds(1_790_000_000 * SECOND))),
+            }
+        }
+
+        /// As after a start of the daemon.
+        fn authority(&self) -> LockAuthority {
+            let state = Arc::new(StateFolder::open(self.folder.path()).unwrap());
+            LockAuthority::new(state, Arc::<ManualClock>::clone(&self.clock))
+        }
+
+        fn code(&self, new: &NewAuthority) -> String {
+            let key = from_base32(&new.secret).unwrap();
+            one_time_code(&key, self.clock.now().0 / SECOND / STEP_SECONDS)
+        }
+    }
+
     #[test]
-    fn a_code_counts_once_and_guessing_is_slowed() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = Arc::new(StateFolder::open(folder.path()).unwrap());
-        let clock = Arc::new(ManualClock::new(UnixNanoseconds(1_790_000_000 * SECOND)));
-        let authority = LockAuthority::new(state, Arc::<ManualClock>::clone(&clock));
+    fn a_code_counts_once_and_the_next_secret_takes_over_the_age() {
+        let rig = Rig::new();
+        let authority = rig.authority();
         assert!(matches!(
             authority.confirm("000000"),
             Err(AuthorityError::None)
         ));
-        let new = authority.init(None, "test").unwrap();
-        let key = from_base32(&new.secret).unwrap();
-        let code = |clock: &ManualClock| one_time_code(&key, clock.now().0 / SECOND / 30);
-        let first = code(&clock);
-        authority
-            .confirm(&format!(" {} {}", &first[..3], &first[3..]))
-            .unwrap();
+        assert_eq!(authority.age().unwrap(), None);
+        let new = authority.init(None, "test", FIRST).unwrap();
+        let first = rig.code(&new);
+        let typed = format!(" {} {}", &first[..3], &first[3..]);
+        assert_eq!(authority.confirm(&typed).unwrap(), FIRST);
         assert!(matches!(
             authority.confirm(&first),
             Err(AuthorityError::Wrong)
         ));
-        for _ in 0..4 {
-            assert!(authority.confirm("nonsense").is_err());
-        }
-        clock.advance(60 * SECOND);
+        rig.clock.advance(60 * SECOND);
         assert!(matches!(
-            authority.confirm(&code(&clock)),
-            Err(AuthorityError::TooMany)
-        ));
-        clock.advance(300 * SECOND);
-        assert!(matches!(
-            authority.init(None, "test"),
+            authority.init(None, "test", LATER),
             Err(AuthorityError::Exists)
         ));
-        let next = authority.init(Some(&code(&clock)), "test").unwrap();
+        let code = rig.code(&new);
+        let next = authority.init(Some(&code), "test", LATER).unwrap();
         assert_ne!(next.secret, new.secret);
-        clock.advance(60 * SECOND);
-        assert!(
-            authority.confirm(&code(&clock)).is_err(),
-            "of the old secret"
+        assert_eq!(authority.age().unwrap(), Some(FIRST));
+        rig.clock.advance(60 * SECOND);
+        assert!(authority.confirm(&rig.code(&new)).is_err(), "the old one");
+        assert_eq!(authority.confirm(&rig.code(&next)).unwrap(), FIRST);
+    }
+
+    #[test]
+    fn each_further_wrong_code_doubles_the_pause_through_restarts() {
+        let rig = Rig::new();
+        let new = rig.authority().init(None, "test", FIRST).unwrap();
+        for _ in 0..5 {
+            let refused = rig.authority().confirm("nonsense");
+            assert!(matches!(refused, Err(AuthorityError::Wrong)), "{refused:?}");
+        }
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            let wait = match rig.authority().confirm(&rig.code(&new)) {
+                Err(AuthorityError::TooMany { seconds, .. }) => seconds,
+                other => panic!("{other:?}"),
+            };
+            pauses.push(wait / 60);
+            rig.clock.advance((wait - 1) * SECOND);
+            assert!(matches!(
+                rig.authority().confirm("nonsense"),
+                Err(AuthorityError::TooMany { seconds: 1, .. })
+            ));
+            rig.clock.advance(SECOND);
+            assert!(matches!(
+                rig.authority().confirm("nonsense"),
+                Err(AuthorityError::Wrong)
+            ));
+        }
+        assert_eq!(
+            pauses,
+            [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 2560, 2560]
         );
+        // Neither a clock that was set nor a machine that was restarted makes it shorter.
+        rig.clock
+            .set(UnixNanoseconds(rig.clock.now().0 + 5_000 * 60 * SECOND));
+        rig.clock.reboot(0);
+        let refused = rig.authority().confirm(&rig.code(&new));
+        assert!(matches!(
+            refused,
+            Err(AuthorityError::TooMany {
+                seconds: 153_600,
+                wrong_codes: 17
+            })
+        ));
+        rig.clock.advance(153_600 * SECOND);
+        rig.authority().confirm(&rig.code(&new)).unwrap();
+        let refused = rig.authority().confirm("nonsense");
+        assert!(
+            matches!(refused, Err(AuthorityError::Wrong)),
+            "it begins anew"
+        );
+    }
+
+    #[test]
+    fn one_from_before_authorities_had_an_age_is_older_than_every_lock() {
+        let rig = Rig::new();
+        let text = r#"{"secret": "MZXW6YTB", "last_step": 5}"#;
+        std::fs::write(rig.folder.path().join(FILE), text).unwrap();
+        let age = rig.authority().age().unwrap();
+        assert_eq!(age, Some(AuthorityAge(UnixNanoseconds(0))));
     }
 }

@@ -1,12 +1,19 @@
 //! Restore points with marks: what may not be expired, and who may change that.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::marks::{self, MarkName};
-use super::{Catalog, Lock, LockMark, LockMode, Marks, PackRanges, PointMarks, PointName};
-use crate::clock::UnixNanoseconds;
-use crate::disk::Protection;
+use uuid::Uuid;
+
+use super::marks::{self, FolderMarks, MarkName};
+use super::{
+    AuthorityAge, Catalog, Lock, LockMark, LockMode, Marks, PackRanges, PointMarks, PointName,
+    list_workload_folders,
+};
+use crate::clock::{Clock, UnixNanoseconds};
+use crate::disk::{Disk, Protection};
 use crate::error::RepoError;
+use crate::keys::KeyRing;
 use crate::trusted_clock::{ClockState, TrustedClock};
 
 impl Catalog {
@@ -103,7 +110,8 @@ impl Catalog {
                 .checked_add(1)
                 .ok_or(RepoError::Refused("no numbers are left for this lock"))?,
             lock,
-            placed: now,
+            // Later than that of every lock before, whatever the clock did, so that ages can be compared.
+            placed: self.next_placing(now),
             packs,
             inherited,
         };
@@ -120,9 +128,12 @@ impl Catalog {
         for manifest in self.manifests_in(&folder, name.sequence)? {
             self.protect(&manifest)?;
         }
-        // The mark that is stronger in everything makes these needless.
+        // The mark that is stronger in everything makes these needless. A governance lock is not: authorities that are
+        // too young for an older one may lift it.
         self.remove_locks(name, &|old| {
-            old.number != number && old.lock.mode <= lock.mode && old.lock.until <= lock.until
+            let shorter = old.lock.mode <= lock.mode && old.lock.until <= lock.until;
+            let needless = lock.mode == LockMode::Compliance || old.lock.until <= now;
+            old.number != number && shorter && needless
         })?;
         Ok(protection)
     }
@@ -160,8 +171,37 @@ impl Catalog {
         }
     }
 
-    /// Refuses if the point has no lock that could be lifted.
-    pub(crate) fn check_liftable(&self, name: &PointName) -> Result<(), RepoError> {
+    /// The age of an authority that is made now: younger than every lock that there is.
+    pub(crate) fn authority_age(&self) -> AuthorityAge {
+        AuthorityAge(self.next_placing(self.trusted.now()))
+    }
+
+    fn next_placing(&self, now: UnixNanoseconds) -> UnixNanoseconds {
+        let newest = self.marks.read().values().filter_map(Marks::newest).max();
+        let after = newest.map_or(0, |newest| newest.0.saturating_add(1));
+        UnixNanoseconds(now.0.max(after))
+    }
+
+    /// When the oldest lock that holds was made.
+    pub(crate) fn oldest_lock(&self) -> Option<UnixNanoseconds> {
+        let now = self.trusted.now();
+        let marks = self.marks.read();
+        marks.values().filter_map(|marks| marks.oldest(now)).min()
+    }
+
+    /// How many points have a lock that holds.
+    pub(crate) fn locked_count(&self) -> u64 {
+        let now = self.trusted.now();
+        let marks = self.marks.read();
+        marks.values().filter(|marks| marks.is_locked(now)).count() as u64
+    }
+
+    /// Refuses if the point has no lock that could be lifted, by an authority of this age if there is one.
+    pub(crate) fn check_liftable(
+        &self,
+        name: &PointName,
+        authority: Option<AuthorityAge>,
+    ) -> Result<(), RepoError> {
         self.point(name)?;
         let view = self.marks(name);
         if let Some(detail) = view.damaged {
@@ -172,7 +212,15 @@ impl Catalog {
         }
         let mut locks = view.locks.iter();
         if locks.any(|lock| lock.mode == LockMode::Governance) {
-            return Ok(());
+            let now = self.trusted.now();
+            let marks = self.marks_of(name);
+            let mut held = marks.locks.iter().filter(|mark| mark.lock.until > now);
+            let yields =
+                authority.is_none_or(|authority| held.any(|mark| mark.yields_to(authority)));
+            return match yields {
+                true => Ok(()),
+                false => Err(RepoError::AuthorityTooYoung(name.clone())),
+            };
         }
         Err(match view.locks.first() {
             Some(lock) => locked(name, *lock),
@@ -180,12 +228,16 @@ impl Catalog {
         })
     }
 
-    /// Lifts the locks in governance mode before their time, and gives the packs that they named. Whoever calls has had
-    /// it confirmed.
-    pub(crate) fn lift(&self, name: &PointName) -> Result<Vec<PackRanges>, RepoError> {
+    /// Lifts the locks in governance mode before their time that are younger than the authority, and gives the packs
+    /// that they named. Whoever calls has had it confirmed by that authority.
+    pub(crate) fn lift(
+        &self,
+        name: &PointName,
+        authority: AuthorityAge,
+    ) -> Result<Vec<PackRanges>, RepoError> {
         let _changing = self.changing.lock();
-        self.check_liftable(name)?;
-        let lifted = |mark: &LockMark| mark.lock.mode == LockMode::Governance;
+        self.check_liftable(name, Some(authority))?;
+        let lifted = |mark: &LockMark| mark.yields_to(authority);
         let marks = self.marks_of(name);
         let packs = marks.locks.iter().filter(|mark| lifted(mark));
         let packs = packs.map(|mark| mark.packs.clone()).collect();
@@ -332,6 +384,34 @@ impl Catalog {
             .map(|name| folder.join(name))
             .collect())
     }
+}
+
+/// When the oldest lock that holds was made, in a repository whose catalog is not open. Nothing is written.
+pub(crate) fn oldest_lock_on(
+    disk: &Arc<dyn Disk>,
+    keys: &Arc<KeyRing>,
+    clock: &Arc<dyn Clock>,
+    repository: Uuid,
+) -> Result<Option<UnixNanoseconds>, RepoError> {
+    let mut found = Vec::new();
+    for folder in list_workload_folders(disk.as_ref(), keys)? {
+        let folder = Path::new("points").join(folder);
+        let place = marks::Place {
+            disk: disk.as_ref(),
+            keys,
+            repository,
+            folder: &folder,
+        };
+        let mut marks = FolderMarks::new();
+        for name in disk.names(&folder)? {
+            place.read(&name, &mut marks);
+        }
+        found.extend(marks.into_values());
+    }
+    let placed = found.iter().filter_map(Marks::newest).max();
+    let (disk, keys, clock) = (Arc::clone(disk), Arc::clone(keys), Arc::clone(clock));
+    let now = TrustedClock::look_into(disk, keys, clock, placed).now();
+    Ok(found.iter().filter_map(|marks| marks.oldest(now)).min())
 }
 
 fn locked(name: &PointName, lock: Lock) -> RepoError {

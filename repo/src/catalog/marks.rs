@@ -55,6 +55,11 @@ pub struct PointMarks {
     pub damaged: Option<String>,
 }
 
+/// When a lock authority was made, by the trusted time. It has a say over locks that are younger than itself, so that who
+/// makes one lifts nothing with it that was locked before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct AuthorityAge(pub UnixNanoseconds);
+
 /// All marks of one point.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Marks {
@@ -80,6 +85,13 @@ pub(crate) struct LockMark {
 /// Pack numbers, as ascending ranges that do not touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PackRanges(Vec<RangeInclusive<u32>>);
+
+impl LockMark {
+    /// Whether an authority may lift it before its time.
+    pub(crate) fn yields_to(&self, authority: AuthorityAge) -> bool {
+        self.lock.mode == LockMode::Governance && self.placed >= authority.0
+    }
+}
 
 /// The files of a workload's folder that are marks, by point.
 pub(crate) type FolderMarks = BTreeMap<u64, Marks>;
@@ -120,6 +132,15 @@ impl Marks {
                 .collect(),
             damaged: self.damaged.clone(),
         }
+    }
+
+    /// When the oldest lock that holds at `now` was made. One that cannot be read may be the oldest of all.
+    pub(crate) fn oldest(&self, now: UnixNanoseconds) -> Option<UnixNanoseconds> {
+        if self.damaged.is_some() {
+            return Some(UnixNanoseconds(0));
+        }
+        let held = self.locks.iter().filter(|mark| mark.lock.until > now);
+        held.map(|mark| mark.placed).min()
     }
 
     /// A time that has certainly passed.

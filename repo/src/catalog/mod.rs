@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 pub(crate) use expired::Expired;
 pub use format::fuzz_manifest;
-pub use marks::{Lock, LockMode, PointMarks, fuzz_mark};
+pub(crate) use marked::oldest_lock_on;
+pub use marks::{AuthorityAge, Lock, LockMode, PointMarks, fuzz_mark};
 pub(crate) use marks::{LockMark, Marks, PackRanges};
 pub use names::{PointName, WorkloadName};
 pub(crate) use text::{check_head, open_head, seal_head};
@@ -167,7 +168,7 @@ impl Catalog {
             marks.extend(marked.map(|(number, found)| ((path.clone(), number), found)));
         }
         let placed = marks.values().filter_map(Marks::newest).max();
-        let trusted = TrustedClock::open(Arc::clone(&disk), clock, placed);
+        let trusted = TrustedClock::open(Arc::clone(&disk), Arc::clone(&keys), clock, placed);
         // A crash between the two steps of an expiry leaves the point as it was.
         expired.retain(|name, _| !points.contains_key(name));
         Ok(Self {

@@ -17,4 +17,5 @@ pub use secret::Secret;
 #[doc(hidden)]
 pub use slot::fuzz_key_slot;
 pub use slot::{KdfSettings, KeySlot, KeySlotKind, NewKeySlot};
+pub(crate) use slots::SlotLocks;
 pub use slots::{KeySlotCounters, KeySlots};

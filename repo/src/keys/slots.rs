@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::secret::{MasterKey, Secret};
 use super::slot::{KeySlot, NewKeySlot, SLOT_BYTES_MAX, StoredSlot, check_name};
-use crate::clock::Clock;
+use crate::catalog::AuthorityAge;
+use crate::clock::{Clock, UnixNanoseconds};
 use crate::disk::Disk;
 use crate::error::RepoError;
 
@@ -20,11 +21,21 @@ pub struct KeySlots {
     clock: Arc<dyn Clock>,
     repository: Uuid,
     master: MasterKey,
+    locks: SlotLocks,
     /// One change at a time, so that the last slot is known to be the last.
     changing: Mutex<()>,
     counters: KeySlotCounters,
     /// The repository's lock, where nobody else holds it.
     _lock: Option<Box<dyn Send + Sync>>,
+}
+
+/// What the locks of restore points mean for key slots: whoever can read a locked point now must be able to until the lock
+/// ends.
+pub(crate) struct SlotLocks {
+    /// When the oldest lock that holds was made.
+    pub(crate) oldest: Box<dyn Fn() -> Option<UnixNanoseconds> + Send + Sync>,
+    /// The file system holds slots, too.
+    pub(crate) protect_files: bool,
 }
 
 /// What was done with key slots since they were opened.
@@ -42,12 +53,14 @@ impl KeySlots {
         clock: Arc<dyn Clock>,
         repository: Uuid,
         master: MasterKey,
+        locks: SlotLocks,
     ) -> Self {
         Self {
             disk,
             clock,
             repository,
             master,
+            locks,
             changing: Mutex::new(()),
             counters: KeySlotCounters::default(),
             _lock: None,
@@ -121,29 +134,41 @@ impl KeySlots {
         }
         let slot = self.make(new)?;
         publish(self.disk.as_ref(), &new.name, &slot)?;
+        self.protect_one(&new.name)?;
         self.note_change(&new.name, "a key slot was added");
         Ok(slot.describe())
     }
 
     /// Gives a slot another secret, in one step: before it the old one opens it, after it the new one. Nothing else
-    /// is written.
+    /// is written. While a restore point is locked, a lock authority of the age that is given has confirmed it.
     ///
     /// # Errors
-    /// If there is no such slot or the storage fails.
-    pub fn replace(&self, new: &NewKeySlot) -> Result<KeySlot, RepoError> {
+    /// If there is no such slot, a lock is in the way, or the storage fails.
+    pub fn replace(
+        &self,
+        new: &NewKeySlot,
+        confirmed: Option<AuthorityAge>,
+    ) -> Result<KeySlot, RepoError> {
         let _guard = self.changing.lock();
         self.require(&new.name)?;
+        self.check_free(&new.name, confirmed)?;
         let slot = self.make(new)?;
-        self.disk.replace(&path(&new.name), &slot.encode())?;
+        let path = path(&new.name);
+        self.disk.set_immutable(&path, false)?;
+        let replaced = self.disk.replace(&path, &slot.encode());
+        // Whichever of the two it is now.
+        self.protect_one(&new.name)?;
+        replaced?;
         self.note_change(&new.name, "a key slot has another secret");
         Ok(slot.describe())
     }
 
-    /// Removes a slot: its secret opens nothing from now on, but on copies made before.
+    /// Removes a slot: its secret opens nothing from now on, but on copies made before. While a restore point is locked,
+    /// a lock authority of the age that is given has confirmed it.
     ///
     /// # Errors
-    /// If there is no such slot, no sound one would be left, or the storage fails.
-    pub fn remove(&self, name: &str) -> Result<(), RepoError> {
+    /// If there is no such slot, no sound one would be left, a lock is in the way, or the storage fails.
+    pub fn remove(&self, name: &str, confirmed: Option<AuthorityAge>) -> Result<(), RepoError> {
         let _guard = self.changing.lock();
         self.require(name)?;
         if !self.list()?.iter().any(|slot| slot.name != name) {
@@ -151,10 +176,40 @@ impl KeySlots {
                 "this is the last key slot: without one nobody can open the repository; add another first",
             ));
         }
+        self.check_free(name, confirmed)?;
+        self.disk.set_immutable(&path(name), false)?;
         self.disk.remove(&path(name))?;
         self.disk.sync_directory(Path::new(FOLDER))?;
         self.note_change(name, "a key slot was removed");
         Ok(())
+    }
+
+    /// Has the file system hold all slots while a lock holds, and let go of them afterwards.
+    pub(crate) fn protect(&self) -> Result<(), RepoError> {
+        let _guard = self.changing.lock();
+        for name in names(self.disk.as_ref())? {
+            self.protect_one(&name)?;
+        }
+        Ok(())
+    }
+
+    fn protect_one(&self, name: &str) -> Result<(), RepoError> {
+        let wanted = self.locks.protect_files && (self.locks.oldest)().is_some();
+        self.disk.set_immutable(&path(name), wanted)?;
+        Ok(())
+    }
+
+    /// Refuses what may make locked points unreadable to their owner, unless an authority that is older than the locks
+    /// confirmed it.
+    fn check_free(&self, name: &str, confirmed: Option<AuthorityAge>) -> Result<(), RepoError> {
+        match ((self.locks.oldest)(), confirmed) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(RepoError::KeySlotHeld(name.to_owned())),
+            (Some(oldest), Some(authority)) if oldest < authority.0 => {
+                Err(RepoError::KeySlotHeldLonger(name.to_owned()))
+            }
+            (Some(_), Some(_)) => Ok(()),
+        }
     }
 
     /// Whether `secret` opens the slot.

@@ -43,7 +43,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     superblock: Superblock,
     key_slots: Option<KeySlots>,
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     store: Arc<ChunkStore>,
     pages: Arc<dyn PageStore>,
     account: Account,

@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use super::{CreateOptions, Inner, OpenOptions, Repository};
 use crate::account::Account;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, oldest_lock_on};
 use crate::clock::{Clock, SystemClock};
 use crate::collect::make_room_to_open;
 use crate::disk::{Disk, SystemDisk};
 use crate::error::RepoError;
 use crate::health::{Health, Keeper};
 use crate::index::{IndexStore, OpenedIndex, RocksIndex, SimulatedIndex};
-use crate::keys::{KeyRing, KeySlots, MasterKey, Secret};
+use crate::keys::{KeyRing, KeySlots, MasterKey, Secret, SlotLocks};
 use crate::overlay::{BlockCache, OverlayKeys};
 use crate::pack::{Origin, PackReader, PackSet};
 use crate::store::ChunkStore;
@@ -124,8 +124,15 @@ impl Repository {
         let lock = take_lock(disk.as_ref(), root)?;
         let master = unlock(disk.as_ref(), root, &superblock, Some(secret))?;
         let master = master.expect("a repository that a secret opens is encrypted");
-        let clock = Arc::new(SystemClock);
-        Ok(KeySlots::new(disk, clock, superblock.repository, master).with_lock(lock))
+        let repository = superblock.repository;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let keys = Arc::new(KeyRing::new(master.clone(), repository));
+        let oldest = oldest_lock_on(&disk, &keys, &clock, repository)?;
+        let locks = SlotLocks {
+            oldest: Box::new(move || oldest),
+            protect_files: true,
+        };
+        Ok(KeySlots::new(disk, clock, repository, master, locks).with_lock(lock))
     }
 
     /// Whether the repository in `root` is encrypted, so that it needs a secret to be opened.
@@ -196,19 +203,26 @@ impl Repository {
             lock,
         } = ground;
         let repository = superblock.repository;
-        let key_slots = master
-            .map(|master| KeySlots::new(Arc::clone(&disk), Arc::clone(&clock), repository, master));
         let overlay_keys = OverlayKeys::new(Arc::clone(&keys));
         let pages = opened.pages;
         store.want_parity();
-        let catalog = Catalog::open(
+        let catalog = Arc::new(Catalog::open(
             Arc::clone(&disk),
             keys,
             Arc::clone(&clock),
             repository,
             EPOCH,
             options.protect_files,
-        )?;
+        )?);
+        let held = Arc::clone(&catalog);
+        let locks = SlotLocks {
+            oldest: Box::new(move || held.oldest_lock()),
+            protect_files: options.protect_files,
+        };
+        let key_slots = master.map(|master| {
+            let (disk, clock) = (Arc::clone(&disk), Arc::clone(&clock));
+            KeySlots::new(disk, clock, repository, master, locks)
+        });
         for error in catalog.damaged() {
             tracing::error!(%error, "a restore point cannot be used");
         }

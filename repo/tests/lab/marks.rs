@@ -1,7 +1,7 @@
 //! Stars and locks.
 
 use repo::clock::Clock as _;
-use repo::{Lock, LockMode, PointName, RepoError, UnixNanoseconds};
+use repo::{AuthorityAge, Lock, LockMode, PointName, RepoError, UnixNanoseconds};
 
 use crate::chance::Chance;
 use crate::model::{LockModel, MarksModel};
@@ -68,7 +68,7 @@ impl Run {
             return Ok(());
         };
         let before = self.faults();
-        let answer = match self.repository().lift_lock(name) {
+        let answer = match self.repository().lift_lock(name, AuthorityAge::default()) {
             Err(RepoError::NotLocked(_) | RepoError::Locked { .. }) => return Ok(()),
             other => self.judge(&format!("lifting a lock of {name}"), before, other)?,
         };

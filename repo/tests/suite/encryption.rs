@@ -368,7 +368,9 @@ fn the_passphrase_changes_without_a_byte_of_data_being_written() {
     let slots = repository.key_slots().unwrap();
     let words = Secret::passphrase("new words").unwrap();
     assert!(slots.opens("first", &secret()).unwrap());
-    slots.replace(&new_slot("first", words.clone())).unwrap();
+    slots
+        .replace(&new_slot("first", words.clone()), None)
+        .unwrap();
     assert!(!slots.opens("first", &secret()).unwrap());
     drop(repository);
     assert!(before == others(folder.path()));
@@ -404,18 +406,18 @@ fn slots_come_and_go_but_the_last_stays() {
             ("recovery".to_owned(), KeySlotKind::Key)
         ]
     );
-    let nobody = slots.remove("nobody");
+    let nobody = slots.remove("nobody", None);
     assert!(matches!(nobody, Err(RepoError::NoSuchKeySlot(_))));
-    slots.remove("first").unwrap();
-    assert!(slots.remove("recovery").is_err());
+    slots.remove("first", None).unwrap();
+    assert!(slots.remove("recovery", None).is_err());
     // A damaged slot opens nothing, so it does not count.
     fs::write(
         folder.path().join("keys/broken"),
         b"holdfast key-slot 1 00\n{}",
     )
     .unwrap();
-    assert!(slots.remove("recovery").is_err());
-    slots.remove("broken").unwrap();
+    assert!(slots.remove("recovery", None).is_err());
+    slots.remove("broken", None).unwrap();
     let busy = Repository::open_key_slots(folder.path(), &key);
     assert!(matches!(busy, Err(RepoError::InUse { .. })));
     drop(repository);
@@ -429,6 +431,61 @@ fn slots_come_and_go_but_the_last_stays() {
 }
 
 #[test]
+fn a_locked_point_stays_readable_to_whoever_could_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = fresh_in(Mode::Encrypted, folder.path());
+    let name = back_up(
+        &repository,
+        1 << 20,
+        ImageBase::Parent,
+        &[(0, noise(1, 4096))],
+    )
+    .name
+    .clone();
+    let slots = repository.key_slots().unwrap();
+    let key = Secret::random_key().unwrap();
+    slots.add(&new_slot("evil", key.clone())).unwrap();
+    slots.remove("evil", None).unwrap();
+    let older = repository.authority_age();
+    let lock = Lock {
+        mode: LockMode::Compliance,
+        until: UnixNanoseconds(repository.trusted_now().0 + 3_600_000_000_000),
+    };
+    repository.lock(&name, lock).unwrap();
+    let younger = repository.authority_age();
+    slots.add(&new_slot("evil", key.clone())).unwrap();
+    let evil = new_slot("first", key.clone());
+    for done in [
+        slots.remove("first", None),
+        slots.replace(&evil, None).map(drop),
+    ] {
+        assert!(matches!(done, Err(RepoError::KeySlotHeld(_))), "{done:?}");
+    }
+    // Who makes an authority afterwards has no say.
+    for done in [
+        slots.remove("first", Some(younger)),
+        slots.replace(&evil, Some(younger)).map(drop),
+    ] {
+        assert!(
+            matches!(done, Err(RepoError::KeySlotHeldLonger(_))),
+            "{done:?}"
+        );
+    }
+    drop(repository);
+    let offline = Repository::open_key_slots(folder.path(), &key).unwrap();
+    let refused = offline.remove("first", None);
+    assert!(
+        matches!(refused, Err(RepoError::KeySlotHeld(_))),
+        "{refused:?}"
+    );
+    drop(offline);
+    let repository = Repository::open(folder.path(), &with(secret())).unwrap();
+    let slots = repository.key_slots().unwrap();
+    slots.remove("evil", Some(older)).unwrap();
+    slots.replace(&evil, Some(older)).unwrap();
+}
+
+#[test]
 fn a_stop_at_any_call_leaves_a_secret_that_opens() {
     let new = Secret::passphrase("new words").unwrap();
     let key = Secret::random_key().unwrap();
@@ -439,9 +496,9 @@ fn a_stop_at_any_call_leaves_a_secret_that_opens() {
     };
     let change = |repository: &Repository| -> Result<(), RepoError> {
         let slots = repository.key_slots().unwrap();
-        slots.replace(&new_slot("first", new.clone()))?;
+        slots.replace(&new_slot("first", new.clone()), None)?;
         slots.add(&new_slot("recovery", key.clone()))?;
-        slots.remove("first")
+        slots.remove("first", None)
     };
     let made = SimulatedDisk::new();
     let options: CreateOptions = Mode::Encrypted.create_options();

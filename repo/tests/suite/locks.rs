@@ -7,13 +7,18 @@ use std::process::Command;
 use std::sync::Arc;
 
 use repo::clock::{ManualClock, UnixNanoseconds};
-use repo::disk::{Disk, Protection, SimulatedDisk};
-use repo::{ImageBase, Lock, LockMode, OpenOptions, PointName, RepoError, Repository};
+use repo::disk::{Disk, Protection, SimulatedDisk, SystemDisk};
+use repo::{
+    AuthorityAge, ImageBase, Lock, LockMode, OpenOptions, PointName, RepoError, Repository,
+};
 
-use crate::support::{Mode, back_up, noise, options};
+use crate::support::{Mode, back_up, new_slot, noise, secret};
 
 const DAY: u64 = 24 * 3600 * 1_000_000_000;
 const START: u64 = 20_000 * DAY;
+
+/// An authority that was there before all locks.
+const OLD: AuthorityAge = AuthorityAge(UnixNanoseconds(0));
 
 struct Rig {
     mode: Mode,
@@ -173,7 +178,7 @@ fn a_lock_gets_longer_and_never_shorter() {
             "the stronger one takes the place of both"
         );
         assert!(matches!(
-            repository.lift_lock(&name),
+            repository.lift_lock(&name, OLD),
             Err(RepoError::Locked { .. })
         ));
         drop(repository);
@@ -191,7 +196,7 @@ fn governance_is_lifted_and_compliance_is_not() {
         let repository = rig.open();
         let name = point(&repository, 1);
         assert!(matches!(
-            repository.lift_lock(&name),
+            repository.lift_lock(&name, OLD),
             Err(RepoError::NotLocked(_))
         ));
         repository
@@ -200,15 +205,87 @@ fn governance_is_lifted_and_compliance_is_not() {
         repository
             .lock(&name, until(LockMode::Governance, 50))
             .unwrap();
-        repository.lift_lock(&name).unwrap();
+        repository.lift_lock(&name, OLD).unwrap();
         drop(repository);
         let repository = rig.open();
         assert_eq!(
             repository.marks(&name).locks,
             [until(LockMode::Compliance, 5)]
         );
-        assert!(repository.lift_lock(&name).is_err());
+        assert!(repository.lift_lock(&name, OLD).is_err());
         assert!(repository.expire(&name).is_err());
+    });
+}
+
+#[test]
+fn an_authority_lifts_nothing_that_was_locked_before_it() {
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let repository = rig.open();
+        let name = point(&repository, 1);
+        repository
+            .lock(&name, until(LockMode::Governance, 50))
+            .unwrap();
+        // The clock does not move: an authority is younger all the same.
+        let refused = repository.lift_lock(&name, repository.authority_age());
+        assert!(
+            matches!(refused, Err(RepoError::AuthorityTooYoung(_))),
+            "{refused:?}"
+        );
+        // Nor if it is set back.
+        rig.clock.set(UnixNanoseconds(START - 9 * DAY));
+        drop(repository);
+        let repository = rig.open();
+        assert!(repository.trusted_now().0 < START, "it was set back");
+        let younger = repository.authority_age();
+        assert!(repository.check_liftable(&name, None).is_ok());
+        assert!(repository.check_liftable(&name, Some(younger)).is_err());
+        assert!(repository.lift_lock(&name, younger).is_err());
+        // Nor does a longer lock hide the older one.
+        repository
+            .lock(&name, until(LockMode::Governance, 51))
+            .unwrap();
+        repository.lift_lock(&name, younger).unwrap();
+        let held = || repository.marks(&name).locks;
+        assert_eq!(held(), [until(LockMode::Governance, 50)]);
+        assert!(repository.expire(&name).is_err());
+        repository.lift_lock(&name, OLD).unwrap();
+        assert_eq!(held(), []);
+    });
+}
+
+#[test]
+fn a_forged_clock_file_unlocks_nothing() {
+    Mode::each(|mode| {
+        let rig = Rig::new(mode);
+        let repository = rig.open();
+        let name = point(&repository, 1);
+        repository
+            .lock(&name, until(LockMode::Compliance, 10))
+            .unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        rig.clock.advance(DAY);
+        let far = START + 2_000 * DAY;
+        let boot = repo::clock::Clock::uptime(rig.clock.as_ref()).boot;
+        let body = format!(
+            "{{\"trusted_unix_nanoseconds\": {far}, \"credited_unix_nanoseconds\": 0, \"boot\": \"{boot}\", \"uptime_nanoseconds\": 0}}"
+        );
+        let head = "holdfast clock 1";
+        let hash = blake3::hash(format!("{head}\n{body}").as_bytes()).to_hex();
+        let text = format!("{head} {hash}\n{body}");
+        rig.disk
+            .replace(Path::new("clock"), text.as_bytes())
+            .unwrap();
+        let repository = rig.open();
+        assert!(repository.expire(&name).is_err());
+        let (believed, refused) = match mode {
+            Mode::Plain => (START + DAY, Some(UnixNanoseconds(far + DAY / 8 * 7))),
+            // It was not sealed, and so counts as none: the newest lock says what has passed.
+            Mode::Encrypted => (START, None),
+        };
+        let state = repository.clock_state();
+        assert_eq!((state.trusted.0, state.refused), (believed, refused));
     });
 }
 
@@ -234,7 +311,7 @@ fn a_mark_that_cannot_be_read_is_a_lock() {
             matches!(refused, Err(RepoError::MarkDamaged { .. })),
             "{refused:?}"
         );
-        assert!(repository.lift_lock(&name).is_err());
+        assert!(repository.lift_lock(&name, OLD).is_err());
         assert_eq!(repository.damaged_manifests(), Vec::<String>::new());
         repository.expire(&other).unwrap();
     });
@@ -278,7 +355,7 @@ fn a_lock_holds_the_packs_that_its_point_needs() {
             repository.release_pack(3),
             Err(RepoError::PackHeld(3))
         ));
-        repository.lift_lock(&second).unwrap();
+        repository.lift_lock(&second, OLD).unwrap();
         assert_eq!(held(), by_first);
         repository.release_pack(3).unwrap();
         rig.clock.advance(10 * DAY);
@@ -324,13 +401,15 @@ impl Drop for Unprotected {
 
 #[test]
 fn the_file_system_holds_what_a_lock_holds() {
-    let folder = tempfile::tempdir().unwrap();
+    let Some(folder) = folder_with_attributes() else {
+        return;
+    };
     let root = folder.path().join("repository");
-    Repository::create(&root, &repo::CreateOptions::default()).unwrap();
+    Repository::create(&root, &Mode::Encrypted.create_options()).unwrap();
     let open = || {
         let options = OpenOptions {
             protect_files: true,
-            ..options()
+            ..Mode::Encrypted.options()
         };
         Repository::open(&root, &options).unwrap()
     };
@@ -342,23 +421,38 @@ fn the_file_system_holds_what_a_lock_holds() {
         until: UnixNanoseconds(repository.trusted_now().0 + DAY),
     };
     let report = repository.lock(&name, lock).unwrap();
-    if report.files != Protection::Done {
-        eprintln!("not shown here: the file system says {:?}", report.files);
-        return;
-    }
+    assert_eq!(report.files, Protection::Done);
+    let workload = fs::read_dir(root.join("points")).unwrap().next().unwrap();
+    let in_workload = |file: &str| {
+        let folder = Path::new("points").join(workload.as_ref().unwrap().file_name());
+        folder.join(format!("00000000000000000001.{file}"))
+    };
     let files = [
-        "points/web/00000000000000000001.00000001",
-        "points/web/00000000000000000001.lock.00000001",
-        "packs/01/00000001.00000001",
-        "packs/02/00000002.00000001",
+        in_workload("00000001"),
+        in_workload("lock.00000001"),
+        PathBuf::from("packs/01/00000001.00000001"),
+        PathBuf::from("packs/02/00000002.00000001"),
+        PathBuf::from("superblock"),
+        PathBuf::from("keys/first"),
+        PathBuf::from("keys/second"),
     ];
-    let removable = || {
-        let open = |file: &str| fs::OpenOptions::new().append(true).open(root.join(file));
-        files.map(|file| open(file).is_ok())
+    let slots = || repository.key_slots().unwrap();
+    slots().add(&new_slot("second", secret())).unwrap();
+    let changeable = || {
+        let open = |file: &PathBuf| fs::OpenOptions::new().append(true).open(root.join(file));
+        files.each_ref().map(|file| open(file).is_ok())
     };
     assert_eq!(report.packs_open, 0);
-    assert_eq!(removable(), [false; 4]);
-    assert!(fs::remove_file(root.join(files[0])).is_err());
+    assert_eq!(changeable(), [false; 7]);
+    for file in &files {
+        assert!(fs::remove_file(root.join(file)).is_err(), "{file:?}");
+    }
+    // The engine itself may, once it was confirmed.
+    slots()
+        .replace(&new_slot("first", secret()), Some(OLD))
+        .unwrap();
+    assert_eq!(changeable(), [false; 7]);
+    slots().remove("second", Some(OLD)).unwrap();
 
     // A repository whose index is gone opens all the same, and goes on.
     drop(repository);
@@ -366,11 +460,38 @@ fn the_file_system_holds_what_a_lock_holds() {
     let repository = open();
     let second = point(&repository, 2);
     repository.expire(&second).unwrap();
-    repository.lift_lock(&name).unwrap();
+    repository.lift_lock(&name, OLD).unwrap();
     repository.expire(&name).unwrap();
     for pack in [1, 2] {
         repository.release_pack(pack).unwrap();
     }
-    assert!(!root.join(files[0]).exists() && !root.join(files[1]).exists());
-    assert!(fs::remove_file(root.join(files[2])).is_ok());
+    assert!(!root.join(&files[0]).exists() && !root.join(&files[1]).exists());
+    for file in [&files[2], &files[4], &files[5]] {
+        assert!(fs::remove_file(root.join(file)).is_ok(), "{file:?}");
+    }
+}
+
+/// A folder whose file system has the attribute that locks use, and lets this process set it. A laptop may have none;
+/// where `CI` is set that is a failure.
+fn folder_with_attributes() -> Option<tempfile::TempDir> {
+    let mut said = Vec::new();
+    let places = [std::env::temp_dir(), env!("CARGO_TARGET_TMPDIR").into()];
+    for place in places {
+        let folder = tempfile::tempdir_in(&place).unwrap();
+        let disk = SystemDisk::new(folder.path());
+        let file = Path::new("try");
+        disk.publish(file, b"").unwrap();
+        let found = disk.set_immutable(file, true).unwrap();
+        disk.set_immutable(file, false).unwrap();
+        match found {
+            Protection::Done => return Some(folder),
+            other => said.push(format!("{}: {other:?}", place.display())),
+        }
+    }
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "no file system here holds files, and CI is set: {said:?}"
+    );
+    eprintln!("not shown here: {said:?}");
+    None
 }

@@ -130,6 +130,10 @@ impl KnownFiles {
             return None;
         }
         let mut known = self.known.lock();
+        if !known.complete {
+            let change = known.compare_before_own_change(&self.root, path);
+            known.found.extend(change);
+        }
         if let Some(record) = &mut known.record {
             record.touch(path);
         }
@@ -215,24 +219,28 @@ impl Known {
         })
     }
 
+    /// What became of one file since an earlier run, asked before we change it for the first time: afterwards nobody
+    /// could tell.
+    fn compare_before_own_change(&mut self, root: &Path, path: &Path) -> Option<ForeignChange> {
+        let before = self.record.as_ref()?.untouched(path)?;
+        let is_copy = inode(before.superblock) != inode(Stamp::of(root, Path::new(SUPERBLOCK)));
+        let fair = |stamp: Stamp| stamp.compared(is_copy);
+        Some(ForeignChange {
+            path: path.to_owned(),
+            kind: kind_of(before.stamp.map(fair), Stamp::of(root, path).map(fair))?,
+            noticed: Noticed::AtStart,
+        })
+    }
+
     /// What was changed since an earlier run, and neither by that nor by us.
     fn compare_with_earlier_run(&mut self) -> Vec<ForeignChange> {
         let Some(before) = self.record.as_mut().and_then(Record::take_before) else {
             return Vec::new();
         };
         let now = |path: &Path| self.files.get(path).and_then(|entry| entry.stamp);
-        let superblock = Path::new("superblock");
-        // It never changes. Where it is another file, all of the folder is a copy, which has the names and lengths.
-        let inode = |stamp: Option<Stamp>| stamp.map(|stamp| stamp.inode);
+        let superblock = Path::new(SUPERBLOCK);
         let is_copy = inode(before.stamps.get(superblock).copied()) != inode(now(superblock));
-        let fair = |stamp: Stamp| match is_copy {
-            true => Stamp {
-                inode: 0,
-                modified: (0, 0),
-                ..stamp
-            },
-            false => stamp,
-        };
+        let fair = |stamp: Stamp| stamp.compared(is_copy);
         let names: BTreeSet<_> = before.stamps.keys().chain(self.files.keys()).collect();
         let others = names
             .into_iter()
@@ -274,6 +282,18 @@ impl Drop for OwnChange {
 }
 
 impl Stamp {
+    /// What of it can be compared.
+    fn compared(self, is_copy: bool) -> Self {
+        match is_copy {
+            true => Self {
+                inode: 0,
+                modified: (0, 0),
+                ..self
+            },
+            false => self,
+        }
+    }
+
     fn of(root: &Path, path: &Path) -> Option<Self> {
         let metadata = fs::symlink_metadata(root.join(path)).ok()?;
         let stamp = Self {
@@ -291,6 +311,13 @@ impl Stamp {
             }),
         }
     }
+}
+
+/// Never changes. Where it is another file than before, all of the folder is a copy, which has the names and lengths.
+const SUPERBLOCK: &str = "superblock";
+
+fn inode(stamp: Option<Stamp>) -> Option<u64> {
+    stamp.map(|stamp| stamp.inode)
 }
 
 /// What became of a file, if something did.

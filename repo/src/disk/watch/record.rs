@@ -39,6 +39,15 @@ pub(super) struct Before {
     pub(super) touched: HashSet<PathBuf>,
 }
 
+/// What an earlier run knew of one file.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    /// How the file was; `None` if there was none.
+    pub(super) stamp: Option<Stamp>,
+    /// How the superblock was.
+    pub(super) superblock: Option<Stamp>,
+}
+
 /// How all files are, as it goes into a record.
 #[derive(Debug)]
 pub(super) struct Snapshot {
@@ -123,6 +132,16 @@ impl Record {
             self.give_up();
         }
         self.touched.insert(path.to_owned());
+    }
+
+    /// What an earlier run knew of a file that nobody of us has changed since.
+    pub(super) fn untouched(&self, path: &Path) -> Option<Earlier> {
+        let before = self.before.as_ref()?;
+        let is_touched = self.touched.contains(path) || before.touched.contains(path);
+        (!is_touched).then(|| Earlier {
+            stamp: before.stamps.get(path).copied(),
+            superblock: before.stamps.get(Path::new("superblock")).copied(),
+        })
     }
 
     /// What an earlier run knew, once.
