@@ -175,6 +175,6 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().expect("the laboratory's settings are numbers"))
 }
 
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 3_000;
 const LYING_SEEDS: u64 = 600;
 const THREADS: usize = 2;
