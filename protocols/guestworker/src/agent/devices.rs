@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use export::{BlockExport, ExportError, FileExport};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_remount};
 
 use super::folder::FolderTree;
 use super::load;
@@ -64,24 +64,27 @@ impl Device {
         Ok(all)
     }
 
+    /// For writing first, as some kernels replay some journals only so, and what is written goes nowhere; what cannot be
+    /// written may still be read.
     fn mount(&self, kind: Kind, folder: &Path) -> Result<(), Errno> {
-        let flags =
-            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let mut first = None;
-        for options in kind.options {
-            let options = CString::new(*options).map_err(|_| Errno::INVAL)?;
-            match mount(
-                &self.path,
-                folder,
-                kind.name,
-                flags,
-                Some(options.as_c_str()),
-            ) {
-                Ok(()) => return Ok(()),
-                Err(error) => first = first.or(Some(error)),
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let flags = flags | MountFlags::NOATIME;
+        let mut last = Errno::NODEV;
+        for access in [MountFlags::empty(), MountFlags::RDONLY] {
+            for options in kind.options {
+                let options = CString::new(*options).map_err(|_| Errno::INVAL)?;
+                let options = Some(options.as_c_str());
+                match mount(&self.path, folder, kind.name, flags | access, options) {
+                    Ok(()) => {
+                        // Where it is refused, the kernel goes on to write to what is gone with the machine.
+                        mount_remount(folder, flags | MountFlags::RDONLY, c"").ok();
+                        return Ok(());
+                    }
+                    Err(error) => last = error,
+                }
             }
         }
-        Err(first.unwrap_or(Errno::NODEV))
+        Err(last)
     }
 }
 

@@ -154,14 +154,13 @@ pub(super) const FIRST_DESCRIPTOR: i32 = 3;
 
 const LANDLOCK: ABI = ABI::V7;
 
-const READABLE: [&str; 9] = [
+const READABLE: [&str; 8] = [
     "/usr",
     "/lib",
     "/lib64",
     "/bin",
     "/boot",
     "/etc/ld.so.cache",
-    "/proc",
     "/sys/devices/system",
     "/dev/urandom",
 ];

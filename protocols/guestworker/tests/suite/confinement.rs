@@ -1,10 +1,14 @@
 //! Each layer of a worker's confinement, tried from inside.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use guestworker::{Layer, Worker};
 
-use crate::support::{act, faulty, files};
+use crate::support::{act, faulty, files, options};
 
 /// The second step's number: the one child of the first.
 fn inner(worker: &Worker) -> u32 {
@@ -139,4 +143,45 @@ fn namespaces_are_left_as_far_as_they_can_be() {
     if missing.contains(&Layer::Landlock) {
         println!("left out: this kernel has no Landlock");
     }
+}
+
+/// Has a shell in the place of QEMU try what QEMU should not be able to do.
+#[test]
+fn little_is_left_to_what_becomes_a_machine() {
+    let missing = faulty().missing().unwrap();
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(other.path().join("secret"), "secret").unwrap();
+    let script = format!(
+        "echo process $$; ulimit -c; ulimit -v; cat {other}/secret; echo > {other}/new; echo > {own}/new; echo $TMPDIR; echo $HOME",
+        own = own.path().display(),
+        other = other.path().display()
+    );
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let child = Command::new(options("").program)
+        .args(["machine", "2147483648"])
+        .arg(own.path())
+        .args(["/bin/sh", "-c", &script])
+        .env("HOME", "/home/somebody")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    ours.write_all(&[1]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = told.lines().collect();
+    let has = |layer| !missing.iter().any(|missing| missing == layer);
+    if has(Layer::Processes) {
+        assert_eq!(lines[0], "process 1", "{told}");
+    }
+    assert_eq!(lines[1..3], ["0", "2097152"], "{told}");
+    if has(Layer::Landlock) {
+        assert!(!lines.contains(&"secret"), "{told}");
+        assert!(!other.path().join("new").exists(), "{told}");
+        assert_eq!(told.matches("Permission denied").count(), 2, "{told}");
+    }
+    assert!(own.path().join("new").exists(), "{told}");
+    let end = [own.path().to_str().unwrap(), ""];
+    assert!(lines.ends_with(&end), "{told}");
 }
