@@ -34,6 +34,8 @@ pub struct Volume {
     /// The name that was given to what lies in it.
     pub label: Option<String>,
     source: Arc<dyn Source>,
+    /// The others that its filesystem lies on, as far as they are known.
+    pub(crate) others: Vec<Arc<dyn Source>>,
     /// Whether it may go on elsewhere, as the disk with its table is a member of an array.
     pub(crate) is_striped: bool,
 }
@@ -170,6 +172,7 @@ impl Volume {
             content,
             label,
             source,
+            others: Vec::new(),
             is_striped: false,
         })
     }
@@ -179,7 +182,8 @@ impl Volume {
         Arc::clone(&self.source)
     }
 
-    /// Its files and folders, as a crash at the moment of the backup would have left them, with the journal replayed.
+    /// Its files and folders, as a crash at the moment of the backup would have left them, with the journal replayed. A volume
+    /// that is put together from devices of one filesystem knows them all.
     pub fn files(&self) -> Result<Arc<dyn FileExport>, GuestError> {
         self.files_with(&[])
     }
@@ -261,14 +265,15 @@ impl Volume {
     /// What the volumes of a filesystem on several have in common; `None` for what never lies on several.
     pub fn filesystem(&self) -> Result<Option<[u8; 16]>, GuestError> {
         match self.content {
-            Content::Btrfs => Btrfs::name(&*self.source).map(Some),
+            Content::Btrfs => Ok(Some(Btrfs::identify(&*self.source)?.filesystem)),
             _ => Ok(None),
         }
     }
 
     fn sources_with(&self, others: &[Self]) -> Vec<Arc<dyn Source>> {
-        let all = [self].into_iter().chain(others);
-        all.map(Self::source).collect()
+        let own = [&self.source].into_iter().chain(&self.others);
+        let others = others.iter().map(|other| &other.source);
+        own.chain(others).cloned().collect()
     }
 }
 

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::names::Names;
+use super::filesystems;
+use super::names::{Names, safe};
 use super::used::{Graph, Node};
-use super::{Assembled, DiskSet};
+use super::{Assembled, DiskSet, Membership};
 use crate::layers::{Layer, NodeId, Part};
 use crate::lvm::{Assembly, Group, PhysicalVolume};
 use crate::md::{Array, Found, Superblock};
@@ -17,12 +18,15 @@ pub(super) struct Assembler {
     graph: Graph,
     disks: Vec<Result<Vec<Volume>, GuestError>>,
     assembled: Vec<Assembled>,
+    memberships: Vec<Membership>,
     names: Names,
     /// Nodes that were not yet looked at.
     fresh: Vec<NodeId>,
     arrays: BTreeMap<[u8; 16], ArrayState>,
     groups: BTreeMap<String, GroupState>,
     physical: BTreeMap<String, PhysicalState>,
+    /// All nodes with a label of a physical volume, and its name for itself.
+    labelled: Vec<(NodeId, String)>,
 }
 
 #[derive(Default)]
@@ -64,11 +68,13 @@ impl Assembler {
             graph: Graph::default(),
             disks: Vec::new(),
             assembled: Vec::new(),
+            memberships: Vec::new(),
             names: Names::default(),
             fresh: Vec::new(),
             arrays: BTreeMap::new(),
             groups: BTreeMap::new(),
             physical: BTreeMap::new(),
+            labelled: Vec::new(),
         };
         for (number, disk) in disks.iter().enumerate() {
             let name = format!("disk-{number}");
@@ -103,6 +109,12 @@ impl Assembler {
                 break;
             }
         }
+        self.note_physical();
+        let filesystems = filesystems::assemble(&mut self.graph, &mut self.names);
+        for (assembled, memberships) in filesystems {
+            self.assembled.push(assembled);
+            self.memberships.extend(memberships);
+        }
         self.assembled
             .sort_by(|one, other| one.name.cmp(&other.name));
         for assembly in self.groups.into_values().filter_map(|state| state.assembly) {
@@ -116,7 +128,36 @@ impl Assembler {
         DiskSet {
             disks: self.disks,
             assembled: self.assembled,
+            memberships: self.memberships,
             graph: self.graph,
+        }
+    }
+
+    /// Says of all physical volumes what group they are of.
+    fn note_physical(&mut self) {
+        let mut group_of = BTreeMap::new();
+        for state in self.groups.values() {
+            let group = state.assembly.as_ref().map_or(&state.newest, Assembly::group);
+            for physical in group.physical.values() {
+                group_of.insert(physical.id.clone(), safe(&group.name));
+            }
+        }
+        for (node, id) in &self.labelled {
+            let is_doubled = self.physical.get(id).is_some_and(|state| state.is_doubled);
+            let role = match (group_of.get(id), is_doubled) {
+                (Some(group), false) => {
+                    format!("a physical volume of the LVM2 volume group {group}")
+                }
+                (Some(group), true) => format!(
+                    "a physical volume of the LVM2 volume group {group} that is there twice, so that neither is read"
+                ),
+                (None, _) => {
+                    "an LVM2 physical volume of which no volume group on these disks knows"
+                        .to_owned()
+                }
+            };
+            let member = self.graph.node(*node).name.clone();
+            self.memberships.push(Membership { member, role });
         }
     }
 
@@ -216,6 +257,7 @@ impl Assembler {
                 state.newest = group;
             }
         }
+        self.labelled.push((id, found.id.clone()));
         match self.physical.get_mut(&found.id) {
             // What lies on the disks themselves goes before what lies within.
             Some(other) if other.depth < depth => {}
@@ -269,11 +311,19 @@ impl Assembler {
                 }
             }
             let name = self.names.give(&wanted);
+            let missing = array.as_ref().map(Array::missing).unwrap_or_default();
             let nodes = state.nodes.clone();
+            for node in &nodes {
+                self.memberships.push(Membership {
+                    member: self.graph.node(*node).name.clone(),
+                    role: format!("a member of the array {name}"),
+                });
+            }
             if let Some(state) = self.arrays.get_mut(&id) {
                 state.is_done = true;
             }
-            self.add_assembled(name, description, members, &nodes, layer);
+            let found = Assembled::unread(name, description, members, missing);
+            self.add_assembled(found, &nodes, layer);
         }
         has_more
     }
@@ -335,7 +385,8 @@ impl Assembler {
         let description = assembly.description(volume);
         let is_read = layer.is_ok();
         let id = group.id.clone();
-        self.add_assembled(name, description, members, &nodes, layer);
+        let found = Assembled::unread(name, description, members, assembly.missing(volume));
+        self.add_assembled(found, &nodes, layer);
         if is_read {
             self.graph
                 .read
@@ -348,9 +399,7 @@ impl Assembler {
     /// Adds what was put together, and what lies in it.
     fn add_assembled(
         &mut self,
-        name: String,
-        description: String,
-        members: Vec<String>,
+        found: Assembled,
         nodes: &[NodeId],
         layer: Result<Arc<dyn Layer>, GuestError>,
     ) {
@@ -362,10 +411,8 @@ impl Assembler {
             Ok(opened) => opened,
             Err(error) => {
                 self.assembled.push(Assembled {
-                    name,
-                    description,
-                    members,
                     volume: Err(error),
+                    ..found
                 });
                 return;
             }
@@ -376,28 +423,27 @@ impl Assembler {
         let below = Some((layer, nodes.to_vec()));
         let node = self
             .graph
-            .add(Node::new(name.clone(), source, below, depth));
+            .add(Node::new(found.name.clone(), source, below, depth));
         let names: Vec<_> = volumes
             .iter()
             .map(|volume| match volume.partition {
-                None => name.clone(),
-                Some(_) => self.names.give(&format!("{name}-{}", volume.name)),
+                None => found.name.clone(),
+                Some(_) => self.names.give(&format!("{}-{}", found.name, volume.name)),
             })
             .collect();
         self.add_volumes(node, &volumes, &names);
         self.fresh.push(node);
-        for (mut volume, inner) in volumes.into_iter().zip(names) {
+        for (mut volume, name) in volumes.into_iter().zip(names) {
             let members = match volume.partition {
-                None => members.clone(),
-                Some(_) => vec![name.clone()],
+                None => found.members.clone(),
+                Some(_) => vec![found.name.clone()],
             };
-            let name = inner;
             volume.name.clone_from(&name);
             self.assembled.push(Assembled {
                 name,
-                description: description.clone(),
                 members,
                 volume: Ok(volume),
+                ..found.clone()
             });
         }
     }

@@ -23,7 +23,7 @@ impl Names {
 }
 
 /// What no file system and no terminal takes amiss: letters, digits, and some marks within.
-fn safe(name: &str) -> String {
+pub(super) fn safe(name: &str) -> String {
     let kept = |letter: char| match letter {
         '+' | '-' | '.' | '_' => letter,
         letter if letter.is_ascii_alphanumeric() => letter,

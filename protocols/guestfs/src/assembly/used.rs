@@ -91,6 +91,10 @@ impl Graph {
         self.nodes.len() - 1
     }
 
+    pub(super) fn ids(&self) -> Range<NodeId> {
+        0..self.nodes.len()
+    }
+
     pub(super) fn node(&self, id: NodeId) -> &Node {
         self.nodes.get(id).expect("nodes are never removed")
     }

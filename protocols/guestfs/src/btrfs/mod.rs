@@ -57,6 +57,19 @@ pub(crate) struct Btrfs {
     decompressed: Cache<Compressed, Bytes, Lengths>,
 }
 
+/// A device among those of its filesystem.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeviceIdentity {
+    /// The name of the filesystem.
+    pub filesystem: [u8; 16],
+    /// Grows whenever something is written.
+    pub generation: u64,
+    /// On how many devices the filesystem lies.
+    pub devices: u64,
+    pub number: u64,
+    pub name: [u8; 16],
+}
+
 impl Btrfs {
     /// Opens the filesystem that lies on `sources`, in any order. Where a device is missing, what has another copy can
     /// be read.
@@ -86,9 +99,16 @@ impl Btrfs {
         Ok(btrfs)
     }
 
-    /// The name of the filesystem that a device belongs to.
-    pub(crate) fn name(source: &dyn Source) -> Result<[u8; 16], GuestError> {
-        Ok(Superblock::read(source)?.filesystem)
+    /// What a device says of itself and of the filesystem that it belongs to.
+    pub(crate) fn identify(source: &dyn Source) -> Result<DeviceIdentity, GuestError> {
+        let superblock = Superblock::read(source)?;
+        Ok(DeviceIdentity {
+            filesystem: superblock.filesystem,
+            generation: superblock.generation,
+            devices: superblock.devices,
+            number: superblock.device,
+            name: superblock.device_name,
+        })
     }
 
     fn subvolume(&self, index: usize) -> Result<&Subvolume, GuestError> {

@@ -18,6 +18,8 @@ pub(super) struct Superblock {
     pub log_root: Root,
     pub total_bytes: u64,
     pub used_bytes: u64,
+    /// On how many devices the filesystem lies.
+    pub devices: u64,
     pub sector_bytes: u32,
     pub node_bytes: u32,
     pub read_only_features: u64,
@@ -116,6 +118,7 @@ impl Superblock {
             },
             total_bytes: view.u64(112)?,
             used_bytes: view.u64(120)?,
+            devices: view.u64(136)?,
             sector_bytes: view.u32(144)?,
             node_bytes: view.u32(148)?,
             read_only_features: view.u64(180)?,

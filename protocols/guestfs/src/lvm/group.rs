@@ -24,6 +24,8 @@ pub(crate) struct Group {
 pub(crate) struct Physical {
     /// Its name for itself, without hyphens.
     pub id: String,
+    /// How the guest called it when it wrote the text.
+    pub device: Option<String>,
     /// Where its first extent lies.
     pub start_bytes: u64,
     pub extents: u64,
@@ -113,6 +115,7 @@ impl Physical {
             .and_then(|sectors| sectors.checked_mul(512));
         Ok(Self {
             id: id.ok_or_else(|| broken("has a physical volume without a name for itself"))?,
+            device: section.text("device").map(str::to_owned),
             start_bytes: start_bytes
                 .ok_or_else(|| broken("has a physical volume without extents"))?,
             extents: section.number("pe_count").unwrap_or(0),

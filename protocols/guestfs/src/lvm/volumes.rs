@@ -154,6 +154,13 @@ impl Assembly {
         needed.iter().all(|name| self.physical.contains_key(name))
     }
 
+    /// Physical volumes that a volume lies on and that are not at hand, for people.
+    pub(crate) fn missing(&self, volume: &str) -> Vec<String> {
+        let needed = self.needs(volume).into_iter();
+        let missing = needed.filter(|name| !self.physical.contains_key(name));
+        missing.map(|name| self.describe_physical(&name)).collect()
+    }
+
     /// A volume as it is seen: a snapshot through its store.
     pub(crate) fn view(&mut self, name: &str) -> Result<Arc<dyn Layer>, GuestError> {
         if self.merging.contains(name) {
@@ -286,16 +293,26 @@ impl Assembly {
     }
 
     fn absent(&self, name: &str) -> GuestError {
-        let physical = self.group.physical.get(name);
-        let id = physical.map_or("", |physical| physical.id.as_str());
-        let stale = match physical {
+        let stale = match self.group.physical.get(name) {
             Some(physical) if physical.is_left_behind => ", which the group has gone on without,",
             _ => "",
         };
+        let what = self.describe_physical(name);
         GuestError::missing(format!(
-            "physical volume {name} ({id}) of volume group {}{stale}",
+            "{what} of volume group {}{stale}",
             self.group.name
         ))
+    }
+
+    fn describe_physical(&self, name: &str) -> String {
+        let physical = self.group.physical.get(name);
+        let id = physical.map_or("", |physical| physical.id.as_str());
+        match physical.and_then(|physical| physical.device.as_deref()) {
+            Some(device) => {
+                format!("physical volume {name} ({id}, which was {device} in the guest)")
+            }
+            None => format!("physical volume {name} ({id})"),
+        }
     }
 
     fn build_stripes(

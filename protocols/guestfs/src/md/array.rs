@@ -91,6 +91,19 @@ impl<'a> Array<'a> {
         used.map(|found| found.name.clone()).collect()
     }
 
+    /// What is not there of those members that it should have.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let places = self.chosen.iter().enumerate();
+        let missing = places.filter_map(|(place, found)| match found {
+            None => Some(format!("member {place}")),
+            Some(found) if found.superblock.recovered_bytes.is_some() => {
+                Some(format!("the rest of member {place}, which was being filled"))
+            }
+            Some(_) => None,
+        });
+        missing.collect()
+    }
+
     /// What it is, for people.
     pub(crate) fn description(&self) -> String {
         let level = match self.newest.level {

@@ -2,6 +2,7 @@
 
 mod arrays;
 mod damage;
+mod filesystems;
 mod fixtures;
 mod groups;
 mod kernel;

@@ -13,7 +13,7 @@ use crate::image::have;
 use crate::manifest::of_tree;
 
 /// The disks with rubbish wherever nothing is in use.
-fn only_used(disks: &[Vec<u8>], used: &[UsedDisk]) -> Vec<Vec<u8>> {
+pub(super) fn only_used(disks: &[Vec<u8>], used: &[UsedDisk]) -> Vec<Vec<u8>> {
     assert_eq!(disks.len(), used.len());
     let copy = |(disk, used): (&Vec<u8>, &UsedDisk)| {
         let mut copy = vec![0xA7; disk.len()];
@@ -29,13 +29,13 @@ fn only_used(disks: &[Vec<u8>], used: &[UsedDisk]) -> Vec<Vec<u8>> {
     disks.iter().zip(used).map(copy).collect()
 }
 
-fn used_bytes(used: &[UsedDisk]) -> u64 {
+pub(super) fn used_bytes(used: &[UsedDisk]) -> u64 {
     let ranges = used.iter().flat_map(|used| &used.ranges);
     ranges.map(|range| range.end - range.start).sum()
 }
 
 /// Compares all volumes: filesystems by their trees, others byte by byte.
-fn compare_sets(found: &DiskSet, expected: &DiskSet, what: &str) {
+pub(super) fn compare_sets(found: &DiskSet, expected: &DiskSet, what: &str) {
     assert_eq!(found.assembled.len(), expected.assembled.len(), "{what}");
     for one in &expected.assembled {
         let other = find(found, &one.name);
