@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use crate::Core;
-use crate::browse::{FileView, PathError, Walk, find};
+use crate::browse::{DiskTree, FileView, PathError, Walk, find};
 use crate::exports::chain;
 use crate::extract::{ArchiveForm, DEPTH_MAX};
 use crate::recovery::resolve;
@@ -260,7 +260,7 @@ pub(super) async fn archive(
 
 /// A restore point that is looked into, as one of a few at once.
 struct Reader {
-    tree: Arc<dyn FileExport>,
+    tree: Arc<DiskTree>,
     /// Stands for the content of all its disks.
     tag: String,
     permit: OwnedSemaphorePermit,
@@ -300,7 +300,7 @@ impl Reader {
     async fn run<T: Send + 'static>(
         &self,
         core: &Arc<Core>,
-        work: impl FnOnce(&dyn FileExport) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&DiskTree) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Problem> {
         let tree = Arc::clone(&self.tree);
         let done = core.run_long(move |_| work(&*tree)).await;

@@ -4,9 +4,10 @@
 //! disk-0.raw  disk-0.qcow2  disk-0.vmdk  ...      the disk as files
 //! disk-0/p1/etc/hostname                          what lies in its first partition
 //! disk-0/p2.txt                                   why the second is not shown
+//! volumes/vg0-root/etc/hostname                   what lies in what is put together from several disks, if there is any
 //! ```
 //!
-//! Filesystems are opened when somebody looks into the folder of their disk. They are never written.
+//! Filesystems are opened when somebody looks into the folder that they are in. They are never written.
 
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ use export::{
 use guestworker::WorkerOptions;
 
 use super::guest::Guest;
-use super::volumes::Found;
+use super::ids::{ASSEMBLED, Id, Inside, ROOT};
+use super::volumes::{Found, Shown};
 use crate::exports::{DiskFile, DiskFormat};
 
 /// A disk to look into.
@@ -59,17 +61,17 @@ struct DiskFolder {
 enum Node<'a> {
     Top,
     File(&'a ShownFile),
-    /// A disk's folder, by its place among them.
+    /// The folder of a disk, or of what is put together from all.
     Folder(usize),
-    /// A text in a disk's folder.
+    /// A text in such a folder.
     Reason(Bytes),
-    /// Something in a filesystem: its disk's place, its own place there, the tree, the id in it.
-    Inside(usize, usize, Arc<dyn FileExport>, FileId),
+    /// Something in a filesystem: where, and its tree.
+    Inside(Inside, Arc<dyn FileExport>),
 }
 
 impl DiskTree {
-    /// Shows `disks` in those of `formats` that can hold them; `time` stands at everything that has no time of its own.
-    /// A worker with `options` reads what lies on them.
+    /// Shows `disks`, which are all of a guest in their order, in those of `formats` that can hold them; `time` stands at
+    /// everything that has no time of its own. A worker with `options` reads what lies on them.
     pub(crate) fn new(
         disks: Vec<BrowsedDisk>,
         formats: &[DiskFormat],
@@ -114,40 +116,46 @@ impl DiskTree {
         }
     }
 
-    fn node(&self, file: FileId) -> Result<Node<'_>, ExportError> {
-        let number = file.0;
-        if number == TOP {
-            return Ok(Node::Top);
+    /// What there is to say of an object in a list.
+    pub(crate) fn note(&self, file: FileId) -> Option<String> {
+        let Some(Id::Inside(inside)) = Id::of(file) else {
+            return None;
+        };
+        let volumes = self.guest.volumes(inside.folder);
+        let shown = volumes.get(inside.slot)?;
+        match &shown.found {
+            Found::Tree(tree) if tree.root() != inside.inner => None,
+            _ => shown.note.clone(),
         }
-        let inner = number & INNER_MASK;
-        if let Some(slot) = (number >> VOLUME_SHIFT).checked_sub(1) {
-            let (place, volume) = (index(slot / VOLUMES_MAX), index(slot % VOLUMES_MAX));
-            if place >= self.folders.len() {
-                return Err(ExportError::Stale);
-            }
-            return match self.guest.volumes(place).get(volume) {
-                Some((_, Found::Tree(tree))) => {
-                    Ok(Node::Inside(place, volume, Arc::clone(tree), FileId(inner)))
-                }
-                Some((_, Found::Reason(text))) => Ok(Node::Reason(text.clone())),
-                None => Err(ExportError::Stale),
-            };
-        }
-        if let Some(place) = number.checked_sub(FOLDERS_FROM) {
-            let place = index(place);
-            return match place < self.folders.len() {
-                true => Ok(Node::Folder(place)),
-                false => Err(ExportError::Stale),
-            };
-        }
-        let place = number.checked_sub(FILES_FROM).ok_or(ExportError::Stale)?;
-        let file = self.files.get(index(place));
-        file.map(Node::File).ok_or(ExportError::Stale)
     }
 
-    fn own(&self, file: u64, kind: FileKind, size_bytes: u64, mode: u32) -> Attributes {
+    fn node(&self, file: FileId) -> Result<Node<'_>, ExportError> {
+        match Id::of(file).ok_or(ExportError::Stale)? {
+            Id::Top => Ok(Node::Top),
+            Id::File(number) => {
+                let file = self.files.get(number);
+                file.map(Node::File).ok_or(ExportError::Stale)
+            }
+            Id::Folder(folder) if self.is_folder(folder) => Ok(Node::Folder(folder)),
+            Id::Inside(inside) if self.is_folder(inside.folder) => {
+                let volumes = self.guest.volumes(inside.folder);
+                let shown = volumes.get(inside.slot).ok_or(ExportError::Stale)?;
+                Ok(match &shown.found {
+                    Found::Tree(tree) => Node::Inside(inside, Arc::clone(tree)),
+                    Found::Reason(text) => Node::Reason(text.clone()),
+                })
+            }
+            Id::Folder(_) | Id::Inside(_) => Err(ExportError::Stale),
+        }
+    }
+
+    fn is_folder(&self, folder: usize) -> bool {
+        folder < self.folders.len() || folder == ASSEMBLED
+    }
+
+    fn own(&self, file: FileId, kind: FileKind, size_bytes: u64, mode: u32) -> Attributes {
         Attributes {
-            file: FileId(file),
+            file,
             kind,
             mode,
             links: if kind == FileKind::Directory { 2 } else { 1 },
@@ -161,11 +169,11 @@ impl DiskTree {
         }
     }
 
-    fn folder(&self, file: u64) -> Attributes {
+    fn folder(&self, file: FileId) -> Attributes {
         self.own(file, FileKind::Directory, 4096, 0o555)
     }
 
-    fn file(&self, file: u64, body: &Body) -> Attributes {
+    fn file(&self, file: FileId, body: &Body) -> Attributes {
         let (size_bytes, mode) = match body {
             Body::Disk(disk) if disk.is_read_only() => (disk.size_bytes(), 0o400),
             Body::Disk(disk) => (disk.size_bytes(), 0o600),
@@ -183,32 +191,49 @@ impl DiskTree {
         }
     }
 
-    /// The folders of disks, then the files, in the order of their ids.
-    fn top_entries(&self) -> Vec<DirectoryEntry> {
-        let files = (FILES_FROM..).zip(&self.files);
-        let files = files.map(|(id, file)| self.entry(&file.name, self.file(id, &file.body)));
-        let folders = (FOLDERS_FROM..).zip(&self.folders);
-        let folders = folders.map(|(id, folder)| self.entry(&folder.name(), self.folder(id)));
-        files.chain(folders).collect()
+    /// The files, then the folders of disks, in the order of their numbers.
+    fn disk_entries(&self) -> Result<Vec<DirectoryEntry>, ExportError> {
+        let mut entries = Vec::new();
+        for (number, file) in self.files.iter().enumerate() {
+            let attributes = self.file(Id::File(number).file()?, &file.body);
+            entries.push(self.entry(&file.name, attributes));
+        }
+        for (number, folder) in self.folders.iter().enumerate() {
+            let attributes = self.folder(Id::Folder(number).file()?);
+            entries.push(self.entry(&folder.name(), attributes));
+        }
+        Ok(entries)
     }
 
-    fn volume_entries(&self, place: usize) -> Result<Vec<DirectoryEntry>, ExportError> {
-        let found = self.guest.volumes(place);
-        let volumes = found.all().iter().enumerate();
-        let entry = |(volume, (name, found)): (usize, &(String, Found))| {
-            let attributes = match found {
-                Found::Tree(tree) => outer(place, volume, tree.attributes(tree.root())?)?,
+    /// The folder of what is put together, if anything is.
+    fn assembled_entry(&self) -> Result<Option<DirectoryEntry>, ExportError> {
+        if self.guest.volumes(ASSEMBLED).is_empty() {
+            return Ok(None);
+        }
+        let attributes = self.folder(Id::Folder(ASSEMBLED).file()?);
+        Ok(Some(self.entry(ASSEMBLED_NAME, attributes)))
+    }
+
+    fn volume_entries(&self, folder: usize) -> Result<Vec<DirectoryEntry>, ExportError> {
+        let volumes = self.guest.volumes(folder);
+        let entry = |(slot, shown): (usize, &Shown)| {
+            let inside = Inside {
+                folder,
+                slot,
+                inner: FileId(0),
+            };
+            let attributes = match &shown.found {
+                Found::Tree(tree) => outer(inside, tree.attributes(tree.root())?)?,
                 Found::Reason(text) => {
-                    let id = volume_id(place, volume);
-                    self.own(id, FileKind::File, text.len() as u64, 0o444)
+                    self.own(inside.file()?, FileKind::File, text.len() as u64, 0o444)
                 }
             };
             Ok(DirectoryEntry {
-                cookie: volume as u64 + COOKIES_BEFORE,
-                ..self.entry(name, attributes)
+                cookie: slot as u64 + COOKIES_BEFORE,
+                ..self.entry(&shown.name, attributes)
             })
         };
-        volumes.map(entry).collect()
+        volumes.iter().map(entry).collect()
     }
 }
 
@@ -220,7 +245,7 @@ impl DiskFolder {
 
 impl FileExport for DiskTree {
     fn root(&self) -> FileId {
-        FileId(TOP)
+        ROOT
     }
 
     fn statistics(&self) -> Result<Statistics, ExportError> {
@@ -236,13 +261,10 @@ impl FileExport for DiskTree {
 
     fn attributes(&self, file: FileId) -> Result<Attributes, ExportError> {
         Ok(match self.node(file)? {
-            Node::Top => self.folder(TOP),
-            Node::File(shown) => self.file(file.0, &shown.body),
-            Node::Folder(..) => self.folder(file.0),
-            Node::Reason(text) => self.own(file.0, FileKind::File, text.len() as u64, 0o444),
-            Node::Inside(place, volume, tree, inner) => {
-                outer(place, volume, tree.attributes(inner)?)?
-            }
+            Node::Top | Node::Folder(_) => self.folder(file),
+            Node::File(shown) => self.file(file, &shown.body),
+            Node::Reason(text) => self.own(file, FileKind::File, text.len() as u64, 0o444),
+            Node::Inside(inside, tree) => outer(inside, tree.attributes(inside.inner)?)?,
         })
     }
 
@@ -278,23 +300,25 @@ impl FileExport for DiskTree {
         };
         match self.node(directory)? {
             Node::Top if matches!(name, b"." | b"..") => Ok(directory),
-            Node::Top => find(self.top_entries()),
-            Node::Folder(..) if name == b"." => Ok(directory),
-            Node::Folder(..) if name == b".." => Ok(FileId(TOP)),
-            Node::Folder(place) => find(self.volume_entries(place)?),
-            Node::Inside(place, _, tree, inner) if inner == tree.root() && name == b".." => {
-                Ok(FileId(FOLDERS_FROM + place as u64))
+            // Whoever looks for a disk has nothing put together.
+            Node::Top if name == ASSEMBLED_NAME.as_bytes() => {
+                find(self.assembled_entry()?.into_iter().collect())
             }
-            Node::Inside(place, volume, tree, inner) => {
-                outer_id(place, volume, tree.lookup(inner, name)?)
+            Node::Top => find(self.disk_entries()?),
+            Node::Folder(_) if name == b"." => Ok(directory),
+            Node::Folder(_) if name == b".." => Id::Top.file(),
+            Node::Folder(folder) => find(self.volume_entries(folder)?),
+            Node::Inside(inside, tree) if inside.inner == tree.root() && name == b".." => {
+                Id::Folder(inside.folder).file()
             }
-            Node::File(_) | Node::Reason(..) => Err(ExportError::NotDirectory),
+            Node::Inside(inside, tree) => inside.with(tree.lookup(inside.inner, name)?).file(),
+            Node::File(_) | Node::Reason(_) => Err(ExportError::NotDirectory),
         }
     }
 
     fn read(&self, file: FileId, offset: u64, length: u32) -> Result<FileRead, ExportError> {
         match self.node(file)? {
-            Node::Top | Node::Folder(..) => Err(ExportError::IsDirectory),
+            Node::Top | Node::Folder(_) => Err(ExportError::IsDirectory),
             Node::File(ShownFile {
                 body: Body::Disk(disk),
                 ..
@@ -312,12 +336,12 @@ impl FileExport for DiskTree {
                 ..
             }) => Ok(read_text(text, offset, length)),
             Node::Reason(text) => Ok(read_text(&text, offset, length)),
-            Node::Inside(place, volume, tree, inner) => {
-                let read = tree.read(inner, offset, length)?;
+            Node::Inside(inside, tree) => {
+                let read = tree.read(inside.inner, offset, length)?;
                 let attributes = read.attributes;
                 Ok(FileRead {
                     attributes: attributes
-                        .map(|attributes| outer(place, volume, attributes))
+                        .map(|attributes| outer(inside, attributes))
                         .transpose()?,
                     ..read
                 })
@@ -368,40 +392,44 @@ impl FileExport for DiskTree {
             after.take(limit).collect()
         };
         match self.node(directory)? {
-            Node::Top => Ok(part(self.top_entries())),
-            Node::Folder(place) => Ok(part(self.volume_entries(place)?)),
-            Node::Inside(place, volume, tree, inner) => {
-                let entries = tree.list(inner, cookie, limit)?;
+            Node::Top => {
+                let mut entries = self.disk_entries()?;
+                entries.extend(self.assembled_entry()?);
+                Ok(part(entries))
+            }
+            Node::Folder(folder) => Ok(part(self.volume_entries(folder)?)),
+            Node::Inside(inside, tree) => {
+                let entries = tree.list(inside.inner, cookie, limit)?;
                 let entry = |entry: DirectoryEntry| {
                     Ok(DirectoryEntry {
-                        file: outer_id(place, volume, entry.file)?,
-                        attributes: outer(place, volume, entry.attributes)?,
+                        file: inside.with(entry.file).file()?,
+                        attributes: outer(inside, entry.attributes)?,
                         ..entry
                     })
                 };
                 entries.into_iter().map(entry).collect()
             }
-            Node::File(_) | Node::Reason(..) => Err(ExportError::NotDirectory),
+            Node::File(_) | Node::Reason(_) => Err(ExportError::NotDirectory),
         }
     }
 
     fn read_symlink(&self, file: FileId) -> Result<Vec<u8>, ExportError> {
         match self.node(file)? {
-            Node::Inside(_, _, tree, inner) => tree.read_symlink(inner),
+            Node::Inside(inside, tree) => tree.read_symlink(inside.inner),
             _ => Err(ExportError::Invalid),
         }
     }
 
     fn extended_attributes(&self, file: FileId) -> Result<Vec<ExtendedAttribute>, ExportError> {
         match self.node(file)? {
-            Node::Inside(_, _, tree, inner) => tree.extended_attributes(inner),
+            Node::Inside(inside, tree) => tree.extended_attributes(inside.inner),
             _ => Ok(Vec::new()),
         }
     }
 
     fn particulars(&self, file: FileId) -> Result<Particulars, ExportError> {
         match self.node(file)? {
-            Node::Inside(_, _, tree, inner) => tree.particulars(inner),
+            Node::Inside(inside, tree) => tree.particulars(inside.inner),
             _ => Ok(Particulars::default()),
         }
     }
@@ -419,37 +447,15 @@ fn read_text(text: &Bytes, offset: u64, length: u32) -> FileRead {
     }
 }
 
-fn outer(place: usize, volume: usize, inner: Attributes) -> Result<Attributes, ExportError> {
+fn outer(inside: Inside, inner: Attributes) -> Result<Attributes, ExportError> {
     Ok(Attributes {
-        file: outer_id(place, volume, inner.file)?,
+        file: inside.with(inner.file).file()?,
         ..inner
     })
 }
 
-/// The id that stands outside for an id in a volume.
-fn outer_id(place: usize, volume: usize, inner: FileId) -> Result<FileId, ExportError> {
-    match inner.0 <= INNER_MASK {
-        true => Ok(FileId(volume_id(place, volume) | inner.0)),
-        false => Err(ExportError::NotSupported),
-    }
-}
+/// The folder of what is put together from several disks.
+pub(super) const ASSEMBLED_NAME: &str = "volumes";
 
-fn volume_id(place: usize, volume: usize) -> u64 {
-    (place as u64 * VOLUMES_MAX + volume as u64 + 1) << VOLUME_SHIFT
-}
-
-fn index(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-const TOP: u64 = 1;
 /// Cookies 0, 1 and 2 belong to the servers.
 const COOKIES_BEFORE: u64 = 3;
-const FILES_FROM: u64 = 16;
-const FOLDERS_FROM: u64 = 1 << 32;
-
-/// Ids within a volume lie below the number of the volume.
-const VOLUME_SHIFT: u32 = 48;
-const INNER_MASK: u64 = (1 << VOLUME_SHIFT) - 1;
-/// Volumes of one disk that are shown.
-pub(super) const VOLUMES_MAX: u64 = 256;

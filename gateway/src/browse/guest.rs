@@ -4,43 +4,58 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use export::BlockExport;
-use guestworker::{GuestVolume, Refusal, Worker, WorkerOptions};
+use guestworker::{Assembly, GuestVolume, Refusal, Worker, WorkerOptions};
 use parking_lot::Mutex;
 
-use super::volumes::Volumes;
+use super::ids::ASSEMBLED;
+use super::volumes::{Slots, Volumes};
 
 /// Disks that belong together, and what lies on them.
 pub(super) struct Guest {
     disks: Vec<Arc<dyn BlockExport>>,
     options: WorkerOptions,
     seen: Mutex<Option<Arc<Seen>>>,
+    /// By folder: the disks, then what is put together.
+    slots: Vec<Mutex<Slots>>,
 }
 
 /// What was seen at some moment.
-struct Seen {
+pub(super) struct Seen {
     at: Instant,
-    volumes: Result<Vec<Box<dyn GuestVolume>>, Refusal>,
-    /// Opened, by disk.
+    pub(super) volumes: Result<Vec<Box<dyn GuestVolume>>, Refusal>,
+    pub(super) assembly: Result<Assembly, Refusal>,
+    /// Opened, by folder.
     opened: Vec<OnceLock<Arc<Volumes>>>,
 }
 
 impl Guest {
     pub(super) fn new(disks: Vec<Arc<dyn BlockExport>>, options: WorkerOptions) -> Self {
         Self {
+            slots: (0..=disks.len()).map(|_| Mutex::default()).collect(),
             disks,
             options,
             seen: Mutex::default(),
         }
     }
 
-    /// What lies on the disk at `place` among them.
-    pub(super) fn volumes(&self, place: usize) -> Arc<Volumes> {
+    /// What the folder of a disk has, or that of what is put together.
+    pub(super) fn volumes(&self, folder: usize) -> Arc<Volumes> {
         let seen = self.seen();
-        let open = || Arc::new(Volumes::open(&seen.volumes, place));
-        match seen.opened.get(place) {
-            Some(opened) => Arc::clone(opened.get_or_init(open)),
-            None => open(),
-        }
+        let place = match folder {
+            ASSEMBLED => self.disks.len(),
+            disk => disk,
+        };
+        let (Some(opened), Some(slots)) = (seen.opened.get(place), self.slots.get(place)) else {
+            return Arc::default();
+        };
+        let opened = opened.get_or_init(|| {
+            let slots = &mut slots.lock();
+            Arc::new(match folder {
+                ASSEMBLED => Volumes::assembled(&seen, slots),
+                disk => Volumes::on_disk(&seen, disk, slots),
+            })
+        });
+        Arc::clone(opened)
     }
 
     /// On disks that are written meanwhile it is looked for anew now and then, as what was replayed and remembered of
@@ -54,19 +69,35 @@ impl Guest {
         if let Some(young) = young {
             return Arc::clone(young);
         }
-        // The worker lives as long as its volumes do.
-        let worker = Worker::start(self.disks.clone(), self.options.clone());
-        let found = Arc::new(Seen {
-            volumes: worker.and_then(|worker| worker.volumes()),
-            opened: self.disks.iter().map(|_| OnceLock::new()).collect(),
-            at: Instant::now(),
-        });
+        let found = Arc::new(Seen::look(&self.disks, &self.options));
         *seen = Some(Arc::clone(&found));
         found
     }
 }
 
 impl Seen {
+    /// Starts a worker, which lives as long as the volumes do.
+    pub(super) fn look(disks: &[Arc<dyn BlockExport>], options: &WorkerOptions) -> Self {
+        let (volumes, assembly) = match Worker::start(disks.to_vec(), options.clone()) {
+            Ok(worker) => (worker.volumes(), worker.assemble()),
+            Err(refusal) => (Err(refusal.clone()), Err(refusal)),
+        };
+        Self::of(volumes, assembly, disks.len())
+    }
+
+    pub(super) fn of(
+        volumes: Result<Vec<Box<dyn GuestVolume>>, Refusal>,
+        assembly: Result<Assembly, Refusal>,
+        disks: usize,
+    ) -> Self {
+        Self {
+            at: Instant::now(),
+            volumes,
+            assembly,
+            opened: (0..=disks).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
     fn may_be_otherwise_soon(&self) -> bool {
         let of_the_way = self.volumes.as_ref().err();
         of_the_way.is_some_and(Refusal::is_of_the_way)

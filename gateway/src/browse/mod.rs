@@ -5,6 +5,7 @@
 
 mod disk_tree;
 mod guest;
+mod ids;
 mod opened;
 mod path;
 mod points_tree;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use export::{FileExport, Timestamp};
+use export::Timestamp;
 use guestworker::WorkerOptions;
 use parking_lot::Mutex;
 use repo::{Point, PointName, RepoError, Repository};
@@ -27,7 +27,7 @@ pub(crate) struct OpenedPoints {
 
 struct Opened {
     point: PointName,
-    tree: Arc<dyn FileExport>,
+    tree: Arc<DiskTree>,
     last_used: Instant,
 }
 
@@ -51,7 +51,7 @@ impl OpenedPoints {
     }
 
     /// What lies on the disks of a point.
-    pub(crate) fn tree(&self, point: &Point) -> Result<Arc<dyn FileExport>, RepoError> {
+    pub(crate) fn tree(&self, point: &Point) -> Result<Arc<DiskTree>, RepoError> {
         let now = Instant::now();
         let mut open = self.open.lock();
         if let Some(opened) = open.iter_mut().find(|opened| opened.point == point.name) {
@@ -59,7 +59,7 @@ impl OpenedPoints {
             return Ok(Arc::clone(&opened.tree));
         }
         // Nothing is read yet, so that the others do not wait.
-        let tree: Arc<dyn FileExport> = Arc::new(self.open_tree(point)?);
+        let tree = Arc::new(self.open_tree(point)?);
         while open.len() >= OPEN_MAX {
             let oldest =
                 (0..open.len()).min_by_key(|at| open.get(*at).map(|opened| opened.last_used));

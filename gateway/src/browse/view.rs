@@ -1,8 +1,10 @@
 //! A file, as it is listed.
 
-use export::{Attributes, FileExport, FileKind};
+use export::{Attributes, FileExport as _, FileKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::DiskTree;
 
 /// An object, as it is listed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -24,10 +26,13 @@ pub(crate) struct FileView {
     /// Where a link leads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) target: Option<String>,
+    /// Of a volume: what it is made of, what is missing of it, why it is not shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
 }
 
 impl FileView {
-    pub(crate) fn new(tree: &dyn FileExport, path: &str, attributes: &Attributes) -> Self {
+    pub(crate) fn new(tree: &DiskTree, path: &str, attributes: &Attributes) -> Self {
         let target = (attributes.kind == FileKind::Symlink)
             .then(|| tree.read_symlink(attributes.file).ok())
             .flatten();
@@ -47,6 +52,7 @@ impl FileView {
             size_bytes: attributes.size_bytes,
             modified: repo::clock::UnixNanoseconds(modified).to_string(),
             target: target.map(|target| String::from_utf8_lossy(&target).into_owned()),
+            note: tree.note(attributes.file),
         }
     }
 }

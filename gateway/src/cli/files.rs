@@ -4,10 +4,9 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use export::{FileExport, FileKind, Timestamp};
+use export::{FileExport as _, FileKind, Timestamp};
 
 use crate::browse::{DiskTree, FileView, Walk, find};
 use crate::extract::{self, ArchiveForm, DEPTH_MAX, Extracted};
@@ -68,19 +67,19 @@ pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<
             viewing.end_on_signals()?;
             let tree = open_tree(&viewing, *reading)?;
             let mut found = Vec::new();
-            let start = find(&*tree, path)?;
+            let start = find(&tree, path)?;
             let depth = if *recursive || name.is_some() {
                 DEPTH_MAX
             } else {
                 1
             };
-            let mut walk = Walk::new(&*tree);
+            let mut walk = Walk::new(&tree);
             walk.run(start, path, depth, &mut |path, entry| {
                 let wanted = name.as_ref().is_none_or(|name| {
                     String::from_utf8_lossy(&entry.name).contains(name.as_str())
                 });
                 if wanted {
-                    found.push(FileView::new(&*tree, path, &entry.attributes));
+                    found.push(FileView::new(&tree, path, &entry.attributes));
                 }
                 ControlFlow::Continue(())
             })?;
@@ -92,17 +91,17 @@ pub(super) fn run(verb: &FilesVerb, client: &Client, output: &Output) -> Result<
     }
 }
 
-fn open_tree(viewing: &Viewing<'_>, reading: ReadingArgs) -> Result<Arc<dyn FileExport>> {
+fn open_tree(viewing: &Viewing<'_>, reading: ReadingArgs) -> Result<DiskTree> {
     let options = reading.options();
-    let tree = DiskTree::new(viewing.disks()?, &[], Timestamp::default(), options);
-    Ok(Arc::new(tree))
+    let disks = viewing.disks()?;
+    Ok(DiskTree::new(disks, &[], Timestamp::default(), options))
 }
 
 fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<ExitCode> {
     let viewing = Viewing::open(client, &arguments.point)?;
     viewing.end_on_signals()?;
     let tree = open_tree(&viewing, arguments.reading)?;
-    let file = find(&*tree, &arguments.path)?;
+    let file = find(&tree, &arguments.path)?;
     let attributes = tree.attributes(file)?;
     let to = &arguments.to;
     if arguments.resume && (attributes.kind != FileKind::File || to.as_os_str() == "-") {
@@ -119,26 +118,26 @@ fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<ExitCode
         ),
         FileKind::File if stdout => {
             let mut out = std::io::stdout().lock();
-            extract::copy(&*tree, file, &mut out)?;
+            extract::copy(&tree, file, &mut out)?;
             out.flush()?;
             return Ok(ExitCode::SUCCESS);
         }
         FileKind::Directory if stdout => {
-            let done = extract::tar(&*tree, file, std::io::stdout().lock())?;
+            let done = extract::tar(&tree, file, std::io::stdout().lock())?;
             return Ok(finish(&done.left_out));
         }
-        FileKind::File => extract::file(&*tree, file, to, arguments.resume)?,
+        FileKind::File => extract::file(&tree, file, to, arguments.resume)?,
         FileKind::Directory => match archive {
             Some(form) => {
                 let archive = extract::new_file(to)?;
-                let done = form.pack(&*tree, file, &archive);
+                let done = form.pack(&tree, file, &archive);
                 let done = done.inspect_err(|_| drop(std::fs::remove_file(to)))?;
                 archive
                     .sync_all()
                     .context("cannot make the archive durable")?;
                 done
             }
-            None => extract::folder(&*tree, file, to)?,
+            None => extract::folder(&tree, file, to)?,
         },
     };
     output.result(&done, |done: &Extracted| {
@@ -176,9 +175,10 @@ fn finish(left_out: &[String]) -> ExitCode {
 fn table(files: &[FileView]) -> Table {
     let mut table = Table::new(&["KIND", "MODE", ">OWNER", ">SIZE", "MODIFIED (UTC)", "PATH"]);
     for file in files {
-        let path = match &file.target {
-            Some(target) => printable(&format!("{} -> {target}", file.path)),
-            None => printable(&file.path),
+        let path = match (&file.target, &file.note) {
+            (Some(target), _) => format!("{} -> {target}", file.path),
+            (None, Some(note)) => format!("{}  ({note})", file.path),
+            (None, None) => file.path.clone(),
         };
         table.row([
             file.kind.to_owned(),
@@ -186,7 +186,7 @@ fn table(files: &[FileView]) -> Table {
             format!("{}:{}", file.uid, file.gid),
             size(file.size_bytes),
             time(&file.modified),
-            path,
+            printable(&path),
         ]);
     }
     table

@@ -111,13 +111,13 @@ pub(crate) fn assert_same_trees(one: &Path, other: &Path) {
 }
 
 /// A mount by the command line, in a process of its own.
-struct Mounted {
+pub(crate) struct Mounted {
     process: std::process::Child,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Mounted {
-    fn start(daemon: &Daemon, arguments: &[&str]) -> Self {
+    pub(crate) fn start(daemon: &Daemon, arguments: &[&str]) -> Self {
         let folder = daemon.path("mounted");
         fs::create_dir_all(&folder).unwrap();
         let mut process = daemon
@@ -137,7 +137,7 @@ impl Mounted {
         Self { process, folder }
     }
 
-    fn end(mut self, how: impl FnOnce(&Self)) {
+    pub(crate) fn end(mut self, how: impl FnOnce(&Self)) {
         how(&self);
         assert!(self.process.wait().unwrap().success());
         assert_eq!(fs::read_dir(&self.folder).unwrap().count(), 0);
@@ -153,7 +153,7 @@ impl Drop for Mounted {
     }
 }
 
-fn can_mount() -> bool {
+pub(crate) fn can_mount() -> bool {
     let can = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
     assert!(
         can || std::env::var_os("CI").is_none(),

@@ -11,23 +11,23 @@ use crate::files::{assert_same_trees, backed_up, paths};
 use crate::support::{Daemon, need};
 
 /// What came back.
-struct Got {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Got {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    fn detail(&self) -> String {
+    pub(crate) fn detail(&self) -> String {
         self.json()["detail"].as_str().unwrap().to_owned()
     }
 }
 
-fn get(daemon: &Daemon, path: &str, more: &[&str]) -> Got {
+pub(crate) fn get(daemon: &Daemon, path: &str, more: &[&str]) -> Got {
     let (head, body) = (daemon.path("head"), daemon.path("body"));
     drop(fs::remove_file(&body));
     let output = Command::new("curl")

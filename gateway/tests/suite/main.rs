@@ -28,3 +28,4 @@ mod startup;
 mod streams;
 mod support;
 mod verify;
+mod volumes;

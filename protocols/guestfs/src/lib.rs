@@ -42,9 +42,7 @@ mod volume;
 mod xfs;
 
 pub use allocation::Allocation;
-pub use assembly::{
-    Assembled, DiskSet, Membership, UsedDisk, Whole, open_disks, open_sources,
-};
+pub use assembly::{Assembled, DiskSet, Membership, UsedDisk, Whole, open_disks, open_sources};
 pub use error::{GuestError, Place};
 pub use fuzz::{fuzz_disk, fuzz_disks};
 pub use gaps::gaps;

@@ -15,8 +15,8 @@ use export::{
 };
 use guestworker::worker::WorkerError;
 use guestworker::{
-    GuestReader, GuestVolume, MachineLimits, Reader, Refusal, Used, VolumeDescription,
-    become_machine, worker,
+    Assembly, GuestReader, GuestVolume, MachineLimits, Made, Reader, Refusal, Used,
+    VolumeDescription, VolumePlace, become_machine, worker,
 };
 
 fn main() -> ExitCode {
@@ -71,22 +71,48 @@ struct FaultyTree(Arc<dyn BlockExport>);
 
 impl Reader for Faults {
     fn open(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
+        let volume = |name| FaultyVolume::new(disks, name, VolumePlace::Disk(0));
+        Ok(vec![volume("p1")?, volume("p2")?])
+    }
+
+    /// Hangs if the disk says so.
+    fn assemble(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Assembly, Refusal> {
+        let first = disks.first().ok_or(ExportError::NotFound)?;
+        let hangs = first.read(512, 512)?.to_vec().starts_with(b"hang");
+        while hangs {
+            std::hint::spin_loop();
+        }
+        let place = VolumePlace::Assembled(Made {
+            description: "an array".to_owned(),
+            members: vec!["disk-0/p1".to_owned(); 20],
+            missing: Vec::new(),
+        });
+        Ok(Assembly {
+            volumes: vec![FaultyVolume::new(disks, "md0", place)?],
+            memberships: Vec::new(),
+        })
+    }
+}
+
+impl FaultyVolume {
+    fn new(
+        disks: &[Arc<dyn BlockExport>],
+        name: &str,
+        place: VolumePlace,
+    ) -> Result<Box<dyn GuestVolume>, Refusal> {
         let disk = disks.first().ok_or(ExportError::NotFound)?;
-        let volume = |name: &str| {
-            Box::new(FaultyVolume {
-                disk: Arc::clone(disk),
-                description: VolumeDescription {
-                    disk: 0,
-                    name: name.to_owned(),
-                    offset_bytes: 0,
-                    length_bytes: 1 << 40,
-                    partition: None,
-                    content: "faults".to_owned(),
-                    label: None,
-                },
-            }) as Box<dyn GuestVolume>
-        };
-        Ok(vec![volume("p1"), volume("p2")])
+        Ok(Box::new(Self {
+            disk: Arc::clone(disk),
+            description: VolumeDescription {
+                place,
+                name: name.to_owned(),
+                offset_bytes: 0,
+                length_bytes: 1 << 40,
+                partition: None,
+                content: "faults".to_owned(),
+                label: None,
+            },
+        }))
     }
 }
 

@@ -22,5 +22,7 @@ pub use appliance::{
 };
 pub use client::{Worker, WorkerOptions};
 pub use fuzz::fuzz_worker;
-pub use reader::{GuestReader, GuestVolume, Reader, Refusal, Used, VolumeDescription};
+pub use reader::{
+    Assembly, GuestReader, GuestVolume, Made, Reader, Refusal, Used, VolumeDescription, VolumePlace,
+};
 pub use wire::{Layer, Layers};

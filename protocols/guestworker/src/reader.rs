@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use export::{BlockExport, ExportError, FileExport};
-use guestfs::{Content, GuestError, Partition, Volume};
+use guestfs::{Assembled, Content, GuestError, Membership, Partition, Volume};
 
 /// Finds what lies on disks.
 pub trait Reader: Send + Sync + 'static {
@@ -16,6 +16,36 @@ pub trait Reader: Send + Sync + 'static {
     /// # Errors
     /// If nothing can be said of any.
     fn open(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal>;
+
+    /// The volumes that are put together from the disks, always in the same order. What cannot be read is a volume that says
+    /// why; so is a disk that cannot be looked at, as something may lack it.
+    ///
+    /// # Errors
+    /// If nothing can be said of any.
+    fn assemble(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Assembly, Refusal> {
+        let _ = disks;
+        Ok(Assembly::default())
+    }
+}
+
+/// What is put together from the disks of a guest.
+#[derive(Default)]
+pub struct Assembly {
+    /// Arrays, logical volumes, filesystems over several devices.
+    pub volumes: Vec<Box<dyn GuestVolume>>,
+    /// What is a member of something: names as in [`Made::members`].
+    pub memberships: Vec<Membership>,
+}
+
+impl fmt::Debug for Assembly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let volumes = self.volumes.iter();
+        let descriptions: Vec<_> = volumes.map(|volume| volume.description()).collect();
+        f.debug_struct("Assembly")
+            .field("volumes", &descriptions)
+            .field("memberships", &self.memberships)
+            .finish()
+    }
 }
 
 /// A volume that was found.
@@ -42,11 +72,11 @@ pub type Used = Box<dyn Iterator<Item = Result<Range<u64>, Refusal>> + Send>;
 /// What is known of a volume before anybody looks into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeDescription {
-    /// Which of the disks it lies on.
-    pub disk: u32,
-    /// `p1` and so on, as Linux counts; `disk` for a whole disk.
+    /// What it lies on.
+    pub place: VolumePlace,
+    /// `p1` and so on, as Linux counts; `disk` for a whole disk; for what is put together a name that nothing else has.
     pub name: String,
-    /// Where it begins on the disk.
+    /// Where it begins there.
     pub offset_bytes: u64,
     /// How long it is.
     pub length_bytes: u64,
@@ -56,6 +86,26 @@ pub struct VolumeDescription {
     pub content: String,
     /// The name that was given to what lies in it.
     pub label: Option<String>,
+}
+
+/// What a volume lies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumePlace {
+    /// One of the disks.
+    Disk(u32),
+    /// Several of them, or something that is put together from them.
+    Assembled(Made),
+}
+
+/// How something is put together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// What it is, for people.
+    pub description: String,
+    /// Of what it is made: `disk-0` for the first disk, `disk-0/p1` for what lies on it, names of others that are put together.
+    pub members: Vec<String>,
+    /// What is not there of what it should be made of, for people. It may be readable without.
+    pub missing: Vec<String>,
 }
 
 /// Why something of a guest's disks is not shown.
@@ -122,7 +172,7 @@ struct Found {
     volume: Volume,
 }
 
-/// A disk that cannot be looked at.
+/// What cannot be looked at.
 struct Closed {
     description: VolumeDescription,
     refusal: Refusal,
@@ -132,28 +182,63 @@ impl Reader for GuestReader {
     fn open(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
         let mut found: Vec<Box<dyn GuestVolume>> = Vec::new();
         for (number, disk) in (0..).zip(disks) {
+            let place = VolumePlace::Disk(number);
             match guestfs::open(Arc::clone(disk)) {
                 Ok(volumes) => {
                     for volume in volumes {
-                        found.push(Box::new(Found::new(number, volume)));
+                        let name = volume.name.clone();
+                        found.push(Box::new(Found::new(name, place.clone(), volume)));
                     }
                 }
-                Err(error) => found.push(Box::new(Closed::new(
-                    number,
-                    disk.properties().size_bytes,
-                    error.into(),
-                ))),
+                Err(error) => {
+                    let length_bytes = disk.properties().size_bytes;
+                    let closed = Closed::new("disk".to_owned(), place, length_bytes, error);
+                    found.push(Box::new(closed));
+                }
             }
         }
         Ok(found)
     }
+
+    fn assemble(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Assembly, Refusal> {
+        let set = guestfs::open_disks(disks);
+        let mut volumes: Vec<Box<dyn GuestVolume>> = Vec::new();
+        for (number, opened) in set.disks.into_iter().enumerate() {
+            if let Err(error) = opened {
+                let place = VolumePlace::Assembled(Made {
+                    description: "a disk".to_owned(),
+                    members: Vec::new(),
+                    missing: Vec::new(),
+                });
+                let closed = Closed::new(format!("disk-{number}"), place, 0, error);
+                volumes.push(Box::new(closed));
+            }
+        }
+        volumes.extend(set.assembled.into_iter().map(assembled));
+        Ok(Assembly {
+            volumes,
+            memberships: set.memberships,
+        })
+    }
+}
+
+fn assembled(assembled: Assembled) -> Box<dyn GuestVolume> {
+    let place = VolumePlace::Assembled(Made {
+        description: assembled.description,
+        members: assembled.members,
+        missing: assembled.missing,
+    });
+    match assembled.volume {
+        Ok(volume) => Box::new(Found::new(assembled.name, place, volume)),
+        Err(error) => Box::new(Closed::new(assembled.name, place, 0, error)),
+    }
 }
 
 impl Found {
-    fn new(disk: u32, volume: Volume) -> Self {
+    fn new(name: String, place: VolumePlace, volume: Volume) -> Self {
         let description = VolumeDescription {
-            disk,
-            name: volume.name.clone(),
+            place,
+            name,
             offset_bytes: volume.offset_bytes,
             length_bytes: volume.length_bytes,
             partition: volume.partition.clone(),
@@ -183,10 +268,10 @@ impl GuestVolume for Found {
 }
 
 impl Closed {
-    fn new(disk: u32, length_bytes: u64, refusal: Refusal) -> Self {
+    fn new(name: String, place: VolumePlace, length_bytes: u64, error: GuestError) -> Self {
         let description = VolumeDescription {
-            disk,
-            name: "disk".to_owned(),
+            place,
+            name,
             offset_bytes: 0,
             length_bytes,
             partition: None,
@@ -195,7 +280,7 @@ impl Closed {
         };
         Self {
             description,
-            refusal,
+            refusal: error.into(),
         }
     }
 }

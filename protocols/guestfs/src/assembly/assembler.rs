@@ -137,7 +137,10 @@ impl Assembler {
     fn note_physical(&mut self) {
         let mut group_of = BTreeMap::new();
         for state in self.groups.values() {
-            let group = state.assembly.as_ref().map_or(&state.newest, Assembly::group);
+            let group = state
+                .assembly
+                .as_ref()
+                .map_or(&state.newest, Assembly::group);
             for physical in group.physical.values() {
                 group_of.insert(physical.id.clone(), safe(&group.name));
             }

@@ -18,10 +18,7 @@ struct Device {
 }
 
 /// Puts the devices of each filesystem together that says that it has several. Their nodes know one another afterwards.
-pub(super) fn assemble(
-    graph: &mut Graph,
-    names: &mut Names,
-) -> Vec<(Assembled, Vec<Membership>)> {
+pub(super) fn assemble(graph: &mut Graph, names: &mut Names) -> Vec<(Assembled, Vec<Membership>)> {
     let mut filesystems: BTreeMap<[u8; 16], Vec<Device>> = BTreeMap::new();
     for device in graph.ids().filter_map(|id| identify(graph, id)) {
         let devices = filesystems.entry(device.identity.filesystem).or_default();

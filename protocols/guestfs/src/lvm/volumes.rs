@@ -298,10 +298,7 @@ impl Assembly {
             _ => "",
         };
         let what = self.describe_physical(name);
-        GuestError::missing(format!(
-            "{what} of volume group {}{stale}",
-            self.group.name
-        ))
+        GuestError::missing(format!("{what} of volume group {}{stale}", self.group.name))
     }
 
     fn describe_physical(&self, name: &str) -> String {

@@ -96,9 +96,9 @@ impl<'a> Array<'a> {
         let places = self.chosen.iter().enumerate();
         let missing = places.filter_map(|(place, found)| match found {
             None => Some(format!("member {place}")),
-            Some(found) if found.superblock.recovered_bytes.is_some() => {
-                Some(format!("the rest of member {place}, which was being filled"))
-            }
+            Some(found) if found.superblock.recovered_bytes.is_some() => Some(format!(
+                "the rest of member {place}, which was being filled"
+            )),
             Some(_) => None,
         });
         missing.collect()

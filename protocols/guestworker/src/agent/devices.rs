@@ -13,13 +13,14 @@ use rustix::mount::{MountFlags, mount, mount_remount};
 use super::folder::FolderTree;
 use super::load;
 use crate::appliance::Kind;
-use crate::reader::{GuestVolume, Reader, Refusal, Used, VolumeDescription};
+use crate::reader::{GuestVolume, Reader, Refusal, Used, VolumeDescription, VolumePlace};
 
 /// Finds the machine's disks.
 pub(super) struct Devices;
 
 /// A disk, and what it is said to hold.
 struct Device {
+    number: u32,
     description: VolumeDescription,
     path: PathBuf,
 }
@@ -27,7 +28,7 @@ struct Device {
 impl Reader for Devices {
     fn open(&self, _: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
         let mut found = Device::all().map_err(|error| failed(&error))?;
-        found.sort_unstable_by_key(|device| device.description.disk);
+        found.sort_unstable_by_key(|device| device.number);
         let volume = |device| Box::new(device) as Box<dyn GuestVolume>;
         Ok(found.into_iter().map(volume).collect())
     }
@@ -49,9 +50,10 @@ impl Device {
             let sectors: u64 = read("size")?.trim().parse().unwrap_or(0);
             let number = number.parse().map_err(io::Error::other)?;
             all.push(Self {
+                number,
                 path: Path::new("/dev").join(entry.file_name()),
                 description: VolumeDescription {
-                    disk: number,
+                    place: VolumePlace::Disk(number),
                     name: "disk".to_owned(),
                     offset_bytes: 0,
                     length_bytes: sectors * 512,
@@ -95,7 +97,7 @@ impl GuestVolume for Device {
 
     fn files(&self) -> Result<Arc<dyn FileExport>, Refusal> {
         let kind = Kind::by_name(&self.description.content).ok_or(ExportError::NotSupported)?;
-        let folder = PathBuf::from(format!("/volumes/{}", self.description.disk));
+        let folder = PathBuf::from(format!("/volumes/{}", self.number));
         fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
         load(kind.name).map_err(|error| {
             let text = format!("its kernel does not load {}: {error}", kind.name);

@@ -18,7 +18,7 @@ use super::disks::DiskServer;
 use super::kinds::Kind;
 use super::prepared::Prepared;
 use crate::client::{Disks, Launch, Started, send_descriptors};
-use crate::reader::VolumeDescription;
+use crate::reader::{VolumeDescription, VolumePlace};
 
 /// A machine for some volumes of a guest.
 pub(super) struct Machine {
@@ -54,10 +54,13 @@ struct Held {
 }
 
 impl MachineVolume {
-    /// If a machine may know it.
+    /// If a machine may know it, and it is a stretch of a disk.
     pub(super) fn of(volume: &VolumeDescription) -> Option<Self> {
+        let VolumePlace::Disk(disk) = volume.place else {
+            return None;
+        };
         Some(Self {
-            disk: volume.disk,
+            disk,
             offset_bytes: volume.offset_bytes,
             length_bytes: volume.length_bytes,
             kind: Kind::of(volume)?,

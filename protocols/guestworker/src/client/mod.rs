@@ -2,6 +2,7 @@
 
 mod connection;
 mod disks;
+mod finding;
 mod launch;
 mod ranges;
 mod supervision;
@@ -19,12 +20,14 @@ use parking_lot::Mutex;
 
 use crate::appliance::{Appliance, Fallback};
 use crate::lane::{Frame, LaneFault};
-use crate::reader::{GuestVolume, Refusal, Used, VolumeDescription};
+use crate::reader::{Assembly, GuestVolume, Refusal, Used, VolumeDescription};
 use crate::wire::{
-    Ask, Body, DISKS_MAX, Fields, Kind, Layers, Malformed, NO_VOLUME, Request, Wire,
+    ALL_ASSEMBLED, ASSEMBLED_FROM, Ask, Body, DISKS_MAX, Fields, Kind, Layers, Malformed,
+    NO_VOLUME, Put, Request, Wire,
 };
 
 use connection::Connection;
+use finding::Finding;
 use launch::LocalProcess;
 use ranges::WorkerRanges;
 use supervision::Supervision;
@@ -61,8 +64,8 @@ struct Inner {
     supervision: Supervision,
     verdicts: Mutex<Verdicts>,
     patience: Duration,
-    /// What was found first, and in which connection it was last seen to be so.
-    volumes: Mutex<Option<(u64, Arc<[VolumeDescription]>)>>,
+    volumes: Finding<Vec<VolumeDescription>>,
+    assembled: Finding<Put>,
     fallback: Option<Fallback>,
 }
 
@@ -128,7 +131,8 @@ impl Worker {
             supervision: Supervision::start(launcher, disks, patience, idle)?,
             verdicts: Mutex::default(),
             patience,
-            volumes: Mutex::default(),
+            volumes: Finding::default(),
+            assembled: Finding::default(),
             fallback,
         };
         let missing = worker.supervision.connection()?.missing();
@@ -146,13 +150,23 @@ impl Worker {
     /// # Errors
     /// If nothing can be said of the disks, or looking at them ended the process.
     pub fn volumes(&self) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
-        let known = self.0.volumes.lock().clone();
-        let found = match known {
-            Some((_, found)) => found,
-            None => self
-                .0
-                .retry(NO_SUBJECT, |connection| self.0.find(connection))?,
-        };
+        let found = self.0.found(&self.0.volumes, VOLUMES)?;
+        Ok(self.shown(0, &found))
+    }
+
+    /// What is put together from the disks. Looks for it the first time. Whether that works says nothing of [`Self::volumes`].
+    ///
+    /// # Errors
+    /// If nothing can be said of it, or looking for it ended the process.
+    pub fn assemble(&self) -> Result<Assembly, Refusal> {
+        let found = self.0.found(&self.0.assembled, ASSEMBLED)?;
+        Ok(Assembly {
+            volumes: self.shown(ASSEMBLED_FROM, &found.volumes),
+            memberships: found.memberships.clone(),
+        })
+    }
+
+    fn shown(&self, first: u32, found: &[VolumeDescription]) -> Vec<Box<dyn GuestVolume>> {
         let volume = |(number, description): (u32, &VolumeDescription)| {
             Box::new(WorkerVolume {
                 worker: Arc::clone(&self.0),
@@ -160,7 +174,7 @@ impl Worker {
                 description: description.clone(),
             }) as Box<dyn GuestVolume>
         };
-        Ok((0..).zip(found.iter()).map(volume).collect())
+        (first..).zip(found).map(volume).collect()
     }
 
     /// Layers of confinement that this machine does not have.
@@ -198,7 +212,7 @@ impl Inner {
     ) -> Result<T, Refusal> {
         let request = Request { volume, ask };
         self.retry(Subject::of(&request), |connection| {
-            self.check_volumes(connection)?;
+            self.check_volume(volume, connection)?;
             take(connection.ask(request.clone())?, &check)
         })
     }
@@ -246,45 +260,35 @@ impl Inner {
         why
     }
 
-    /// Finds the volumes; those that were found first stay what they are.
-    fn find(&self, connection: &Arc<Connection>) -> Result<Arc<[VolumeDescription]>, Outcome> {
-        let all = Request {
-            volume: NO_VOLUME,
-            ask: Ask::Volumes,
-        };
-        let found: Vec<VolumeDescription> = take(connection.ask(all)?, |_| Ok(()))?;
-        let mut volumes = self.volumes.lock();
-        let found = match volumes.take() {
-            None => Arc::from(found),
-            Some((_, known)) if *known == *found => known,
-            Some(known) => {
-                *volumes = Some(known);
-                let changed = Refusal::new(
-                    "what lies on the disks has changed since it was looked at",
-                    ExportError::Stale,
-                );
-                return Err(Outcome::Refused(changed));
-            }
-        };
-        *volumes = Some((connection.number(), Arc::clone(&found)));
-        Ok(found)
+    /// What was found before, or is found now.
+    fn found<T: Wire + PartialEq>(
+        &self,
+        finding: &Finding<T>,
+        request: Request,
+    ) -> Result<Arc<T>, Refusal> {
+        match finding.known() {
+            Some(found) => Ok(found),
+            None => self.retry(Subject::of(&request), |connection| {
+                finding.find(connection, request.clone())
+            }),
+        }
     }
 
     /// A number of a volume means the same to a new process as it did to the one before.
-    fn check_volumes(&self, connection: &Arc<Connection>) -> Result<(), Outcome> {
-        let seen = self.volumes.lock().as_ref().map(|(number, _)| *number);
-        match seen == Some(connection.number()) {
-            true => Ok(()),
-            false => self.find(connection).map(drop),
+    fn check_volume(&self, number: u32, connection: &Arc<Connection>) -> Result<(), Outcome> {
+        match number < ASSEMBLED_FROM {
+            true => self.volumes.check(connection, VOLUMES),
+            false => self.assembled.check(connection, ASSEMBLED),
         }
     }
 
     /// What no reader knows goes another way, if there is one.
     fn fall_back(&self, number: u32, refusal: Refusal) -> Result<Arc<dyn FileExport>, Refusal> {
-        let volumes = self.volumes.lock().clone();
-        match (&self.fallback, volumes) {
-            (Some(fallback), Some((_, volumes)))
-                if matches!(refusal.cause(), ExportError::NotSupported) =>
+        match (&self.fallback, self.volumes.known()) {
+            // What is put together is no stretch of a disk, which is all that it can be given.
+            (Some(fallback), Some(volumes))
+                if matches!(refusal.cause(), ExportError::NotSupported)
+                    && number < ASSEMBLED_FROM =>
             {
                 fallback.files(number, &volumes, refusal)
             }
@@ -293,15 +297,30 @@ impl Inner {
     }
 
     fn describe(&self, subject: Subject) -> String {
-        let volumes = self.volumes.lock();
-        let volume = subject.volume.and_then(|number| {
-            let (_, volumes) = volumes.as_ref()?;
-            volumes.get(usize::try_from(number).ok()?)
-        });
-        match (volume, subject.file) {
-            (None, _) => "finding the volumes".to_owned(),
-            (Some(volume), None) => format!("opening {}", volume.name),
-            (Some(volume), Some(FileId(file))) => format!("object {file} of {}", volume.name),
+        let Some(number) = subject.volume else {
+            return "finding the volumes".to_owned();
+        };
+        if number == ALL_ASSEMBLED {
+            return "putting arrays and logical volumes together".to_owned();
+        }
+        let name_in = |volumes: &[VolumeDescription], number: u32| {
+            let volume = volumes.get(usize::try_from(number).ok()?)?;
+            Some(volume.name.clone())
+        };
+        let name = match number.checked_sub(ASSEMBLED_FROM) {
+            None => self
+                .volumes
+                .known()
+                .and_then(|found| name_in(&found, number)),
+            Some(number) => {
+                let known = self.assembled.known();
+                known.and_then(|found| name_in(&found.volumes, number))
+            }
+        };
+        let name = name.unwrap_or_else(|| format!("volume {number}"));
+        match subject.file {
+            None => format!("opening {name}"),
+            Some(FileId(file)) => format!("object {file} of {name}"),
         }
     }
 }
@@ -353,7 +372,7 @@ impl GuestVolume for WorkerVolume {
         };
         let subject = Subject::of(&request);
         let conversation = self.worker.retry(subject, |connection| {
-            self.worker.check_volumes(connection)?;
+            self.worker.check_volume(self.number, connection)?;
             let mut conversation = connection.begin()?;
             conversation.send(Kind::Request, &Body::of(request.clone()))?;
             Ok(conversation)
@@ -381,9 +400,16 @@ impl fmt::Debug for Worker {
     }
 }
 
-const NO_SUBJECT: Subject = Subject {
-    volume: None,
-    file: None,
+/// Asks for the volumes on the disks.
+const VOLUMES: Request = Request {
+    volume: NO_VOLUME,
+    ask: Ask::Volumes,
+};
+
+/// Asks for those that are put together from them.
+const ASSEMBLED: Request = Request {
+    volume: ALL_ASSEMBLED,
+    ask: Ask::Assembled,
 };
 
 const OUT_OF_TURN: Malformed = Malformed("an answer to something else");

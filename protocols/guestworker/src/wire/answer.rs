@@ -6,13 +6,13 @@ use export::{
     Attributes, DirectoryEntry, ExtendedAttribute, FileId, FileKind, FileRead, Particulars,
     Segments, SpecialFile, Statistics, Timestamp,
 };
-use guestfs::Partition;
+use guestfs::{Membership, Partition};
 
 use super::{
-    Body, ENTRIES_MAX, Fields, Malformed, NAME_BYTES_MAX, RANGES_MAX, TARGET_BYTES_MAX,
-    VOLUMES_MAX, Wire,
+    Body, ENTRIES_MAX, Fields, MEMBERS_MAX, Malformed, NAME_BYTES_MAX, RANGES_MAX,
+    TARGET_BYTES_MAX, VOLUMES_MAX, Wire,
 };
-use crate::VolumeDescription;
+use crate::{Made, VolumeDescription, VolumePlace};
 
 /// Some of the ranges of bytes that are in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,10 +251,11 @@ impl Wire for Particulars {
 }
 
 impl Wire for Vec<VolumeDescription> {
+    /// More than there may be are left out; nobody has so many.
     fn encode(self, body: &mut Body) {
-        body.u32(u32::try_from(self.len()).unwrap_or(u32::MAX));
-        for volume in self {
-            body.u32(volume.disk);
+        body.u32(u32::try_from(self.len().min(VOLUMES_MAX)).unwrap_or(u32::MAX));
+        for volume in self.into_iter().take(VOLUMES_MAX) {
+            volume.place.encode(body);
             body.text(&volume.name);
             body.u64(volume.offset_bytes);
             body.u64(volume.length_bytes);
@@ -268,10 +269,10 @@ impl Wire for Vec<VolumeDescription> {
     }
 
     fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
-        let count = fields.count(VOLUMES_MAX, 30)?;
+        let count = fields.count(VOLUMES_MAX, 31)?;
         let volume = |_| {
             Ok(VolumeDescription {
-                disk: fields.u32()?,
+                place: VolumePlace::decode(fields)?,
                 name: volume_name(fields.text()?)?,
                 offset_bytes: fields.u64()?,
                 length_bytes: fields.u64()?,
@@ -286,6 +287,68 @@ impl Wire for Vec<VolumeDescription> {
             })
         };
         (0..count).map(volume).collect()
+    }
+}
+
+impl Wire for VolumePlace {
+    fn encode(self, body: &mut Body) {
+        match self {
+            Self::Disk(number) => {
+                body.u8(0);
+                body.u32(number);
+            }
+            Self::Assembled(made) => {
+                body.u8(1);
+                body.text(&made.description);
+                body.texts(&made.members);
+                body.texts(&made.missing);
+            }
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        Ok(match fields.u8()? {
+            0 => Self::Disk(fields.u32()?),
+            1 => Self::Assembled(Made {
+                description: fields.text()?,
+                members: fields.texts(MEMBERS_MAX + 1)?,
+                missing: fields.texts(MEMBERS_MAX + 1)?,
+            }),
+            _ => return Err(Malformed("a volume that lies nowhere")),
+        })
+    }
+}
+
+/// What is put together from disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Put {
+    pub(crate) volumes: Vec<VolumeDescription>,
+    pub(crate) memberships: Vec<Membership>,
+}
+
+impl Wire for Put {
+    fn encode(self, body: &mut Body) {
+        self.volumes.encode(body);
+        body.u32(u32::try_from(self.memberships.len().min(VOLUMES_MAX)).unwrap_or(u32::MAX));
+        for membership in self.memberships.into_iter().take(VOLUMES_MAX) {
+            body.text(&membership.member);
+            body.text(&membership.role);
+        }
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let volumes = Vec::decode(fields)?;
+        let count = fields.count(VOLUMES_MAX, 8)?;
+        let membership = |_| {
+            Ok(Membership {
+                member: fields.text()?,
+                role: fields.text()?,
+            })
+        };
+        Ok(Self {
+            volumes,
+            memberships: (0..count).map(membership).collect::<Result<_, _>>()?,
+        })
     }
 }
 

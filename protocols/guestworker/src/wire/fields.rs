@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use export::Segments;
 
-use super::TEXT_BYTES_MAX;
+use super::{MEMBERS_MAX, TEXT_BYTES_MAX};
 
 /// Bytes that nobody who is well would send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +70,19 @@ impl Body {
             end -= 1;
         }
         self.bytes(value.get(..end).unwrap_or_default().as_bytes());
+    }
+
+    /// Some texts; of too many, the first and how many more there are.
+    pub(crate) fn texts(&mut self, values: &[String]) {
+        let more = values.len().saturating_sub(MEMBERS_MAX);
+        let shown = values.len() - more + usize::from(more > 0);
+        self.u32(u32::try_from(shown).unwrap_or(u32::MAX));
+        for value in values.iter().take(MEMBERS_MAX) {
+            self.text(value);
+        }
+        if more > 0 {
+            self.text(&format!("{more} more"));
+        }
     }
 
     pub(crate) fn option<T>(&mut self, value: Option<T>, encode: impl FnOnce(&mut Self, T)) {
@@ -164,6 +177,11 @@ impl Fields {
         let text = String::from_utf8_lossy(&bytes);
         let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
         Ok(text.chars().map(plain).collect())
+    }
+
+    pub(crate) fn texts(&mut self, most: usize) -> Result<Vec<String>, Malformed> {
+        let count = self.count(most, 4)?;
+        (0..count).map(|_| self.text()).collect()
     }
 
     pub(crate) fn option<T>(

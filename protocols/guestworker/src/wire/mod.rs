@@ -9,9 +9,9 @@ mod fields;
 mod request;
 mod settings;
 
-pub(crate) use answer::{Found, Ranges};
+pub(crate) use answer::{Found, Put, Ranges};
 pub(crate) use fields::{Body, Fields, Malformed, Wire};
-pub(crate) use request::{Ask, BlockAsk, NO_VOLUME, Request};
+pub(crate) use request::{ALL_ASSEMBLED, ASSEMBLED_FROM, Ask, BlockAsk, NO_VOLUME, Request};
 pub(crate) use settings::{Hello, Settings};
 pub use settings::{Layer, Layers};
 
@@ -63,7 +63,7 @@ impl Kind {
 }
 
 /// Which words both sides speak.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 /// Before every body: its length, the kind, three zeroes.
 pub(crate) const HEAD_BYTES: usize = 8;
@@ -85,6 +85,9 @@ pub(crate) const RANGES_MAX: usize = 8192;
 
 /// Volumes of one set of disks.
 pub(crate) const VOLUMES_MAX: usize = 4096;
+
+/// Members that are named of one volume that is put together.
+pub(crate) const MEMBERS_MAX: usize = 16;
 
 /// Disks of one worker.
 pub(crate) const DISKS_MAX: usize = 64;

@@ -9,7 +9,8 @@ use super::{
 /// A request about a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// Its place among those that were found, or [`NO_VOLUME`].
+    /// Its place among those that were found on the disks, or from [`ASSEMBLED_FROM`] on among those that were put together; or
+    /// one of the numbers for all of them.
     pub(crate) volume: u32,
     pub(crate) ask: Ask,
 }
@@ -39,6 +40,8 @@ pub(crate) enum Ask {
     Particulars(FileId),
     /// Which bytes are in use, in parts.
     Allocated,
+    /// Which are put together from the disks.
+    Assembled,
 }
 
 /// A part of a disk that the worker needs.
@@ -49,14 +52,20 @@ pub(crate) struct BlockAsk {
     pub(crate) length: u32,
 }
 
-/// Stands for all volumes.
+/// Stands for all volumes on the disks.
 pub(crate) const NO_VOLUME: u32 = u32::MAX;
+
+/// Stands for all that are put together.
+pub(crate) const ALL_ASSEMBLED: u32 = u32::MAX - 1;
+
+/// The number of the first that is put together.
+pub(crate) const ASSEMBLED_FROM: u32 = 1 << 16;
 
 impl Request {
     /// The object that it is about.
     pub(crate) fn file(&self) -> Option<FileId> {
         match self.ask {
-            Ask::Volumes | Ask::Open | Ask::Statistics | Ask::Allocated => None,
+            Ask::Volumes | Ask::Open | Ask::Statistics | Ask::Allocated | Ask::Assembled => None,
             Ask::Attributes(file)
             | Ask::Lookup(file, _)
             | Ask::Read { file, .. }
@@ -86,6 +95,7 @@ impl Wire for Request {
             Ask::ExtendedAttributes(_) => 9,
             Ask::Particulars(_) => 10,
             Ask::Allocated => 11,
+            Ask::Assembled => 12,
         };
         body.u8(number);
         if let Some(file) = file {
@@ -113,6 +123,7 @@ impl Wire for Request {
             2 => Ask::Open,
             3 => Ask::Statistics,
             11 => Ask::Allocated,
+            12 => Ask::Assembled,
             _ => of_file(number, FileId(fields.u64()?), fields)?,
         };
         Ok(Self { volume, ask })

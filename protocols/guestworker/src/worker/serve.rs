@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use export::{BlockExport, ExportError, FileExport};
+use guestfs::Membership;
 use parking_lot::Mutex;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
@@ -14,13 +15,21 @@ use super::disks::{take_lane, with_lane};
 use super::{WorkerError, system};
 use crate::lane::{Frame, Lane, LaneFault, Stream};
 use crate::reader::{GuestVolume, Reader, Refusal, Used, VolumeDescription};
-use crate::wire::{Ask, Body, Fields, Found, Kind, RANGES_MAX, Ranges, Request, Settings};
+use crate::wire::{
+    ASSEMBLED_FROM, Ask, Body, Fields, Found, Kind, Put, RANGES_MAX, Ranges, Request, Settings,
+};
 
 /// What all lanes read. Volumes and their files are opened when somebody asks.
 pub(crate) struct Served {
     reader: Box<dyn Reader>,
     disks: Vec<Arc<dyn BlockExport>>,
     volumes: Mutex<Option<Arc<[Opened]>>>,
+    assembled: Mutex<Option<Arc<Assembled>>>,
+}
+
+struct Assembled {
+    volumes: Vec<Opened>,
+    memberships: Vec<Membership>,
 }
 
 struct Opened {
@@ -40,6 +49,7 @@ impl Served {
             reader: Box::new(reader),
             disks,
             volumes: Mutex::default(),
+            assembled: Mutex::default(),
         }
     }
 
@@ -49,40 +59,70 @@ impl Served {
             return Ok(Arc::clone(volumes));
         }
         let found = self.reader.open(&self.disks)?;
-        let opened = |volume| Opened {
-            volume,
-            files: Mutex::default(),
-        };
-        let found: Arc<[Opened]> = found.into_iter().map(opened).collect();
+        let found: Arc<[Opened]> = found.into_iter().map(Opened::new).collect();
         *volumes = Some(Arc::clone(&found));
         Ok(found)
     }
 
-    fn descriptions(&self) -> Result<Vec<VolumeDescription>, Refusal> {
-        let volumes = self.volumes()?;
-        let all = volumes.iter();
-        Ok(all
-            .map(|opened| opened.volume.description().clone())
-            .collect())
+    fn assembled(&self) -> Result<Arc<Assembled>, Refusal> {
+        let mut assembled = self.assembled.lock();
+        if let Some(assembled) = &*assembled {
+            return Ok(Arc::clone(assembled));
+        }
+        let found = self.reader.assemble(&self.disks)?;
+        let found = Arc::new(Assembled {
+            volumes: found.volumes.into_iter().map(Opened::new).collect(),
+            memberships: found.memberships,
+        });
+        *assembled = Some(Arc::clone(&found));
+        Ok(found)
     }
 
     fn answer(&self, request: Request) -> Result<Answer, Refusal> {
-        if request.ask == Ask::Volumes {
-            return Ok(Answer::Whole(Body::of(self.descriptions()?)));
+        match request.ask {
+            Ask::Volumes => return Ok(Answer::Whole(Body::of(descriptions(&*self.volumes()?)))),
+            Ask::Assembled => {
+                let assembled = self.assembled()?;
+                return Ok(Answer::Whole(Body::of(Put {
+                    volumes: descriptions(&assembled.volumes),
+                    memberships: assembled.memberships.clone(),
+                })));
+            }
+            _ => {}
         }
-        let volumes = self.volumes()?;
-        let volume = usize::try_from(request.volume).ok();
-        let opened = volume.and_then(|volume| volumes.get(volume));
-        let opened = opened.ok_or(ExportError::Stale)?;
-        if request.ask == Ask::Allocated {
-            return Ok(Answer::Parts(opened.volume.allocated()?));
+        match request.volume.checked_sub(ASSEMBLED_FROM) {
+            None => answer_of(&self.volumes()?, request.volume, request.ask),
+            Some(number) => answer_of(&self.assembled()?.volumes, number, request.ask),
         }
-        let files = opened.files()?;
-        Ok(Answer::Whole(ask(&*files, request.ask)?))
     }
 }
 
+fn descriptions(volumes: &[Opened]) -> Vec<VolumeDescription> {
+    let all = volumes.iter();
+    all.map(|opened| opened.volume.description().clone())
+        .collect()
+}
+
+/// What one of `volumes` has to say.
+fn answer_of(volumes: &[Opened], number: u32, wanted: Ask) -> Result<Answer, Refusal> {
+    let volume = usize::try_from(number).ok();
+    let opened = volume.and_then(|volume| volumes.get(volume));
+    let opened = opened.ok_or(ExportError::Stale)?;
+    if wanted == Ask::Allocated {
+        return Ok(Answer::Parts(opened.volume.allocated()?));
+    }
+    let files = opened.files()?;
+    Ok(Answer::Whole(ask(&*files, wanted)?))
+}
+
 impl Opened {
+    fn new(volume: Box<dyn GuestVolume>) -> Self {
+        Self {
+            volume,
+            files: Mutex::default(),
+        }
+    }
+
     fn files(&self) -> Result<Arc<dyn FileExport>, Refusal> {
         let mut files = self.files.lock();
         if let Some(files) = &*files {
@@ -120,7 +160,7 @@ fn ask(files: &dyn FileExport, ask: Ask) -> Result<Body, ExportError> {
         Ask::Symlink(file) => Body::of(files.read_symlink(file)?),
         Ask::ExtendedAttributes(file) => Body::of(files.extended_attributes(file)?),
         Ask::Particulars(file) => Body::of(files.particulars(file)?),
-        Ask::Volumes | Ask::Allocated => return Err(ExportError::Invalid),
+        Ask::Volumes | Ask::Assembled | Ask::Allocated => return Err(ExportError::Invalid),
     })
 }
 

@@ -51,7 +51,7 @@ fn image(folder: &Path) -> Option<PathBuf> {
 }
 
 /// All that can be said of a tree.
-fn tell(tree: &dyn FileExport) -> String {
+pub(crate) fn tell(tree: &dyn FileExport) -> String {
     let mut told = format!("{:?} {:?}\n", tree.root(), tree.statistics());
     let mut waiting = vec![(String::new(), tree.root())];
     while let Some((path, folder)) = waiting.pop() {

@@ -10,6 +10,7 @@
 )]
 
 mod appliance;
+mod assembly;
 mod confinement;
 mod deaths;
 mod equality;

@@ -93,8 +93,15 @@ pub(crate) fn faulty() -> Worker {
 
 /// The same with so long for each request.
 pub(crate) fn faulty_for(patience: Duration) -> Worker {
+    faulty_with(patience, b"fine")
+}
+
+/// The same with a word in the disk's second sector.
+pub(crate) fn faulty_with(patience: Duration, word: &[u8]) -> Worker {
     let disk = MemoryDisk::new(1 << 20);
-    let data = [Bytes::from(b"disk".repeat(128))];
+    let data = [Bytes::from(
+        [b"disk".repeat(128), word.repeat(128)].concat(),
+    )];
     disk.write(0, &data, Durability::Unstable).unwrap();
     let options = WorkerOptions {
         patience,

@@ -63,7 +63,10 @@ fn a_filesystem_over_two_devices_is_one_volume() {
             false => {
                 let error = found.volume.as_ref().unwrap().files().err().unwrap();
                 let text = error.to_string();
-                assert!(text.contains("device 1 of the filesystem is missing"), "{text}");
+                assert!(
+                    text.contains("device 1 of the filesystem is missing"),
+                    "{text}"
+                );
             }
         }
     }
@@ -132,7 +135,8 @@ fn what_lacks_a_physical_volume_names_it() {
     for name in ["vg-both", "vg-second"] {
         let error = error_of(&set, name);
         assert!(
-            error.contains("physical volume pv1 (") && error.contains("which was /dev/loop1 in the guest"),
+            error.contains("physical volume pv1 (")
+                && error.contains("which was /dev/loop1 in the guest"),
             "{error}"
         );
         assert_eq!(find(&set, name).missing.len(), 1);
@@ -151,7 +155,10 @@ fn what_lies_on_what_is_put_together_has_roles_too() {
         ("disk-0", "a member of the array md0"),
         ("md0", "a physical volume of the LVM2 volume group top"),
         ("top-leg0", "a member of the array md-inner"),
-        ("md-inner", "a physical volume of the LVM2 volume group deep"),
+        (
+            "md-inner",
+            "a physical volume of the LVM2 volume group deep",
+        ),
     ] {
         assert!(roles.contains(&expected), "{roles:?}");
     }
