@@ -207,7 +207,7 @@ impl DiskTree {
 
     /// The folder of what is put together, if anything is.
     fn assembled_entry(&self) -> Result<Option<DirectoryEntry>, ExportError> {
-        if self.guest.volumes(ASSEMBLED).is_empty() {
+        if !self.guest.has_assembled() {
             return Ok(None);
         }
         let attributes = self.folder(Id::Folder(ASSEMBLED).file()?);

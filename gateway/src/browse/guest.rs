@@ -58,6 +58,15 @@ impl Guest {
         Arc::clone(opened)
     }
 
+    /// Whether anything is put together, or cannot be. No filesystem is opened for that.
+    pub(super) fn has_assembled(&self) -> bool {
+        let seen = self.seen();
+        match (&seen.assembly, &seen.volumes) {
+            (Ok(assembly), _) => !assembly.volumes.is_empty(),
+            (Err(_), found) => found.is_ok(),
+        }
+    }
+
     /// On disks that are written meanwhile it is looked for anew now and then, as what was replayed and remembered of
     /// them grows old.
     fn seen(&self) -> Arc<Seen> {

@@ -101,10 +101,6 @@ impl Volumes {
         self.may_change
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// All, with their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Shown)> {
         let all = self.all.iter().enumerate();

@@ -38,6 +38,7 @@ mod recognition;
 mod shown;
 mod source;
 mod unicode;
+mod unneeded;
 mod volume;
 mod xfs;
 
@@ -49,4 +50,5 @@ pub use gaps::gaps;
 pub use leavable::Leavable;
 pub use recognition::Content;
 pub use source::{Disk, Section, Source};
+pub use unneeded::{Unneeded, UnneededOnDisk, unneeded};
 pub use volume::{Partition, Volume, open, open_source};

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
@@ -15,8 +16,8 @@ use export::{
 };
 use guestworker::worker::WorkerError;
 use guestworker::{
-    Assembly, GuestReader, GuestVolume, MachineLimits, Made, Reader, Refusal, Used,
-    VolumeDescription, VolumePlace, become_machine, worker,
+    Assembly, GuestReader, GuestVolume, MachineLimits, Made, Reader, Refusal, Unneeded,
+    UnneededBytes, Used, VolumeDescription, VolumePlace, become_machine, worker,
 };
 
 fn main() -> ExitCode {
@@ -91,6 +92,19 @@ impl Reader for Faults {
             volumes: vec![FaultyVolume::new(disks, "md0", place)?],
             memberships: Vec::new(),
         })
+    }
+
+    /// Something beyond the disk.
+    fn unneeded(
+        &self,
+        _: &[Arc<dyn BlockExport>],
+        _: &BTreeSet<Unneeded>,
+    ) -> Result<Vec<UnneededBytes>, Refusal> {
+        Ok(vec![UnneededBytes {
+            ranges: std::iter::once(0..1 << 40).collect(),
+            by: [(Unneeded::Free, 1 << 40)].into(),
+            whole: Vec::new(),
+        }])
     }
 }
 

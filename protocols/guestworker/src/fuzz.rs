@@ -9,10 +9,10 @@ use export::{
     Statistics,
 };
 
-use crate::VolumeDescription;
 use crate::client::{Disks, check_list, check_read, converse};
 use crate::lane::{Frame, Lane, LaneFault};
 use crate::wire::{Fields, Found, Hello, Kind, Malformed, Put, Ranges, Request, Settings, Wire};
+use crate::{UnneededBytes, VolumeDescription};
 
 /// Takes `bytes` as what came over a lane: the first says what was asked, the rest is the answer. Returns whether it would
 /// be believed.
@@ -33,7 +33,7 @@ fn believed(asked: u8, frame: Frame) -> Result<(), LaneFault> {
         take::<crate::Refusal>(frame)?;
         return Ok(());
     }
-    match asked % 14 {
+    match asked % 15 {
         0 => drop(take::<Vec<VolumeDescription>>(frame)?),
         1 => drop(take::<FileId>(frame)),
         2 => drop(take::<Statistics>(frame)?),
@@ -50,6 +50,7 @@ fn believed(asked: u8, frame: Frame) -> Result<(), LaneFault> {
         10 => drop(take::<Hello>(frame)?),
         11 => drop(take::<Found>(frame)?),
         12 => drop(take::<Put>(frame)?),
+        13 => drop(take::<UnneededBytes>(frame)?),
         // The worker's own side.
         _ => drop((
             Fields::only::<Settings>(frame.body.clone()),

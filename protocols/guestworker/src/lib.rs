@@ -22,7 +22,9 @@ pub use appliance::{
 };
 pub use client::{Worker, WorkerOptions};
 pub use fuzz::fuzz_worker;
+pub use guestfs::{Leavable, Membership, Unneeded};
 pub use reader::{
-    Assembly, GuestReader, GuestVolume, Made, Reader, Refusal, Used, VolumeDescription, VolumePlace,
+    Assembly, GuestReader, GuestVolume, Made, Reader, Refusal, UnneededBytes, Used,
+    VolumeDescription, VolumePlace,
 };
 pub use wire::{Layer, Layers};

@@ -1,12 +1,16 @@
 //! What finds volumes and their files on the disks of a guest: the same face in the process and out of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use export::{BlockExport, ExportError, FileExport};
-use guestfs::{Assembled, Content, GuestError, Membership, Partition, Volume};
+use guestfs::{
+    Assembled, Content, Disk, GuestError, Membership, Partition, Source, Unneeded, UnneededOnDisk,
+    Volume,
+};
 
 /// Finds what lies on disks.
 pub trait Reader: Send + Sync + 'static {
@@ -26,6 +30,30 @@ pub trait Reader: Send + Sync + 'static {
         let _ = disks;
         Ok(Assembly::default())
     }
+
+    /// Which bytes of each disk nobody needs back, as far as that is `wanted`.
+    ///
+    /// # Errors
+    /// If nothing can be said of any.
+    fn unneeded(
+        &self,
+        disks: &[Arc<dyn BlockExport>],
+        wanted: &BTreeSet<Unneeded>,
+    ) -> Result<Vec<UnneededBytes>, Refusal> {
+        let _ = (disks, wanted);
+        Err(ExportError::NotSupported.into())
+    }
+}
+
+/// What is not needed of a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnneededBytes {
+    /// Ascending, not touching, in multiples of 512.
+    pub ranges: Vec<Range<u64>>,
+    /// How much of what they are.
+    pub by: BTreeMap<Unneeded, u64>,
+    /// What counts as needed as a whole, and why.
+    pub whole: Vec<(String, String)>,
 }
 
 /// What is put together from the disks of a guest.
@@ -219,6 +247,31 @@ impl Reader for GuestReader {
             volumes,
             memberships: set.memberships,
         })
+    }
+
+    fn unneeded(
+        &self,
+        disks: &[Arc<dyn BlockExport>],
+        wanted: &BTreeSet<Unneeded>,
+    ) -> Result<Vec<UnneededBytes>, Refusal> {
+        let sources = disks
+            .iter()
+            .map(|disk| Arc::new(Disk::new(Arc::clone(disk))) as Arc<dyn Source>);
+        let found = guestfs::unneeded(&sources.collect::<Vec<_>>(), wanted);
+        Ok(found.into_iter().map(UnneededBytes::from).collect())
+    }
+}
+
+impl From<UnneededOnDisk> for UnneededBytes {
+    fn from(found: UnneededOnDisk) -> Self {
+        let whole = found.whole.into_iter();
+        Self {
+            ranges: found.ranges,
+            by: found.by,
+            whole: whole
+                .map(|whole| (whole.name, Refusal::from(whole.reason).to_string()))
+                .collect(),
+        }
     }
 }
 

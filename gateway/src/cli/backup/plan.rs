@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use export::{ExportError, Segments};
-use guestfs::GuestError;
+use bytes::Bytes;
+use export::{BlockExport, BlockProperties, Durability, ExportError, Extent, Segments, ZeroMode};
+use guestworker::WorkerOptions;
 use parking_lot::Mutex;
 
 use super::Disk;
@@ -30,9 +32,9 @@ pub(super) fn leave_out(disks: Vec<Disk>, wanted: &BTreeSet<LeaveOut>) -> Result
     }
     let sources = looking
         .iter()
-        .map(|disk| Arc::clone(disk) as Arc<dyn guestfs::Source>);
+        .map(|disk| Arc::clone(disk) as Arc<dyn BlockExport>);
     let sources: Vec<_> = sources.collect();
-    let found = LeftOut::find(&sources, wanted);
+    let found = LeftOut::find(&sources, wanted, &reading());
     drop(sources);
     let disks = looking.into_iter().zip(changed).zip(found);
     let disk = |((looking, changed), left_out): ((Arc<Looking>, _), LeftOut)| {
@@ -111,25 +113,63 @@ fn excluded_below(client: &Client, path: &str) -> Result<Vec<Range<u64>>> {
     Ok(union(&ranges, &[]))
 }
 
+/// How the disks are read: maps of large ones take long, and there are many ranges.
+fn reading() -> WorkerOptions {
+    WorkerOptions {
+        patience: PATIENCE,
+        memory_bytes: MEMORY_BYTES,
+        lanes: 1,
+        ..WorkerOptions::default()
+    }
+}
+
 /// An image that is looked into before it is read.
 struct Looking {
     source: Mutex<ImageSource>,
     length_bytes: u64,
 }
 
-impl guestfs::Source for Looking {
-    fn length_bytes(&self) -> u64 {
-        self.length_bytes
+impl BlockExport for Looking {
+    fn properties(&self) -> BlockProperties {
+        BlockProperties {
+            size_bytes: self.length_bytes,
+            block_size_bytes: 512,
+            preferred_size_bytes: 4096,
+            read_only: true,
+            identity: [0; 16],
+        }
     }
 
-    fn read(&self, offset: u64, length: usize) -> Result<Segments, GuestError> {
+    fn read(&self, offset: u64, length: u32) -> Result<Segments, ExportError> {
+        let length = usize::try_from(length).map_err(|_| ExportError::Invalid)?;
         let read = self.source.lock().read_at(offset, length);
-        read.map(Segments::from).map_err(|error| GuestError::Disk {
-            offset,
-            length,
-            source: ExportError::Storage {
+        read.map(Segments::from)
+            .map_err(|error| ExportError::Storage {
                 detail: error.to_string().into(),
-            },
-        })
+            })
+    }
+
+    fn write(&self, _: u64, _: &[Bytes], _: Durability) -> Result<(), ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64, _: ZeroMode, _: Durability) -> Result<(), ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn discard(&self, _: u64, _: u64, _: Durability) -> Result<(), ExportError> {
+        Err(ExportError::ReadOnly)
+    }
+
+    fn flush(&self) -> Result<(), ExportError> {
+        Ok(())
+    }
+
+    fn extents(&self, _: u64, _: u64, _: usize) -> Result<Vec<Extent>, ExportError> {
+        Err(ExportError::NotSupported)
     }
 }
+
+/// Longest time for one disk, without the reading.
+const PATIENCE: Duration = Duration::from_secs(600);
+const MEMORY_BYTES: u64 = 2 << 30;

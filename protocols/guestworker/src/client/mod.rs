@@ -7,6 +7,7 @@ mod launch;
 mod ranges;
 mod supervision;
 mod tree;
+mod unneeded;
 mod verdicts;
 
 use std::ffi::OsString;
@@ -22,8 +23,8 @@ use crate::appliance::{Appliance, Fallback};
 use crate::lane::{Frame, LaneFault};
 use crate::reader::{Assembly, GuestVolume, Refusal, Used, VolumeDescription};
 use crate::wire::{
-    ALL_ASSEMBLED, ASSEMBLED_FROM, Ask, Body, DISKS_MAX, Fields, Kind, Layers, Malformed,
-    NO_VOLUME, Put, Request, Wire,
+    ALL_ASSEMBLED, ALL_DISKS, ASSEMBLED_FROM, Ask, Body, DISKS_MAX, Fields, Kind, Layers,
+    Malformed, NO_VOLUME, Put, Request, Wire,
 };
 
 use connection::Connection;
@@ -64,6 +65,8 @@ struct Inner {
     supervision: Supervision,
     verdicts: Mutex<Verdicts>,
     patience: Duration,
+    /// Lengths of the disks.
+    sizes: Vec<u64>,
     volumes: Finding<Vec<VolumeDescription>>,
     assembled: Finding<Put>,
     fallback: Option<Fallback>,
@@ -126,11 +129,14 @@ impl Worker {
         idle: Option<Duration>,
         fallback: Option<Fallback>,
     ) -> Result<Self, Refusal> {
+        let sizes = disks.iter().map(|disk| disk.properties().size_bytes);
+        let sizes = sizes.collect();
         let disks = Arc::new(Disks::new(disks));
         let worker = Inner {
             supervision: Supervision::start(launcher, disks, patience, idle)?,
             verdicts: Mutex::default(),
             patience,
+            sizes,
             volumes: Finding::default(),
             assembled: Finding::default(),
             fallback,
@@ -302,6 +308,9 @@ impl Inner {
         };
         if number == ALL_ASSEMBLED {
             return "putting arrays and logical volumes together".to_owned();
+        }
+        if number == ALL_DISKS {
+            return "finding what nobody needs back".to_owned();
         }
         let name_in = |volumes: &[VolumeDescription], number: u32| {
             let volume = volumes.get(usize::try_from(number).ok()?)?;

@@ -6,13 +6,13 @@ use export::{
     Attributes, DirectoryEntry, ExtendedAttribute, FileId, FileKind, FileRead, Particulars,
     Segments, SpecialFile, Statistics, Timestamp,
 };
-use guestfs::{Membership, Partition};
+use guestfs::{Membership, Partition, Unneeded};
 
 use super::{
     Body, ENTRIES_MAX, Fields, MEMBERS_MAX, Malformed, NAME_BYTES_MAX, RANGES_MAX,
-    TARGET_BYTES_MAX, VOLUMES_MAX, Wire,
+    TARGET_BYTES_MAX, UNNEEDED_MAX, VOLUMES_MAX, WHOLE_MAX, Wire,
 };
-use crate::{Made, VolumeDescription, VolumePlace};
+use crate::{Made, UnneededBytes, VolumeDescription, VolumePlace};
 
 /// Some of the ranges of bytes that are in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -368,7 +368,13 @@ impl Wire for Ranges {
     }
 
     fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
-        let count = fields.count(RANGES_MAX, 16)?;
+        Self::decode_most(fields, RANGES_MAX)
+    }
+}
+
+impl Ranges {
+    fn decode_most(fields: &mut Fields, most: usize) -> Result<Self, Malformed> {
+        let count = fields.count(most, 16)?;
         let range = |_| {
             let range = fields.u64()?..fields.u64()?;
             match range.is_empty() {
@@ -377,5 +383,41 @@ impl Wire for Ranges {
             }
         };
         (0..count).map(range).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Wire for UnneededBytes {
+    /// Of what is needed as a whole, the first are named.
+    fn encode(self, body: &mut Body) {
+        body.u8(u8::try_from(self.by.len()).unwrap_or(u8::MAX));
+        for (kind, bytes) in self.by {
+            let number = Unneeded::ALL.iter().position(|known| *known == kind);
+            body.u8(number
+                .and_then(|number| u8::try_from(number).ok())
+                .unwrap_or(u8::MAX));
+            body.u64(bytes);
+        }
+        body.u32(u32::try_from(self.whole.len().min(WHOLE_MAX)).unwrap_or(u32::MAX));
+        for (name, reason) in self.whole.iter().take(WHOLE_MAX) {
+            body.text(name);
+            body.text(reason);
+        }
+        Ranges(self.ranges).encode(body);
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, Malformed> {
+        let kinds = fields.u8()?;
+        let kind = |_| {
+            let number = usize::from(fields.u8()?);
+            let kind = Unneeded::ALL.get(number).copied();
+            let kind = kind.ok_or(Malformed("bytes that nobody needs for no known reason"))?;
+            Ok((kind, fields.u64()?))
+        };
+        let by = (0..kinds).map(kind).collect::<Result<_, _>>()?;
+        let count = fields.count(WHOLE_MAX, 8)?;
+        let whole = (0..count).map(|_| Ok((fields.text()?, fields.text()?)));
+        let whole = whole.collect::<Result<_, _>>()?;
+        let Ranges(ranges) = Ranges::decode_most(fields, UNNEEDED_MAX)?;
+        Ok(Self { ranges, by, whole })
     }
 }

@@ -11,7 +11,9 @@ mod settings;
 
 pub(crate) use answer::{Found, Put, Ranges};
 pub(crate) use fields::{Body, Fields, Malformed, Wire};
-pub(crate) use request::{ALL_ASSEMBLED, ASSEMBLED_FROM, Ask, BlockAsk, NO_VOLUME, Request};
+pub(crate) use request::{
+    ALL_ASSEMBLED, ALL_DISKS, ASSEMBLED_FROM, Ask, BlockAsk, NO_VOLUME, Request,
+};
 pub(crate) use settings::{Hello, Settings};
 pub use settings::{Layer, Layers};
 
@@ -88,6 +90,12 @@ pub(crate) const VOLUMES_MAX: usize = 4096;
 
 /// Members that are named of one volume that is put together.
 pub(crate) const MEMBERS_MAX: usize = 16;
+
+/// Ranges of a disk that are not needed, in one answer.
+pub(crate) const UNNEEDED_MAX: usize = 50_000;
+
+/// What is named of a disk that is needed as a whole.
+pub(crate) const WHOLE_MAX: usize = 1024;
 
 /// Disks of one worker.
 pub(crate) const DISKS_MAX: usize = 64;

@@ -1,6 +1,9 @@
 //! What the caller asks of the worker, and the worker of the caller.
 
+use std::collections::BTreeSet;
+
 use export::FileId;
+use guestfs::Unneeded;
 
 use super::{
     BLOCK_BYTES_MAX, Body, ENTRIES_MAX, Fields, Malformed, NAME_BYTES_MAX, READ_BYTES_MAX, Wire,
@@ -42,6 +45,11 @@ pub(crate) enum Ask {
     Allocated,
     /// Which are put together from the disks.
     Assembled,
+    /// What nobody needs back of a disk.
+    Unneeded {
+        disk: u32,
+        wanted: BTreeSet<Unneeded>,
+    },
 }
 
 /// A part of a disk that the worker needs.
@@ -58,6 +66,9 @@ pub(crate) const NO_VOLUME: u32 = u32::MAX;
 /// Stands for all that are put together.
 pub(crate) const ALL_ASSEMBLED: u32 = u32::MAX - 1;
 
+/// Stands for the disks themselves.
+pub(crate) const ALL_DISKS: u32 = u32::MAX - 2;
+
 /// The number of the first that is put together.
 pub(crate) const ASSEMBLED_FROM: u32 = 1 << 16;
 
@@ -65,7 +76,12 @@ impl Request {
     /// The object that it is about.
     pub(crate) fn file(&self) -> Option<FileId> {
         match self.ask {
-            Ask::Volumes | Ask::Open | Ask::Statistics | Ask::Allocated | Ask::Assembled => None,
+            Ask::Volumes
+            | Ask::Open
+            | Ask::Statistics
+            | Ask::Allocated
+            | Ask::Assembled
+            | Ask::Unneeded { .. } => None,
             Ask::Attributes(file)
             | Ask::Lookup(file, _)
             | Ask::Read { file, .. }
@@ -96,6 +112,7 @@ impl Wire for Request {
             Ask::Particulars(_) => 10,
             Ask::Allocated => 11,
             Ask::Assembled => 12,
+            Ask::Unneeded { .. } => 13,
         };
         body.u8(number);
         if let Some(file) = file {
@@ -111,6 +128,12 @@ impl Wire for Request {
                 body.u64(cookie);
                 body.u32(limit);
             }
+            Ask::Unneeded { disk, wanted } => {
+                body.u32(disk);
+                let bits = Unneeded::ALL.iter().enumerate();
+                let bits = bits.filter(|(_, kind)| wanted.contains(kind));
+                body.u8(bits.fold(0, |bits, (bit, _)| bits | 1 << bit));
+            }
             _ => {}
         }
     }
@@ -124,10 +147,23 @@ impl Wire for Request {
             3 => Ask::Statistics,
             11 => Ask::Allocated,
             12 => Ask::Assembled,
+            13 => Ask::Unneeded {
+                disk: fields.u32()?,
+                wanted: wanted(fields.u8()?)?,
+            },
             _ => of_file(number, FileId(fields.u64()?), fields)?,
         };
         Ok(Self { volume, ask })
     }
+}
+
+fn wanted(bits: u8) -> Result<BTreeSet<Unneeded>, Malformed> {
+    if bits >> Unneeded::ALL.len() != 0 {
+        return Err(Malformed("bytes that nobody needs for no known reason"));
+    }
+    let kinds = Unneeded::ALL.into_iter().enumerate();
+    let wanted = kinds.filter(|(bit, _)| bits >> bit & 1 == 1);
+    Ok(wanted.map(|(_, kind)| kind).collect())
 }
 
 fn of_file(number: u8, file: FileId, fields: &mut Fields) -> Result<Ask, Malformed> {

@@ -1,5 +1,6 @@
 //! Requests, answered by a reader.
 
+use std::collections::BTreeSet;
 use std::io::{IoSliceMut, stdin};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,7 +15,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::disks::{take_lane, with_lane};
 use super::{WorkerError, system};
 use crate::lane::{Frame, Lane, LaneFault, Stream};
-use crate::reader::{GuestVolume, Reader, Refusal, Used, VolumeDescription};
+use crate::reader::{GuestVolume, Reader, Refusal, UnneededBytes, Used, VolumeDescription};
 use crate::wire::{
     ASSEMBLED_FROM, Ask, Body, Fields, Found, Kind, Put, RANGES_MAX, Ranges, Request, Settings,
 };
@@ -25,6 +26,13 @@ pub(crate) struct Served {
     disks: Vec<Arc<dyn BlockExport>>,
     volumes: Mutex<Option<Arc<[Opened]>>>,
     assembled: Mutex<Option<Arc<Assembled>>>,
+    unneeded: Mutex<Option<Unneeded>>,
+}
+
+/// What is not needed of each disk, as far as it was wanted.
+struct Unneeded {
+    wanted: BTreeSet<guestfs::Unneeded>,
+    disks: Vec<UnneededBytes>,
 }
 
 struct Assembled {
@@ -50,6 +58,7 @@ impl Served {
             disks,
             volumes: Mutex::default(),
             assembled: Mutex::default(),
+            unneeded: Mutex::default(),
         }
     }
 
@@ -78,6 +87,24 @@ impl Served {
         Ok(found)
     }
 
+    /// Disks are looked at together, and told one by one.
+    fn unneeded(
+        &self,
+        disk: u32,
+        wanted: BTreeSet<guestfs::Unneeded>,
+    ) -> Result<UnneededBytes, Refusal> {
+        let mut known = self.unneeded.lock();
+        let disks = match &*known {
+            Some(known) if known.wanted == wanted => &known.disks,
+            _ => {
+                let disks = self.reader.unneeded(&self.disks, &wanted)?;
+                &known.insert(Unneeded { wanted, disks }).disks
+            }
+        };
+        let found = usize::try_from(disk).ok().and_then(|disk| disks.get(disk));
+        Ok(found.cloned().ok_or(ExportError::NotFound)?)
+    }
+
     fn answer(&self, request: Request) -> Result<Answer, Refusal> {
         match request.ask {
             Ask::Volumes => return Ok(Answer::Whole(Body::of(descriptions(&*self.volumes()?)))),
@@ -87,6 +114,9 @@ impl Served {
                     volumes: descriptions(&assembled.volumes),
                     memberships: assembled.memberships.clone(),
                 })));
+            }
+            Ask::Unneeded { disk, wanted } => {
+                return Ok(Answer::Whole(Body::of(self.unneeded(disk, wanted)?)));
             }
             _ => {}
         }
@@ -160,7 +190,9 @@ fn ask(files: &dyn FileExport, ask: Ask) -> Result<Body, ExportError> {
         Ask::Symlink(file) => Body::of(files.read_symlink(file)?),
         Ask::ExtendedAttributes(file) => Body::of(files.extended_attributes(file)?),
         Ask::Particulars(file) => Body::of(files.particulars(file)?),
-        Ask::Volumes | Ask::Assembled | Ask::Allocated => return Err(ExportError::Invalid),
+        Ask::Volumes | Ask::Assembled | Ask::Allocated | Ask::Unneeded { .. } => {
+            return Err(ExportError::Invalid);
+        }
     })
 }
 

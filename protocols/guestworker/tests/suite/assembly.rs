@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use export::{BlockExport, Durability, MemoryDisk};
-use guestworker::{GuestReader, Reader as _, VolumePlace, Worker};
+use guestworker::{GuestReader, Reader as _, Unneeded, VolumePlace, Worker};
 
 use crate::equality::tell;
 use crate::support::{act, faulty_with, files, options};
@@ -64,6 +64,11 @@ fn what_is_put_together_is_the_same_in_a_worker() {
             .map(|volume| volume.description().name.as_str())
             .collect();
         assert_eq!(shown, names, "{case}");
+        let wanted = Unneeded::ALL.into_iter().collect();
+        let unneeded = worker.unneeded(&wanted).unwrap();
+        assert_eq!(unneeded, GuestReader.unneeded(&disks, &wanted).unwrap());
+        let free: u64 = unneeded.iter().flat_map(|disk| disk.by.values()).sum();
+        assert!(free > 0 || lost.is_some(), "{case}");
         // Those on the disks have numbers of their own.
         let on_disks = worker.volumes().unwrap();
         assert_eq!(on_disks.len(), disks.len());
@@ -104,4 +109,16 @@ fn a_volume_that_is_put_together_outlives_the_process() {
     let told = act(&*tree, "panic").unwrap_err().to_string();
     assert!(told.contains("object 102 of md0 ended"), "{told}");
     assert_eq!(act(&*tree, "fine").unwrap(), "fine");
+}
+
+#[test]
+fn what_is_not_needed_is_not_believed_beyond_the_disk() {
+    let worker = faulty_with(Duration::from_secs(30), b"fine");
+    let told = worker.unneeded(&[Unneeded::Free].into()).unwrap_err();
+    let told = told.to_string();
+    assert!(
+        told.contains("finding what nobody needs back was answered with ranges that are not"),
+        "{told}"
+    );
+    assert_eq!(act(&*files(&worker, 0), "fine").unwrap(), "fine");
 }
