@@ -72,8 +72,13 @@ impl Guest {
     fn seen(&self) -> Arc<Seen> {
         let mut seen = self.seen.lock();
         let are_written = self.disks.iter().any(|disk| !disk.properties().read_only);
+        let appliance = self.options.appliance.as_ref();
+        let fresh = match appliance.is_some_and(|appliance| appliance.is_used()) {
+            true => FRESH_IN_MACHINE,
+            false => FRESH,
+        };
         let young = seen.as_ref().filter(|seen| {
-            seen.at.elapsed() < FRESH || !are_written && !seen.may_be_otherwise_soon()
+            seen.at.elapsed() < fresh || !are_written && !seen.may_be_otherwise_soon()
         });
         if let Some(young) = young {
             return Arc::clone(young);
@@ -120,3 +125,5 @@ impl Seen {
 
 /// For how long what lies on a disk is believed that others write, or that could not be reached.
 const FRESH: Duration = Duration::from_secs(2);
+/// The same where a small machine would have to be started for every look.
+const FRESH_IN_MACHINE: Duration = Duration::from_secs(30);

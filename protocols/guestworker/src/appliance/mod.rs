@@ -87,6 +87,14 @@ impl Appliance {
         }))
     }
 
+    /// Whether there is a machine.
+    pub fn is_used(&self) -> bool {
+        self.0
+            .prepared
+            .try_lock()
+            .is_none_or(|prepared| prepared.strong_count() > 0)
+    }
+
     fn start(
         &self,
         disks: Vec<Arc<dyn BlockExport>>,
