@@ -100,17 +100,6 @@ fn a_governance_lock_is_lifted_with_a_code_of_the_authority_only() {
     }
     daemon.json(&["point", "expire", "web@2"]);
     assert_eq!(daemon.call("DELETE", "/v1/points/web@1", "").status, 409);
-    unprotect(&daemon);
-}
-
-/// Takes the attribute off what a test leaves locked, where it was set.
-fn unprotect(daemon: &Daemon) {
-    let root = daemon.path("repository");
-    let done = std::process::Command::new("chattr")
-        .args(["-R", "-i"])
-        .arg(root)
-        .output();
-    drop(done);
 }
 
 #[test]
@@ -140,9 +129,8 @@ fn who_guesses_codes_waits_longer_and_longer() {
 
 #[test]
 fn a_forged_clock_file_unlocks_nothing_and_is_told() {
-    let mut daemon = Daemon::start_with(|config| config.repository.protect_files = false);
-    let mut config = daemon.config();
-    config.repository.protect_files = false;
+    let mut daemon = Daemon::start();
+    let config = daemon.config();
     daemon.back_up("web", &content(1));
     let mode = ["--mode", "compliance"];
     let lock = ["point", "lock", "web@1", "--until", "2098-01-01"];
@@ -212,7 +200,6 @@ fn an_admin_alone_does_not_make_locked_points_unreadable_to_their_owner() {
     assert!(text.contains("older than the lock authority"), "{text}");
     let slots = daemon.json(&["key", "list"]);
     assert_eq!(slots.as_array().unwrap().len(), 2);
-    unprotect(&daemon);
 }
 
 #[test]
@@ -225,12 +212,11 @@ fn with_a_code_a_key_slot_goes_while_a_lock_holds() {
     let code = code(secret.as_str().unwrap());
     let removed = daemon.json(&["key", "remove", "second", "--code", &code]);
     assert_eq!(removed, json!({ "removed": "second" }));
-    unprotect(&daemon);
 }
 
 #[test]
 fn a_compliance_lock_is_lifted_by_nobody() {
-    let daemon = Daemon::start_with(|config| config.repository.protect_files = false);
+    let daemon = Daemon::start();
     daemon.back_up("web", &content(1));
     let mode = ["--mode", "compliance"];
     let lock = ["point", "lock", "web@1", "--until", "2099-12-31T00:00:00Z"];

@@ -74,6 +74,8 @@ impl Daemon {
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::for_repository(&self.path("repository")).with_any_ports();
         config.repository.key_file = Some(self.path("key")).filter(|path| path.exists());
+        // What a test locks goes with its folder.
+        config.repository.protect_files = false;
         // This process is the tests, which is nothing that reads disks.
         config.files.reader_program = Some(env!("CARGO_BIN_EXE_holdfast").into());
         config
