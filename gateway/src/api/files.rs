@@ -303,7 +303,7 @@ impl Reader {
         work: impl FnOnce(&DiskTree) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Problem> {
         let tree = Arc::clone(&self.tree);
-        let done = core.run_long(move |_| work(&*tree)).await;
+        let done = core.run_long(move |_| work(&tree)).await;
         Ok(done.map_err(|error| Problem::internal(&error))??)
     }
 

@@ -51,7 +51,8 @@ pub fn unneeded(disks: &[Arc<dyn Source>], wanted: &BTreeSet<Unneeded>) -> Vec<U
     let mut found: Vec<_> = disks.iter().map(|_| Collector::default()).collect();
     if wanted.contains(&Unneeded::Free) {
         for ((used, disk), own) in kept.iter().zip(disks).zip(&mut found) {
-            without(&[0..disk.length_bytes()], &used.ranges, &mut |range| {
+            let all = 0..disk.length_bytes();
+            without(std::slice::from_ref(&all), &used.ranges, &mut |range| {
                 own.add(Unneeded::Free, range);
             });
         }

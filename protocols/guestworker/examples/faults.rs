@@ -72,7 +72,7 @@ struct FaultyTree(Arc<dyn BlockExport>);
 
 impl Reader for Faults {
     fn open(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Vec<Box<dyn GuestVolume>>, Refusal> {
-        let volume = |name| FaultyVolume::new(disks, name, VolumePlace::Disk(0));
+        let volume = |name| FaultyVolume::found(disks, name, VolumePlace::Disk(0));
         Ok(vec![volume("p1")?, volume("p2")?])
     }
 
@@ -80,8 +80,10 @@ impl Reader for Faults {
     fn assemble(&self, disks: &[Arc<dyn BlockExport>]) -> Result<Assembly, Refusal> {
         let first = disks.first().ok_or(ExportError::NotFound)?;
         let hangs = first.read(512, 512)?.to_vec().starts_with(b"hang");
-        while hangs {
-            std::hint::spin_loop();
+        if hangs {
+            loop {
+                std::hint::spin_loop();
+            }
         }
         let place = VolumePlace::Assembled(Made {
             description: "an array".to_owned(),
@@ -89,7 +91,7 @@ impl Reader for Faults {
             missing: Vec::new(),
         });
         Ok(Assembly {
-            volumes: vec![FaultyVolume::new(disks, "md0", place)?],
+            volumes: vec![FaultyVolume::found(disks, "md0", place)?],
             memberships: Vec::new(),
         })
     }
@@ -109,7 +111,7 @@ impl Reader for Faults {
 }
 
 impl FaultyVolume {
-    fn new(
+    fn found(
         disks: &[Arc<dyn BlockExport>],
         name: &str,
         place: VolumePlace,

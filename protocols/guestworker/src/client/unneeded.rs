@@ -80,8 +80,8 @@ mod tests {
         assert!(!is_believed(&[0..512, 1024..8192], 7681));
         assert!(!is_believed(&[0..512, 512..8192], 8192), "they touch");
         assert!(!is_believed(&[1024..2048, 0..512], 1536));
-        assert!(!is_believed(&[0..8704], 8704), "beyond the end");
-        assert!(!is_believed(&[1..513], 512));
+        assert!(!is_believed(&[0..512, 1024..8704], 8192), "beyond the end");
+        assert!(!is_believed(&[1..513, 1024..1536], 1024));
         let other = UnneededBytes {
             ranges: std::iter::once(0..512).collect(),
             by: [(Unneeded::Gaps, 512)].into(),

@@ -107,7 +107,7 @@ impl Served {
 
     fn answer(&self, request: Request) -> Result<Answer, Refusal> {
         match request.ask {
-            Ask::Volumes => return Ok(Answer::Whole(Body::of(descriptions(&*self.volumes()?)))),
+            Ask::Volumes => return Ok(Answer::Whole(Body::of(descriptions(&self.volumes()?)))),
             Ask::Assembled => {
                 let assembled = self.assembled()?;
                 return Ok(Answer::Whole(Body::of(Put {
