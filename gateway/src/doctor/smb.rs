@@ -33,12 +33,12 @@ pub(super) fn running(core: &Core) -> Finding {
         (Phase::Running, Some(end)) => Finding::warning(
             CHECK,
             format!("{found}; it ended last: {end}"),
-            "look at log/smbd.log in the folder of [smb]",
+            "look at log/log.smbd in the folder of [smb]",
         ),
         (_, end) => Finding::problem(
             CHECK,
             format!("{found}; it ended last: {}", end.unwrap_or_default()),
-            "look at log/smbd.log in the folder of [smb]",
+            "look at log/log.smbd in the folder of [smb]",
         ),
     }
 }

@@ -376,6 +376,16 @@ fn files_of_a_point_are_shared_with_their_earlier_versions() {
     client.run("ls").unwrap_err();
 }
 
+/// A daemon in a process of its own, which a test that fails does not leave.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// The program with no more rights than `docs/operations/smb.md` says that it takes.
 fn as_the_unit_runs_it() -> Command {
     let page = include_str!("../../../docs/operations/smb.md");
@@ -401,12 +411,12 @@ fn shares_come_back_with_their_passwords_after_a_kill() {
     let configuration = daemon.path("holdfast.toml");
     let text = "[smb]\nlisten = [\"127.0.0.1\"]\n[iscsi]\nlisten = []\n";
     fs::write(&configuration, text).unwrap();
-    let serve = || -> Child {
+    let serve = || -> Served {
         let mut command = as_the_unit_runs_it();
         command.args(["serve", "--any-ports", "--log", "warn", "--config"]);
         command.arg(&configuration).arg("--repository");
         command.arg(daemon.path("repository")).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
+        let child = Served(command.spawn().unwrap());
         eventually("the daemon serves", || {
             let listed = daemon.cli(&["recover", "list"]);
             listed.status.success()
@@ -430,11 +440,11 @@ fn shares_come_back_with_their_passwords_after_a_kill() {
     assert!(written.status.success(), "{written:?}");
     assert!(left(&daemon.state()).1 > 0);
 
-    first.kill().unwrap();
-    assert_eq!(first.wait().unwrap().signal(), Some(9));
+    first.0.kill().unwrap();
+    assert_eq!(first.0.wait().unwrap().signal(), Some(9));
     eventually("smbd ends with the daemon", || left(&daemon.state()).1 == 0);
 
-    let second = serve();
+    let mut second = serve();
     let session = daemon.json(&["recover", "show", "lab"]);
     assert_eq!(session["state"], "active");
     client.port = session["share"]["url"].as_str().unwrap()[16..]
@@ -450,10 +460,9 @@ fn shares_come_back_with_their_passwords_after_a_kill() {
     let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(found.contains("smbd answers at 127.0.0.1:"), "{found}");
 
-    let pid = rustix::process::Pid::from_child(&second);
+    let pid = rustix::process::Pid::from_child(&second.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let ended = second.wait_with_output().unwrap();
-    assert!(ended.status.success(), "{ended:?}");
+    assert!(second.0.wait().unwrap().success());
     assert_eq!(left(&daemon.state()), (0, 0), "nothing is left");
 }
 

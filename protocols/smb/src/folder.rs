@@ -128,7 +128,7 @@ impl Folder {
     }
 
     pub(crate) fn log_file(&self) -> PathBuf {
-        self.log().join("smbd.log")
+        self.log().join("log.smbd")
     }
 }
 

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Kills every process that was started with the configuration at `path`, and returns when they are gone.
-pub(crate) fn end(path: &Path) {
+/// Kills every process that was started with the configuration at `path`, and returns when they are gone. Gives for how long
+/// the kernel may still be closing what they had open: not at all if there were none.
+pub(crate) fn end(path: &Path) -> Duration {
     let deadline = Instant::now() + END_TIMEOUT;
+    let mut closing = Duration::ZERO;
     loop {
         let left = find(path);
         for process in &left {
@@ -19,8 +21,9 @@ pub(crate) fn end(path: &Path) {
             tell(*process, Signal::KILL);
         }
         if left.is_empty() || Instant::now() > deadline {
-            return;
+            return closing;
         }
+        closing = END_TIMEOUT;
         thread::sleep(LOOK_AGAIN);
     }
 }

@@ -3,14 +3,20 @@
 //! Programs run in a mount namespace of their own in which `/etc/passwd`, `/etc/group` and `/etc/nsswitch.conf` are files
 //! of the server's folder. The server itself is the first of a process namespace too: whatever it starts ends with it, and
 //! it ends with the thread that started it, however that comes about.
+//!
+//! Whatever puts a new file in the place of the machine's (`useradd` does, and with it half of all packages) takes off what
+//! is mounted on the old one, in all namespaces. So it is looked at again and again, and mounted anew.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Programs;
+use crate::accounts::run;
 use crate::folder::Folder;
 use crate::programs::command;
+use crate::{Programs, SmbError};
 
 /// Makes commands that see the users of ours.
 #[derive(Debug, Clone)]
@@ -54,6 +60,27 @@ impl Namespace {
         command
     }
 
+    /// Mounts our files again in the namespace of `server` where they were taken off. Gives those that were.
+    pub(crate) fn mend(&self, server: u32) -> Result<Vec<&'static str>, SmbError> {
+        let mut mended = Vec::new();
+        for (name, file) in PLACES.iter().zip(&self.files) {
+            let Ok(seen) = fs::metadata(format!("/proc/{server}/root{name}")) else {
+                // The machine has no such file, or the server has ended.
+                continue;
+            };
+            let wanted = fs::metadata(file).map_err(crate::error::file("look at", file))?;
+            if (seen.dev(), seen.ino()) == (wanted.dev(), wanted.ino()) {
+                continue;
+            }
+            let mut command = self.beside(server, Path::new("/bin/sh"));
+            command.args(["-c", "exec mount --bind \"$1\" \"$2\"", "sh"]);
+            command.arg(file).arg(name);
+            run("mount", command, b"")?;
+            mended.push(*name);
+        }
+        Ok(mended)
+    }
+
     fn finish(&self, mut command: Command, program: &Path) -> Command {
         command.args(["/bin/sh", "-c", SCRIPT, "sh"]);
         command.args(&self.files);
@@ -61,6 +88,9 @@ impl Namespace {
         command
     }
 }
+
+/// Where our files are mounted, in their order.
+const PLACES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
 
 /// Programs ask a running nscd before they look into a file, and it knows the machine's users.
 const SCRIPT: &str = r#"set -e

@@ -83,8 +83,8 @@ impl Server {
         let folder = Folder::at(&settings.folder);
         let first = Configuration::new(&settings, &folder, [])?;
         folder.prepare()?;
-        leftovers::end(&folder.configuration());
-        check_port(&settings, &folder)?;
+        let closing = leftovers::end(&folder.configuration());
+        check_port(&settings, &folder, closing)?;
         folder.write(CONFIGURATION, &first.text())?;
         let namespace = Namespace::new(&programs, &folder);
         let core = Arc::new(Core {
@@ -329,21 +329,26 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Samba says of a port that is taken no more than that it cannot listen.
-fn check_port(settings: &Settings, folder: &Folder) -> Result<(), SmbError> {
+/// Samba says of a port that is taken no more than that it cannot listen. One may be taken for `closing` yet.
+fn check_port(settings: &Settings, folder: &Folder, closing: Duration) -> Result<(), SmbError> {
+    let deadline = Instant::now() + closing;
     for ip in &settings.addresses {
         let address = SocketAddr::new(*ip, settings.port);
-        if let Err(error) = TcpListener::bind(address) {
-            return Err(SmbError::NotUp {
-                address,
-                reason: format!("the port cannot be used: {error}"),
-                log: folder.log_file(),
-            });
+        while let Err(error) = TcpListener::bind(address) {
+            if error.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= deadline {
+                return Err(SmbError::NotUp {
+                    address,
+                    reason: format!("the port cannot be used: {error}"),
+                    log: folder.log_file(),
+                });
+            }
+            thread::sleep(LOOK_AGAIN);
         }
     }
     Ok(())
 }
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// For how long the server may close what is open before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);

@@ -71,8 +71,38 @@ fn run(core: &Core) -> Result<ExitStatus, SmbError> {
     core.state.lock().phase = Phase::Starting;
     core.changed.notify_all();
     wait_until_up(core, &mut child).map_err(failed)?;
-    let status = child.wait().map_err(failed)?;
-    Ok(status)
+    wait_for_end(core, &mut child).map_err(failed)
+}
+
+/// Returns when it has ended, and keeps users of ours before its eyes until then.
+fn wait_for_end(core: &Core, child: &mut Child) -> std::io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        let process = {
+            let mut state = core.state.lock();
+            let pause = match state.is_stopping {
+                true => LOOK_AGAIN,
+                false => LOOK_AT_USERS,
+            };
+            core.changed.wait_for(&mut state, pause);
+            state.process.filter(|_| !state.is_stopping)
+        };
+        match process.map(|process| core.namespace.mend(process)) {
+            Some(Ok(mended)) if !mended.is_empty() => {
+                tracing::info!(
+                    ?mended,
+                    "the machine's files were replaced; smbd sees ours again"
+                );
+            }
+            // It may have ended meanwhile.
+            Some(Err(error)) if child.try_wait()?.is_none() => {
+                tracing::warn!(error = text(&error), "smbd may not know its users for now");
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Returns when it answers, has ended, or is to end.
@@ -137,3 +167,5 @@ const PAUSE_LAST: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(60);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// For so long nobody may be able to log in after the machine's users have changed.
+const LOOK_AT_USERS: Duration = Duration::from_millis(500);

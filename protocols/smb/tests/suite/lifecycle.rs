@@ -27,6 +27,8 @@ fn stopping_ends_every_process_and_starting_again_keeps_passwords() {
     setup.client("disks", &user, "ls").good();
     let state = setup.settings.folder.clone();
     assert!(!processes_of(&state).is_empty());
+    let log = fs::read_to_string(state.join("log/log.smbd")).unwrap();
+    assert!(log.contains("started"), "{log}");
     drop(setup.server.take());
     assert_eq!(processes_of(&state), [0; 0]);
     setup.server = Some(Server::start(setup.settings.clone(), Metrics::default()).unwrap());
@@ -37,6 +39,27 @@ fn stopping_ends_every_process_and_starting_again_keeps_passwords() {
         !machine.contains("holdfast-1:"),
         "the machine's users are as they were"
     );
+}
+
+#[test]
+fn users_stay_when_the_machine_gets_others() {
+    if !can_serve() {
+        return;
+    }
+    let setup = Setup::start(Encryption::Allow);
+    let user = setup.add(setup.share("disks", 1, Access::ReadWrite));
+    let process = setup.server().health().process.unwrap();
+    for file in ["/etc/passwd", "/etc/group"] {
+        // The kernel does the same when `useradd` puts a new file in the place of the old one.
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &process.to_string()]);
+        let taken_off = command.args(["umount", file]).output().unwrap();
+        assert!(taken_off.status.success(), "{taken_off:?}");
+    }
+    let seen = || fs::read_to_string(format!("/proc/{process}/root/etc/passwd")).unwrap();
+    eventually("smbd sees our users", || seen().contains("holdfast-1:"));
+    setup.client("disks", &user, "ls").good();
+    assert_eq!(setup.server().health().restarts, 0);
 }
 
 #[test]
