@@ -16,5 +16,6 @@ mod mounted_disk;
 mod nfs_guest;
 mod reader;
 mod recovery_guest;
+mod smb_guest;
 mod tcmu_guest;
 mod tidy;
