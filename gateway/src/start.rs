@@ -143,6 +143,7 @@ pub(crate) fn nbd(
 ) -> Result<nbd::Server, StartError> {
     let limits = nbd::Limits {
         connections: config.nbd.connections,
+        memory_bytes: config.nbd.memory.bytes(),
         ..nbd::Limits::default()
     };
     let server = nbd::ServerConfig {

@@ -128,6 +128,8 @@ pub struct NbdConfig {
     pub listen: SocketAddr,
     /// Connections at once.
     pub connections: usize,
+    /// Memory for the data of all connections that is on its way; clients wait where it is not enough.
+    pub memory: ByteSize,
     /// Whether connections over TCP are protected by TLS.
     pub tls: NbdTls,
     /// A certificate chain in PEM, instead of the daemon's self-made certificate.
@@ -371,6 +373,8 @@ impl NbdConfig {
             "[nbd] certificate and key belong together; set both, or neither to use the daemon's own certificate"
         } else if self.client_authority.is_some() && self.tls != NbdTls::Require {
             "[nbd] client_authority would keep nobody out who does without TLS; set tls = \"require\" with it"
+        } else if self.memory < NBD_MEMORY_MIN {
+            "[nbd] memory must be at least 32MiB, what the longest request needs"
         } else {
             return Ok(());
         };
@@ -414,6 +418,7 @@ impl Default for NbdConfig {
         Self {
             listen: loopback(10809),
             connections: 1024,
+            memory: ByteSize::mebibytes(128),
             tls: NbdTls::Off,
             certificate: None,
             key: None,
@@ -525,6 +530,9 @@ impl std::str::FromStr for Portmapper {
     }
 }
 
+/// One request of the longest kind must be possible.
+const NBD_MEMORY_MIN: ByteSize = ByteSize::mebibytes(32);
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
@@ -567,6 +575,7 @@ mod tests {
             ("certificate = \"/c\"", "certificate and key"),
             ("key = \"/k\"", "certificate and key"),
             ("client_authority = \"/a\"", "tls = \"require\""),
+            ("memory = \"31MiB\"", "32MiB"),
             (
                 "tls = \"allow\"\nclient_authority = \"/a\"",
                 "tls = \"require\"",

@@ -13,6 +13,8 @@ pub struct Output {
     base: usize,
     parts: VecDeque<Part>,
     length_bytes: usize,
+    /// So many parts at the front are detached.
+    detached: usize,
 }
 
 impl Output {
@@ -35,6 +37,19 @@ impl Output {
             self.length_bytes += bytes.len();
             self.parts.push_back(Part::Data(bytes));
         }
+    }
+
+    /// Copies small payloads, so that they keep no larger buffer of the export alive: for when the peer does not take
+    /// them at once. What is not small is at least half of a buffer of 64 KiB.
+    pub fn detach(&mut self) {
+        for part in self.parts.iter_mut().skip(self.detached) {
+            if let Part::Data(bytes) = part
+                && bytes.len() < SMALL_MAX
+            {
+                *bytes = Bytes::copy_from_slice(bytes);
+            }
+        }
+        self.detached = self.parts.len();
     }
 
     /// Bytes that wait.
@@ -72,6 +87,7 @@ impl Output {
             let step = count.min(front.len());
             if step == front.len() {
                 self.parts.pop_front();
+                self.detached = self.detached.saturating_sub(1);
             } else {
                 front.advance(step);
             }
@@ -129,6 +145,8 @@ impl Part {
 
 /// Header bytes that may stay behind after they are sent, so that they are not moved for every write.
 const SENT_HEADERS_MAX: usize = 16 * 1024;
+/// Payloads from here on are never copied.
+const SMALL_MAX: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -167,6 +185,29 @@ mod tests {
                 "{step} bytes, {slots} slices"
             );
         }
+    }
+
+    #[test]
+    fn small_payloads_that_wait_let_go_of_what_they_are_part_of() {
+        let mut output = Output::default();
+        let buffers: Vec<Bytes> = (0..4_u8).map(|byte| vec![byte; 65_536].into()).collect();
+        for buffer in &buffers {
+            output.header(|out| out.push(9));
+            output.data(buffer.slice(1000..2000));
+            output.detach();
+            output.consume(500);
+            assert!(buffer.is_unique());
+        }
+        output.data(buffers[0].slice(..40_000));
+        output.detach();
+        assert!(!buffers[0].is_unique(), "a long one is not copied");
+        let mut wanted: Vec<u8> = Vec::new();
+        for byte in 0..4 {
+            wanted.push(9);
+            wanted.extend([byte; 1000]);
+        }
+        wanted.extend([0; 40_000]);
+        assert_eq!(drain(&mut output, 777, 2), wanted[2000..]);
     }
 
     #[test]

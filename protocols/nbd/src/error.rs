@@ -53,6 +53,12 @@ pub enum ConnectionError {
     /// The peer did not choose an export in time.
     #[error("handshake took too long")]
     HandshakeTimeout,
+    /// The peer kept memory that others wait for, and neither sent the rest of a payload nor took its replies.
+    #[error("peer stood still with {held_bytes} bytes of memory that others wait for")]
+    Standstill {
+        /// What it kept.
+        held_bytes: u64,
+    },
 }
 
 /// Why a server did not start.

@@ -10,7 +10,7 @@ use export::{BlockingPool, MemoryDisk};
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::{OpenedExport, Peer, PeerAddress, StaticDirectory};
-use crate::session::{Chosen, Handshake, Step, TlsMode, Transmission, TransmissionLimits};
+use crate::session::{Chosen, Handshake, Memory, Step, TlsMode, Transmission, TransmissionLimits};
 use crate::wire::Dialect;
 use crate::{Metrics, session};
 
@@ -82,6 +82,7 @@ pub fn fuzz_transmission(data: &[u8]) {
         chosen,
         BytesMut::new(),
         limits,
+        Arc::new(Memory::new(33 << 20)),
         pool,
         Metrics::unregistered(),
     );
@@ -99,6 +100,7 @@ pub fn fuzz_transmission(data: &[u8]) {
             "one read and its headers at most: {waiting}"
         );
         session.output().consume(waiting);
+        session.settle();
         if session.is_over() {
             return;
         }

@@ -85,6 +85,10 @@ where
 }
 
 fn log(peer: &Peer, error: &ConnectionError) {
+    if let ConnectionError::Standstill { held_bytes } = error {
+        tracing::warn!(%peer, held_bytes, "closed a connection that stood still with memory that others wait for");
+        return;
+    }
     let cause = std::error::Error::source(error)
         .map(ToString::to_string)
         .unwrap_or_default();
@@ -229,6 +233,7 @@ where
         chosen,
         input,
         shared.transmission_limits(),
+        Arc::clone(&shared.memory),
         Arc::clone(&shared.pool),
         shared.metrics.clone(),
     );
@@ -239,12 +244,7 @@ where
                 () = withdrawn.cancelled() => {}
             }
         });
-        let mut pump = Pump {
-            session,
-            pause: None,
-            stopped: false,
-            unflushed: false,
-        };
+        let mut pump = Pump::new(session, shared.limits.standstill_timeout);
         poll_fn(|waker| {
             if !pump.stopped && stop.as_mut().poll(waker).is_ready() {
                 pump.stopped = true;
@@ -272,10 +272,42 @@ struct Pump {
     pause: Option<Pin<Box<Sleep>>>,
     stopped: bool,
     unflushed: bool,
+    standstill_timeout: Duration,
+    /// Running while memory is held that all connections share.
+    watch: Option<Pin<Box<Sleep>>>,
+    /// Bytes that the peer sent or took since the watch began.
+    moved_bytes: usize,
 }
 
 impl Pump {
+    fn new(session: Transmission, standstill_timeout: Duration) -> Self {
+        Self {
+            session,
+            pause: None,
+            stopped: false,
+            unflushed: false,
+            standstill_timeout,
+            watch: None,
+            moved_bytes: 0,
+        }
+    }
+
     fn poll<S>(
+        &mut self,
+        stream: Pin<&mut S>,
+        waker: &mut Context<'_>,
+    ) -> Poll<Result<(), ConnectionError>>
+    where
+        S: AsyncRead + AsyncWrite,
+    {
+        match self.poll_move(stream, waker) {
+            Poll::Pending => self.poll_watch(waker).map(Err),
+            ended => ended,
+        }
+    }
+
+    /// Moves bytes until there is something to wait for.
+    fn poll_move<S>(
         &mut self,
         mut stream: Pin<&mut S>,
         waker: &mut Context<'_>,
@@ -291,11 +323,15 @@ impl Pump {
             let sent = self
                 .poll_send(stream.as_mut(), waker)
                 .map_err(ConnectionError::Socket)?;
+            self.session.settle();
             if self.session.is_over() && sent.is_ready() {
                 return Poll::Ready(Ok(()));
             }
             if self.session.is_starved() && self.pause.is_none() {
                 self.pause = Some(Box::pin(tokio::time::sleep(STARVED_PAUSE)));
+                continue;
+            }
+            if self.session.poll_memory(waker).is_ready() {
                 continue;
             }
             if !self.session.wants_input() {
@@ -310,7 +346,34 @@ impl Pump {
             if filled == 0 {
                 return Poll::Ready(Ok(()));
             }
+            self.moved_bytes += filled;
         }
+    }
+
+    /// Looks from time to time whether the peer stands still with memory that another connection waits for.
+    fn poll_watch(&mut self, waker: &mut Context<'_>) -> Poll<ConnectionError> {
+        if self.watch.is_none() && !self.session.holds_memory() {
+            return Poll::Pending;
+        }
+        let timeout = self.standstill_timeout;
+        let moved_bytes = &mut self.moved_bytes;
+        let watch = self.watch.get_or_insert_with(|| {
+            *moved_bytes = 0;
+            Box::pin(tokio::time::sleep(timeout))
+        });
+        while watch.as_mut().poll(waker).is_ready() {
+            if *moved_bytes < MOVED_BYTES_MIN && self.session.keeps_others_waiting() {
+                let held_bytes = self.session.held_bytes();
+                return Poll::Ready(ConnectionError::Standstill { held_bytes });
+            }
+            if !self.session.holds_memory() {
+                self.watch = None;
+                return Poll::Pending;
+            }
+            *moved_bytes = 0;
+            watch.as_mut().reset(tokio::time::Instant::now() + timeout);
+        }
+        Poll::Pending
     }
 
     fn poll_pause(&mut self, waker: &mut Context<'_>) {
@@ -333,11 +396,16 @@ impl Pump {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let used = output.gather(&mut slices);
             let slices = slices.get(..used).unwrap_or_default();
-            let sent = ready!(stream.as_mut().poll_write_vectored(waker, slices))?;
+            let Poll::Ready(sent) = stream.as_mut().poll_write_vectored(waker, slices) else {
+                output.detach();
+                return Poll::Pending;
+            };
+            let sent = sent?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             output.consume(sent);
+            self.moved_bytes += sent;
             self.unflushed = true;
         }
         if self.unflushed {
@@ -348,6 +416,8 @@ impl Pump {
     }
 }
 
+/// A peer that moved less than this meanwhile stands still: a byte now and then must not keep memory for ever.
+const MOVED_BYTES_MIN: usize = 1024 * 1024;
 /// Most slices of one write.
 const SLICES: usize = 128;
 /// Pause when the system refuses to accept.
@@ -368,7 +438,7 @@ mod tests {
 
     use crate::directory::{ExportDirectory as _, StaticDirectory};
     use crate::metrics::Metrics;
-    use crate::session::TransmissionLimits;
+    use crate::session::{Memory, TransmissionLimits};
     use crate::wire::{Command, CommandFlags, Dialect, Request};
 
     /// Replies fill their limit and leave at once, all from memory: nothing but the pump itself can go on.
@@ -404,15 +474,11 @@ mod tests {
         let pool = Arc::new(BlockingPool::start(1, 8).unwrap());
         let input = BytesMut::from(requests.as_slice());
         let metrics = Metrics::unregistered();
-        let session = Transmission::start(chosen, input, limits, pool, metrics);
+        let memory = Arc::new(Memory::new(32 << 20));
+        let session = Transmission::start(chosen, input, limits, memory, pool, metrics);
         let (ours, mut theirs) = tokio::io::duplex(64 << 20);
         let mut ours = ours;
-        let mut pump = Pump {
-            session,
-            pause: None,
-            stopped: false,
-            unflushed: false,
-        };
+        let mut pump = Pump::new(session, Duration::from_secs(60));
         let pumping = poll_fn(|waker| pump.poll(Pin::new(&mut ours), waker));
         let mut replies = vec![0; usize::try_from(READS).unwrap() * (65_536 + 16)];
         tokio::select! {

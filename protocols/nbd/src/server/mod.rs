@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::directory::{ExportDirectory, Peer, PeerAddress};
 use crate::error::StartError;
 use crate::metrics::Metrics;
-use crate::session::{TlsMode, TransmissionLimits};
+use crate::session::{Memory, TlsMode, TransmissionLimits};
 use listener::Listener;
 
 /// How a server treats its peers.
@@ -57,6 +57,12 @@ pub struct Limits {
     pub in_flight_requests: usize,
     /// Payload bytes that one connection holds in memory; one request of any size is always taken.
     pub in_flight_bytes: u64,
+    /// Payload bytes that all connections hold together, beyond one small request for each. At least 32 MiB, the longest
+    /// payload.
+    pub memory_bytes: u64,
+    /// For how long a peer may stand still in the middle of a payload or before its replies while another connection
+    /// waits for the memory.
+    pub standstill_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -67,6 +73,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(15),
             in_flight_requests: 128,
             in_flight_bytes: 16 * 1024 * 1024,
+            memory_bytes: 128 * 1024 * 1024,
+            standstill_timeout: Duration::from_secs(15),
         }
     }
 }
@@ -165,6 +173,7 @@ struct Shared {
     acceptor: Option<TlsAcceptor>,
     tls: TlsMode,
     limits: Limits,
+    memory: Arc<Memory>,
     slots: Arc<Slots>,
     /// Finish what is in flight, then close.
     stop: CancellationToken,
@@ -192,6 +201,7 @@ impl Shared {
             acceptor,
             tls,
             limits: config.limits,
+            memory: Arc::new(Memory::new(config.limits.memory_bytes)),
             slots: Arc::new(Slots::new(
                 config.limits.connections,
                 config.limits.connections_per_peer,

@@ -5,10 +5,12 @@
 
 mod context;
 mod handshake;
+mod memory;
 mod reply;
 mod task;
 mod transmission;
 
 pub use context::Context;
 pub use handshake::{Chosen, Handshake, Step, TlsMode};
+pub use memory::Memory;
 pub use transmission::{Transmission, TransmissionLimits};

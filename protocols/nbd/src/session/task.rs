@@ -5,13 +5,15 @@ use export::{BlockExport, Durability, ExportError, Segments, ZeroMode};
 
 use super::Context;
 use super::reply::ContextExtents;
-use crate::wire::{Command, CommandFlags, Request};
+use crate::wire::{Command, CommandFlags, PAYLOAD_MAX, Request};
 
 /// A request with its payload.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub(super) request: Request,
     pub(super) payload: Bytes,
+    /// Bytes of memory that it holds or asks for.
+    pub(super) cost_bytes: u64,
 }
 
 /// A task that has ended.
@@ -30,11 +32,6 @@ pub(super) enum Answer {
 }
 
 impl Task {
-    /// Bytes of memory that the task holds or asks for.
-    pub(super) fn cost(&self) -> u64 {
-        cost(&self.request)
-    }
-
     /// Does it if memory alone can; `None` says that nothing was done.
     pub(super) fn try_run(&self, export: &dyn BlockExport) -> Option<Result<Answer, ExportError>> {
         let Request {
@@ -147,10 +144,14 @@ impl Task {
     }
 }
 
-/// Bytes of memory that a request holds or asks for.
-pub(super) fn cost(request: &Request) -> u64 {
+/// Bytes of memory that a request holds or asks for, on a connection with so many contexts.
+pub(super) fn cost(request: &Request, contexts: usize) -> u64 {
     match request.command {
         Command::Read | Command::Write => request.length,
+        Command::BlockStatus if !request.flags.has(CommandFlags::REQ_ONE) => {
+            let bytes = contexts.saturating_mul(EXTENTS_MAX * EXTENT_BYTES);
+            u64::try_from(bytes).map_or(COST_MAX, |bytes| bytes.min(COST_MAX))
+        }
         _ => 0,
     }
 }
@@ -169,3 +170,26 @@ fn merge(extents: impl Iterator<Item = (u64, u64)>) -> Vec<(u64, u64)> {
 
 /// Most extents of one reply and context; a client asks again for the rest.
 const EXTENTS_MAX: usize = 8192;
+/// Bytes of an extent in a reply, at most.
+const EXTENT_BYTES: usize = 16;
+/// No request asks for more than the longest payload, which a server's memory always has.
+const COST_MAX: u64 = PAYLOAD_MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_for_extents_is_asked_for_before_they_are_looked_up() {
+        let request = |flags| Request {
+            flags: CommandFlags(flags),
+            command: Command::BlockStatus,
+            cookie: 1,
+            offset: 0,
+            length: 1 << 40,
+        };
+        assert_eq!(cost(&request(0), 2), 2 * 8192 * 16);
+        assert_eq!(cost(&request(0), usize::MAX), COST_MAX);
+        assert_eq!(cost(&request(CommandFlags::REQ_ONE), 2), 0);
+    }
+}

@@ -1,7 +1,8 @@
 //! The transmission phase (NBD protocol, "Transmission").
 //!
 //! Memory is bounded here: no further request is taken while the replies that wait and the requests that run hold
-//! more than [`TransmissionLimits`] allows, and the socket is not read meanwhile.
+//! more than [`TransmissionLimits`] allows, or all connections together as much as their [`Memory`] has, and the socket
+//! is not read meanwhile.
 
 use std::mem;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::io::poll_read_buf;
 
+use super::memory::{Memory, Share};
 use super::reply::ReplyEncoder;
 use super::task::{self, Answer, Finished, Task};
 use super::{Chosen, Context};
@@ -38,6 +40,7 @@ pub struct Transmission {
     dialect: Dialect,
     encoder: ReplyEncoder,
     limits: TransmissionLimits,
+    share: Share,
     metrics: Metrics,
     pool: Arc<BlockingPool>,
     input: BytesMut,
@@ -59,6 +62,7 @@ impl Transmission {
         chosen: Chosen,
         input: BytesMut,
         limits: TransmissionLimits,
+        memory: Arc<Memory>,
         pool: Arc<BlockingPool>,
         metrics: Metrics,
     ) -> Self {
@@ -70,6 +74,7 @@ impl Transmission {
             dialect: chosen.dialect,
             encoder: ReplyEncoder::new(chosen.dialect),
             limits,
+            share: Share::new(memory),
             metrics,
             pool,
             input,
@@ -90,7 +95,7 @@ impl Transmission {
     pub fn poll_finished(&mut self, waker: &mut Waker<'_>) {
         while let Poll::Ready(Some(finished)) = self.finished.poll_recv(waker) {
             self.running -= 1;
-            self.running_bytes -= finished.task.cost();
+            self.running_bytes -= finished.task.cost_bytes;
             self.metrics.in_flight.dec();
             self.answer(finished.task, finished.outcome);
             self.retry();
@@ -156,9 +161,33 @@ impl Transmission {
         !matches!(self.phase, Phase::Ended) && self.refused.is_none() && !self.blocked
     }
 
+    /// Gives back memory that is needed no longer. To be called when replies were sent.
+    pub fn settle(&mut self) {
+        self.share.settle(self.held_bytes());
+    }
+
+    /// Waits for the memory that the next request was found to need; [`advance`](Self::advance) then takes it.
+    pub fn poll_memory(&mut self, waker: &mut Waker<'_>) -> Poll<()> {
+        self.share.poll(waker)
+    }
+
+    /// Whether memory is held that all connections share.
+    pub fn holds_memory(&self) -> bool {
+        self.share.taken() > 0
+    }
+
+    /// Whether another connection waits for memory that this one holds for its peer alone: the rest of a payload has not
+    /// come, or replies are not taken.
+    pub fn keeps_others_waiting(&self) -> bool {
+        let waits_for_peer = matches!(self.phase, Phase::Payload { .. }) || !self.output.is_empty();
+        let waits_for_disk = self.running > 0 || self.refused.is_some();
+        waits_for_peer && !waits_for_disk && self.share.is_wanted()
+    }
+
     /// Takes no further requests; those that run are answered.
     pub fn stop(&mut self) {
         self.phase = Phase::Ended;
+        self.share.forget();
     }
 
     /// Whether everything is answered and no request will come.
@@ -184,9 +213,12 @@ impl Transmission {
                     expect_payload: true,
                 };
                 if let Phase::Payload { request, buffer } = mem::replace(&mut self.phase, header) {
+                    let cost_bytes = request.length;
+                    let payload = buffer.freeze();
                     self.execute(Task {
                         request,
-                        payload: buffer.freeze(),
+                        payload,
+                        cost_bytes,
                     });
                 }
                 Ok(true)
@@ -233,7 +265,7 @@ impl Transmission {
         let verdict = self.check(&request);
         // Refusals take room too: a peer that sends nonsense and reads no replies must not fill the memory.
         let cost = if verdict.is_ok() {
-            task::cost(&request)
+            task::cost(&request, self.contexts.len())
         } else {
             0
         };
@@ -260,11 +292,16 @@ impl Transmission {
             self.execute(Task {
                 request,
                 payload: Bytes::new(),
+                cost_bytes: cost,
             });
         } else if self.input.len() >= header_length + payload {
             self.input.advance(header_length);
             let payload = self.input.split_to(payload).freeze();
-            self.execute(Task { request, payload });
+            self.execute(Task {
+                request,
+                payload,
+                cost_bytes: cost,
+            });
         } else if payload < DIRECT_MIN {
             self.input
                 .reserve(header_length + payload - self.input.len());
@@ -279,13 +316,24 @@ impl Transmission {
         Ok(true)
     }
 
-    /// Whether a request of `cost` bytes may be taken now.
-    fn admits(&self, cost: u64) -> bool {
-        let waiting = u64::try_from(self.output.len()).expect("a usize fits 64 bits");
-        let held = self.running_bytes + waiting;
+    /// Whether a request of `cost` bytes may be taken now. If it may, the memory for it is taken.
+    fn admits(&mut self, cost: u64) -> bool {
+        let held = self.held_bytes();
         self.running < self.limits.in_flight_requests
             && self.output.pieces() < PIECES_MAX
             && (held == 0 || held + cost <= self.limits.in_flight_bytes)
+            && self.share.reach(held + cost)
+    }
+
+    /// Bytes of requests and replies that are in memory, or will be.
+    pub fn held_bytes(&self) -> u64 {
+        let waiting = u64::try_from(self.output.len()).expect("a usize fits 64 bits");
+        let received = match &self.phase {
+            Phase::Payload { request, .. } => request.length,
+            _ => 0,
+        };
+        let refused = self.refused.as_ref().map_or(0, |task| task.cost_bytes);
+        received + refused + self.running_bytes + waiting
     }
 
     /// Refuses what the protocol forbids, before the export sees it.
@@ -364,7 +412,7 @@ impl Transmission {
         match submitted {
             Ok(()) => {
                 self.running += 1;
-                self.running_bytes += kept.cost();
+                self.running_bytes += kept.cost_bytes;
                 self.metrics.in_flight.inc();
             }
             Err(_) => self.refused = Some(kept),

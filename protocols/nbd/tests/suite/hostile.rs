@@ -231,6 +231,62 @@ fn half_open_handshakes_end_and_make_room() {
     client.disconnect().unwrap();
 }
 
+/// Both ends of every connection are in this process, and laptops allow 1,024 descriptors until asked for more.
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
+#[test]
+fn thousands_of_half_open_connections_hold_little_and_make_room() {
+    const COUNT: usize = 2000;
+    allow_descriptors();
+    let limits = Limits {
+        connections: COUNT + 1,
+        connections_per_peer: COUNT,
+        handshake_timeout: Duration::from_secs(20),
+        ..Limits::default()
+    };
+    let fixture = Fixture::with_limits(Arc::new(MemoryDisk::new(1 << 20)), limits);
+    let before = resident_mib();
+    let mut idle: Vec<TcpStream> = (0..COUNT)
+        .map(|round| {
+            let mut stream = TcpStream::connect(fixture.tcp()).unwrap();
+            // Some say nothing, some stop in the middle of their flags, of an option, and before the next.
+            let said: &[u8] = match round % 4 {
+                0 => b"",
+                1 => b"\0\0",
+                2 => b"\0\0\0\x03IHAVEOPT\0\0",
+                _ => b"\0\0\0\x03IHAVEOPT\0\0\0\x03\0\0\0\0",
+            };
+            stream.write_all(said).unwrap();
+            stream
+        })
+        .collect();
+    // All of them are served: the last one has its greeting.
+    let last = idle.last_mut().unwrap();
+    last.read_exact(&mut [0; 18]).unwrap();
+    let held = resident_mib().saturating_sub(before);
+    assert!(held < 128, "{COUNT} connections hold {held} MiB");
+    let mut client = fixture.client();
+    client.write_at(0, &[1; 512], Durability::Stable).unwrap();
+    for stream in &mut idle {
+        let mut rest = Vec::new();
+        drop(stream.read_to_end(&mut rest));
+    }
+    client.write_at(0, &[2; 512], Durability::Stable).unwrap();
+    let client = loop {
+        // The slot comes back a moment after the socket is closed.
+        match Client::connect(&fixture.tcp_address(), "disk", &options()) {
+            Ok(client) => break client,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    client.disconnect().unwrap();
+}
+
 /// A connection that sends bytes of its own making.
 fn raw_connection(fixture: &Fixture) -> UnixStream {
     let mut stream = UnixStream::connect(fixture.socket()).unwrap();
@@ -314,6 +370,129 @@ fn a_payload_that_never_comes_holds_nothing_up() {
     let mut seen = [0; 4096];
     client.read_at(0, &mut seen).unwrap();
     assert_eq!(seen, [2; 4096], "half a write is no write");
+}
+
+/// All of a long write but its end.
+fn half_a_write() -> (Vec<u8>, Vec<u8>) {
+    let mut bytes = Vec::new();
+    Request {
+        flags: CommandFlags::default(),
+        command: Command::Write,
+        cookie: 1,
+        offset: 0,
+        length: LONGEST as u64,
+    }
+    .encode(Dialect::Simple, &mut bytes);
+    bytes.resize(bytes.len() + LONGEST - 4096, 1);
+    (bytes, vec![1; 4096])
+}
+
+const LONGEST: usize = 32 << 20;
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn half_sent_payloads_of_many_peers_share_one_memory() {
+    let (half, _) = half_a_write();
+    let limits = Limits {
+        memory_bytes: 64 << 20,
+        ..Limits::default()
+    };
+    let fixture = Fixture::with_limits(Arc::new(MemoryDisk::new(64 << 20)), limits);
+    let before = resident_mib();
+    let stuck: Vec<UnixStream> = (0..40)
+        .map(|_| {
+            let mut stream = raw_connection(&fixture);
+            let wait = Duration::from_millis(100);
+            stream.set_write_timeout(Some(wait)).unwrap();
+            // Where there is no memory for it, the server does not read.
+            drop(stream.write_all(&half));
+            stream
+        })
+        .collect();
+    let held = resident_mib().saturating_sub(before);
+    assert!(held > 48, "two were received: {held} MiB");
+    assert!(held < 112, "forty peers hold {held} MiB");
+    // Small requests go on.
+    let mut client = fixture.client();
+    for length in [4096, 65_536] {
+        client
+            .write_at(0, &vec![2; length], Durability::Stable)
+            .unwrap();
+        let mut seen = vec![0; length];
+        client.read_at(0, &mut seen).unwrap();
+        assert!(seen.iter().all(|&byte| byte == 2));
+    }
+    drop(stuck);
+    // What is given up goes to those that wait.
+    client
+        .write_at(0, &vec![3; 1 << 20], Durability::Stable)
+        .unwrap();
+}
+
+#[test]
+fn a_half_sent_payload_may_rest_until_others_wait_for_its_memory() {
+    let (half, rest) = half_a_write();
+    let standstill_timeout = Duration::from_millis(100);
+    let limits = Limits {
+        memory_bytes: LONGEST as u64,
+        standstill_timeout,
+        ..Limits::default()
+    };
+    let fixture = Fixture::with_limits(Arc::new(MemoryDisk::new(64 << 20)), limits);
+    let mut client = fixture.client();
+    let mut stuck = raw_connection(&fixture);
+    stuck.write_all(&half).unwrap();
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < 5 * standstill_timeout {
+        client.write_at(0, &[2; 4096], Durability::Stable).unwrap();
+    }
+    stuck.write_all(&rest).unwrap();
+    stuck.read_exact(&mut [0; 16]).unwrap();
+    stuck.write_all(&half).unwrap();
+    client
+        .write_at(0, &vec![3; 1 << 20], Durability::Stable)
+        .unwrap();
+    assert_eq!(stuck.read(&mut [0; 16]).unwrap_or(0), 0, "it was closed");
+    let mut seen = vec![0; LONGEST];
+    client.read_at(0, &mut seen).unwrap();
+    let (first, others) = seen.split_at(1 << 20);
+    assert!(first.iter().all(|&byte| byte == 3), "the write is there");
+    assert!(others.iter().all(|&byte| byte == 1), "and the one before");
+}
+
+#[test]
+fn replies_that_nobody_takes_are_given_up_when_others_wait_for_their_memory() {
+    let limits = Limits {
+        memory_bytes: LONGEST as u64,
+        standstill_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let content = filled(&vec![9; 4 << 20]);
+    let fixture = Fixture::with_limits(Arc::new(Habit::quick(content)), limits);
+    let mut read = Vec::new();
+    Request {
+        flags: CommandFlags::default(),
+        command: Command::Read,
+        cookie: 1,
+        offset: 0,
+        length: 1 << 20,
+    }
+    .encode(Dialect::Simple, &mut read);
+    // Each may have 16 MiB under way, so that three would have more than there is.
+    let mut lazy: Vec<UnixStream> = (0..3).map(|_| raw_connection(&fixture)).collect();
+    for stream in &mut lazy {
+        stream.write_all(&read.repeat(64)).unwrap();
+    }
+    let mut client = fixture.client();
+    let mut seen = vec![0; 1 << 20];
+    client.read_at(0, &mut seen).unwrap();
+    assert!(seen.iter().all(|&byte| byte == 9));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::task::{Context as Waker, Poll};
 
 use bytes::BytesMut;
 use export::{BlockExport, BlockingPool, MemoryDisk};
-use nbd::session::{Chosen, Context, Transmission, TransmissionLimits};
+use nbd::session::{Chosen, Context, Memory, Transmission, TransmissionLimits};
 use nbd::wire::{
     ChunkHeader, ChunkType, Command, CommandFlags, Dialect, EXTENDED_REPLY_MAGIC, Reader, Request,
     SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, SimpleReply, Status,
@@ -41,6 +41,7 @@ fn transmit(
         chosen,
         BytesMut::new(),
         limits,
+        Arc::new(Memory::new(32 << 20)),
         pool,
         Metrics::unregistered(),
     );
@@ -63,6 +64,7 @@ fn transmit(
                 output.consume(bytes.len());
                 sent.extend(bytes);
             }
+            session.settle();
             if session.is_over() {
                 return Poll::Ready(Ok(()));
             }
