@@ -26,6 +26,8 @@ pub fn start_log(config: &LogConfig) -> Result<(), String> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Whoever reads the log may go away; to complain about that there would end the process.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let started = match config.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

@@ -13,7 +13,7 @@ use crate::extract::{self, ArchiveForm, DEPTH_MAX, Extracted};
 
 use super::client::Client;
 use super::guest_worker::ReadingArgs;
-use super::output::{Output, Table, printable, size, tell, time};
+use super::output::{Output, Results, Table, printable, size, tell, time};
 use super::viewing::Viewing;
 
 #[derive(Debug, clap::Subcommand)]
@@ -117,13 +117,13 @@ fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<ExitCode
             String::from_utf8_lossy(&tree.read_symlink(file)?)
         ),
         FileKind::File if stdout => {
-            let mut out = std::io::stdout().lock();
+            let mut out = Results::open();
             extract::copy(&tree, file, &mut out)?;
             out.flush()?;
             return Ok(ExitCode::SUCCESS);
         }
         FileKind::Directory if stdout => {
-            let done = extract::tar(&tree, file, std::io::stdout().lock())?;
+            let done = extract::tar(&tree, file, Results::open())?;
             return Ok(finish(&done.left_out));
         }
         FileKind::File => extract::file(&tree, file, to, arguments.resume)?,

@@ -2,7 +2,7 @@
 //! except that `init` makes one, `serve` runs the daemon, `--offline` works on a repository without one, and `rescue` and
 //! `adopt` work where none runs.
 //!
-//! Results go to stdout, progress and logs to stderr. Exit 0 done, 1 failed, 2 misused.
+//! Results go to stdout, progress and logs to stderr. Exit 0 done, 1 failed, 2 misused, 141 nobody reads the results.
 
 mod adopt;
 mod alert;
@@ -148,10 +148,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(code) => code,
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::FAILURE
-        }
+        Err(error) => output::complain(&error),
     }
 }
 
@@ -189,7 +186,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::Config(verb) => config::run(&verb, connect, &output)?,
         Verb::Token(verb) => token::run(&verb, &connect()?, &output)?,
         Verb::Doctor(arguments) => return doctor::run(&arguments, &daemon, &output),
-        Verb::Completion(arguments) => completion::run(&arguments),
+        Verb::Completion(arguments) => completion::run(&arguments)?,
         Verb::GuestWorker(arguments) => return guest_worker::run(&arguments),
         Verb::GuestMachine(arguments) => return guest_worker::run_machine(&arguments),
         Verb::GuestAgent => return guest_worker::run_agent(),

@@ -1,13 +1,13 @@
 //! What is printed: tables for people, one JSON document for programs.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is where the command line prints"
-)]
+//!
+//! Nothing here panics when nobody listens: `holdfast point list | head -1` closes the pipe early, and that ends the
+//! command quietly, as it ends other programs.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write};
+use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::config::ByteSize;
@@ -30,14 +30,13 @@ impl Output {
         text: impl FnOnce(&T) -> String,
     ) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(value)?);
-        } else {
-            let text = text(value);
-            if !text.is_empty() {
-                println!("{}", text.trim_end());
-            }
+            return print(&serde_json::to_string_pretty(value)?);
         }
-        Ok(())
+        let text = text(value);
+        if text.is_empty() {
+            return Ok(());
+        }
+        print(text.trim_end())
     }
 
     /// Prints a list, or a sentence if it is empty.
@@ -57,9 +56,64 @@ impl Output {
     }
 }
 
+/// Prints text and ends the line.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut results = Results::open();
+    writeln!(results, "{text}")
+        .and_then(|()| results.flush())
+        .context("cannot write the result to standard output")
+}
+
+/// Standard output. What is written when nobody reads any more fails in a way that [`is_unread`] knows.
+pub(super) struct Results(io::StdoutLock<'static>);
+
+impl Results {
+    pub(super) fn open() -> Self {
+        Self(io::stdout().lock())
+    }
+}
+
+impl Write for Results {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(unread)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(unread)
+    }
+}
+
+/// Whoever read the results has gone.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the results any more")]
+struct Unread;
+
+fn unread(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => io::Error::other(Unread),
+        _ => error,
+    }
+}
+
+/// Whether a command failed only because nobody reads its results any more.
+fn is_unread(error: &anyhow::Error) -> bool {
+    let inner = |cause: &(dyn std::error::Error + 'static)| {
+        let inner = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| inner.is::<Unread>())
+    };
+    error.chain().any(inner)
+}
+
 /// Tells a person something while work goes on.
-pub(super) fn tell(text: &str) {
-    eprintln!("{text}");
+pub(super) fn tell(text: impl Display) {
+    show(&format!("{text}\n"));
+}
+
+/// Shows text to whoever watches. That nobody does is no reason to stop.
+pub(super) fn show(text: &str) {
+    drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// Text from a guest as it can be shown: whatever would move the cursor or worse is written out.
@@ -74,8 +128,12 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
-/// Tells why the command failed, in one sentence.
-pub(super) fn complain(error: &anyhow::Error) {
+/// Tells why the command failed, in one sentence, and gives its exit status. One whose results nobody reads any more ends
+/// without a word, with the status that a shell shows for a program that the closed pipe ended.
+pub(super) fn complain(error: &anyhow::Error) -> ExitCode {
+    if is_unread(error) {
+        return ExitCode::from(CLOSED_PIPE);
+    }
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
@@ -85,7 +143,8 @@ pub(super) fn complain(error: &anyhow::Error) {
             text.push_str(&cause);
         }
     }
-    eprintln!("holdfast: {text}");
+    tell(format_args!("holdfast: {text}"));
+    ExitCode::FAILURE
 }
 
 /// Columns of text.
@@ -118,7 +177,7 @@ impl Table {
     }
 }
 
-impl std::fmt::Display for Table {
+impl Display for Table {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let widths: Vec<usize> = (0..self.numbers.len())
             .map(|column| {
@@ -156,6 +215,9 @@ pub(super) fn time(text: &str) -> String {
         .map_or_else(|| text.to_owned(), |text| text.replace('T', " "))
 }
 
+/// 128 and the number of the signal SIGPIPE.
+const CLOSED_PIPE: u8 = 141;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,5 +232,14 @@ mod tests {
             "NAME       SIZE\na       1.0 GiB\nlonger      5 B\n"
         );
         assert_eq!(time("2026-11-22T10:11:12.5Z"), "2026-11-22 10:11:12");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_told_from_a_daemon_that_went_away() {
+        let closed = unread(io::ErrorKind::BrokenPipe.into());
+        let closed = anyhow::Error::from(closed).context("around it");
+        assert!(is_unread(&closed));
+        let socket = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(!is_unread(&socket.into()));
     }
 }

@@ -1,10 +1,9 @@
 //! Progress of long work on stderr: a bar on a terminal, a line every few seconds elsewhere.
-#![expect(clippy::print_stderr, reason = "progress is for people who watch")]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use super::output::size;
+use super::output::{show, size, tell};
 
 /// Shows how far something is.
 #[derive(Debug)]
@@ -54,18 +53,17 @@ impl Progress {
         };
         if self.terminal {
             let full = usize::try_from(percent.unwrap_or(0) / 5).unwrap_or(0);
-            eprint!("\r[{:<20}] {text}\x1b[K", "#".repeat(full));
-            drop(std::io::stderr().flush());
+            show(&format!("\r[{:<20}] {text}\x1b[K", "#".repeat(full)));
             self.drawn = true;
         } else {
-            eprintln!("{text}");
+            tell(text);
         }
     }
 
     /// How long it took.
     pub(super) fn finish(self) -> Duration {
         if self.drawn {
-            eprint!("\r\x1b[K");
+            show("\r\x1b[K");
         }
         self.started.elapsed()
     }

@@ -1,4 +1,4 @@
-use crate::support::command;
+use crate::support::{Daemon, closed_pipe, command, content, ends_quietly};
 
 /// What a command prints on either stream, with its exit status.
 fn shown(arguments: &[&str]) -> String {
@@ -75,6 +75,39 @@ fn failures_end_with_one_and_one_sentence() {
     ] {
         insta::assert_snapshot!(name, shown(arguments));
     }
+}
+
+#[test]
+fn nobody_who_reads_the_results_is_no_fault() {
+    for shell in ["bash", "zsh"] {
+        let mut script = command();
+        script.args(["completion", shell]);
+        ends_quietly(script);
+    }
+    let daemon = Daemon::start();
+    daemon.back_up("web01", &content(1));
+    for arguments in [
+        &["point", "list"][..],
+        &["stats"],
+        &["doctor"],
+        &["recover", "list"],
+        &["--json", "workload", "list"],
+    ] {
+        ends_quietly(daemon.command(arguments));
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut stats = daemon.command(&["stats"]);
+    let output = stats.stdout(full.unwrap()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"));
+}
+
+#[test]
+fn nobody_who_reads_the_complaint_is_no_fault_either() {
+    let mut failing = command();
+    failing.args(["--state", "/nonexistent", "stats"]);
+    let status = failing.stderr(closed_pipe()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]

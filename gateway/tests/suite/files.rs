@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, need, open_nbd, url};
+use crate::support::{Daemon, ends_quietly, need, open_nbd, url};
 
 const MIB: u64 = 1 << 20;
 
@@ -316,6 +316,9 @@ fn a_file_comes_out_of_a_disk_and_goes_on_where_it_was_cut() {
     assert!(fs::read(&out).unwrap() == wanted);
     let printed = daemon.cli(&["files", "get", point, "disk-0/p1/etc/hostname", "--to", "-"]);
     assert_eq!(printed.stdout, b"guest\n");
+    for path in ["disk-0/p1/etc/hostname", "disk-0/p1/etc"] {
+        ends_quietly(daemon.command(&["files", "get", point, path, "--to", "-"]));
+    }
     let printed = daemon.cli(&["files", "get", point, "disk-0/p2.txt", "--to", "-"]);
     let text = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert!(

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast::config::Config;
@@ -183,12 +183,13 @@ impl Daemon {
 
     /// The command line on the daemon's own machine.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
-        self.plain_command()
-            .arg("--state")
-            .arg(self.state())
-            .args(arguments)
-            .output()
-            .unwrap()
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.plain_command();
+        command.arg("--state").arg(self.state()).args(arguments);
+        command
     }
 
     /// The JSON that a command prints, which must succeed.
@@ -309,4 +310,22 @@ pub(crate) fn url<'a>(session: &'a Value, kind: &str) -> &'a str {
     session["disks"][0]["urls"][kind]
         .as_str()
         .unwrap_or_else(|| panic!("no {kind} in {session}"))
+}
+
+/// A pipe whose reader is gone.
+pub(crate) fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// Runs a command whose results nobody reads; what it says and its exit status are those of other programs.
+pub(crate) fn ends_quietly(mut command: Command) {
+    let output = command.stdout(closed_pipe()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        (output.status.code(), &*told),
+        (Some(141), ""),
+        "{command:?}"
+    );
 }
