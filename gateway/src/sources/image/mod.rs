@@ -123,6 +123,14 @@ pub enum SourceError {
         /// What it is.
         what: String,
     },
+    /// Its name says one format, and its first bytes another.
+    #[error("{} is called .{extension}, and nothing in it is of that format; get the file again if it was cut, and if it holds the disk's bytes and nothing else, say --format raw", path.display())]
+    NotAsNamed {
+        /// The file.
+        path: PathBuf,
+        /// The end of its name.
+        extension: String,
+    },
     /// Its size changed while it was read.
     #[error("{} changed its size from {before} to {after} bytes while it was read; stop what writes to it, or back up a snapshot", path.display())]
     Changed {

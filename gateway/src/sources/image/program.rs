@@ -72,7 +72,8 @@ impl Information {
 /// The format of an image that begins like none of the raw ones.
 ///
 /// A guest can write anything into its raw disk, so its bytes alone must not decide: block devices and files called
-/// `.raw` or `.img` are raw, and a fixed VHD, which has its header at the end only, must be called `.vhd`.
+/// `.raw` or `.img` are raw, and a fixed VHD, which has its header at the end only, must be called `.vhd`. A file that is
+/// called like another format and holds nothing of one is refused: it is cut, or something else altogether.
 pub(super) fn detect(path: &Path, file: &File) -> Result<ImageFormat, SourceError> {
     let extension = path
         .extension()
@@ -88,15 +89,22 @@ pub(super) fn detect(path: &Path, file: &File) -> Result<ImageFormat, SourceErro
     if extension == "vhd" && ends_like_vhd(file) {
         return Ok(ImageFormat::Vhd);
     }
+    let as_raw = || match extension {
+        "qcow2" | "vmdk" | "vhd" | "vpc" | "vhdx" => Err(SourceError::NotAsNamed {
+            path: path.to_owned(),
+            extension: extension.to_owned(),
+        }),
+        _ => Ok(ImageFormat::Raw),
+    };
     if !looks_foreign(file) {
-        return Ok(ImageFormat::Raw);
+        return as_raw();
     }
     let format = information(path)?
         .first()
         .map(|information| information.format.clone())
         .unwrap_or_default();
     match format.as_str() {
-        "raw" => Ok(ImageFormat::Raw),
+        "raw" => as_raw(),
         "qcow2" => Ok(ImageFormat::Qcow2),
         "vmdk" => Ok(ImageFormat::Vmdk),
         "vpc" => Ok(ImageFormat::Vhd),

@@ -141,6 +141,26 @@ fn what_is_no_image_is_refused_with_a_reason() {
 }
 
 #[test]
+fn what_is_called_like_a_format_and_is_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "shopping list: bread, milk, tape\n".repeat(128);
+    let text = text.as_bytes()[..4096].to_vec();
+    for (name, content) in [
+        ("list.qcow2", &text),
+        ("zeroes.vmdk", &vec![0; 1 << 20]),
+        ("zeroes.VHDX", &vec![0; 4096]),
+        ("cut.vhd", &vec![7; 4096]),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        let reason = refused(&path);
+        assert!(reason.contains("--format raw"), "{name}: {reason}");
+        let mut source = ImageSource::open(&path, Some(ImageFormat::Raw)).unwrap();
+        assert!(read_all(&mut source).0 == *content, "{name}");
+    }
+}
+
+#[test]
 fn an_image_may_not_reach_for_files_elsewhere() {
     if !have_qemu() {
         return;
