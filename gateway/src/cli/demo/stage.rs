@@ -22,7 +22,6 @@ pub(super) struct Stage {
     gateway: Gateway,
     client: Client,
     folder: TempDir,
-    no_nfs_boot: Option<String>,
 }
 
 impl Stage {
@@ -48,16 +47,12 @@ impl Stage {
             .build()
             .context("cannot start the runtime")?;
         let plain = Config::for_repository(&repository).with_any_ports();
-        let (gateway, no_nfs_boot) = if boot {
-            match runtime.block_on(Gateway::start(with_known_ports(plain.clone()))) {
-                Ok(gateway) => (gateway, None),
-                Err(error) => (
-                    runtime.block_on(Gateway::start(plain))?,
-                    Some(error.to_string()),
-                ),
-            }
+        let config = if boot { with_known_ports(plain) } else { plain };
+        let started = runtime.block_on(Gateway::start(config));
+        let gateway = if boot {
+            started.context("cannot boot over NFS: QEMU's client looks for its server on ports 111 and 2049 alone; run this as root and see that nothing listens there on all addresses, or leave --boot out")?
         } else {
-            (runtime.block_on(Gateway::start(plain))?, None)
+            started?
         };
         let socket = gateway.addresses().control_socket.clone();
         Ok(Self {
@@ -65,7 +60,6 @@ impl Stage {
             gateway,
             client: Client::new(Place::Local { socket }),
             folder,
-            no_nfs_boot,
         })
     }
 
@@ -75,11 +69,6 @@ impl Stage {
 
     pub(super) fn addresses(&self) -> &Addresses {
         self.gateway.addresses()
-    }
-
-    /// Why QEMU cannot boot over NFS here, if it cannot.
-    pub(super) fn no_nfs_boot(&self) -> Option<&str> {
-        self.no_nfs_boot.as_deref()
     }
 
     /// Stops the daemon; gives the repository if it is kept.
