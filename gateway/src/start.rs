@@ -645,6 +645,7 @@ pub(crate) fn addresses(
         nbd_socket: state.nbd_socket(),
         nfs: servers.nfs.nfs_address(),
         portmapper: servers.nfs.portmap_address(),
+        rpcbind: config.nfs.portmapper == Portmapper::Register,
         iscsi: iscsi.map_or_else(Vec::new, |iscsi| iscsi.addresses().to_vec()),
         iscsi_name: config.iscsi.name.clone(),
         smb: shares.server().map(|server| server.settings().reachable()),

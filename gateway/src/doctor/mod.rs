@@ -20,7 +20,7 @@ use crate::alerts::Severity;
 use crate::config::{ByteSize, Config, Portmapper, RepositoryConfig};
 use crate::exports::chain;
 use crate::secrets::KeySource;
-use crate::state::Addresses;
+use crate::state::{Addresses, PORTMAPPER_PORT};
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -459,19 +459,24 @@ fn rpcbind(config: &Config, nfs: SocketAddr) -> Finding {
     let check = "portmapper";
     let running = Path::new("/run/rpcbind.sock").exists();
     match config.nfs.portmapper {
-        Portmapper::Off if nfs.port() == 2049 => {
-            Finding::good(check, "off; Linux and QEMU clients are told the port")
-        }
         Portmapper::Off => Finding::warning(
             check,
-            format!("off, and NFS is on port {}", nfs.port()),
-            "ESXi and QEMU's own NFS driver cannot be told a port: for them set port 2049 and a portmapper under [nfs]",
+            format!(
+                "off, and NFS is on port {}; Linux can be told the port, ESXi and QEMU's own NFS driver cannot",
+                nfs.port()
+            ),
+            "if you want these, set port 2049 and a portmapper on port 111 under [nfs] (docs/operations/recovery.md)",
         ),
         Portmapper::Register if running => Finding::good(check, "registered with rpcbind"),
         Portmapper::Register => Finding::problem(
             check,
             "rpcbind does not run",
             "install and start the package rpcbind",
+        ),
+        Portmapper::Listen(address) if address.port() != PORTMAPPER_PORT => Finding::warning(
+            check,
+            format!("our own on {address}, where no client looks"),
+            "ESXi and QEMU's own NFS driver ask on port 111: set that under [nfs]",
         ),
         Portmapper::Listen(address) => Finding::good(check, format!("our own on {address}")),
     }
@@ -580,6 +585,21 @@ const BUILT_AFTER: u64 = 1_767_225_600_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_portmapper_that_nobody_finds_is_not_praised() {
+        let mut config = Config::default();
+        for (portmapper, level) in [
+            ("off", Level::Warning),
+            ("127.0.0.1:1111", Level::Warning),
+            ("127.0.0.1:111", Level::Good),
+        ] {
+            config.nfs.portmapper = portmapper.parse().unwrap();
+            let finding = rpcbind(&config, config.nfs.listen);
+            assert_eq!(finding.level, level, "{portmapper}: {finding:?}");
+            assert_eq!(finding.mend.contains("[nfs]"), level == Level::Warning);
+        }
+    }
 
     #[test]
     fn a_machine_without_repository_is_told_what_to_do() {

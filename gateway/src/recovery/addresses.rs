@@ -126,7 +126,7 @@ pub struct Urls {
 /// A command for one kind of machine.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AttachCommand {
-    /// Which machine: `linux`, `libvirt`, `esxi` or `windows`; `lio` is the daemon's own, for fabrics of its kernel.
+    /// Which machine: `linux`, `qemu`, `libvirt`, `esxi` or `windows`; `lio` is the daemon's own, for fabrics of its kernel.
     pub system: String,
     /// What it does.
     pub what: String,
@@ -171,7 +171,7 @@ impl SessionView {
             attach.extend(nbd_commands(record, disk, addresses));
         }
         if nfs {
-            attach.extend(nfs_commands(record, nfs_address));
+            attach.extend(nfs_commands(record, &disks, addresses));
         }
         if let Some(target) = &target {
             attach.extend(iscsi_commands(target, record, &disks, &addresses.iscsi));
@@ -294,38 +294,47 @@ fn nbd_commands(
     addresses: &Addresses,
 ) -> Vec<AttachCommand> {
     let address = reachable(addresses.nbd);
-    let (option, attribute) = match addresses.nbd_tls {
-        NbdTls::Require => (" -enable-tls -cacertfile ca-cert.pem", " tls='yes'"),
-        NbdTls::Off | NbdTls::Allow => ("", ""),
+    let is_tls = addresses.nbd_tls == NbdTls::Require;
+    let (option, attribute) = match is_tls {
+        true => (" -enable-tls -cacertfile ca-cert.pem", " tls='yes'"),
+        false => ("", ""),
     };
-    let export = format!("{}/disk-{}", record.name, disk.disk);
-    let read_only = if record.mode == SessionMode::ReadOnly {
-        " -readonly"
-    } else {
-        ""
+    let (credentials, tls) = match is_tls {
+        true => (
+            "-object tls-creds-x509,id=tls,endpoint=client,dir=FOLDER ",
+            ",tls-creds=tls",
+        ),
+        false => ("", ""),
     };
-    let xml_read_only = if record.mode == SessionMode::ReadOnly {
-        "<readonly/>"
-    } else {
-        ""
+    let (flag, element, property) = match record.mode {
+        SessionMode::ReadOnly => (" -readonly", "<readonly/>", ",read-only=on"),
+        SessionMode::ReadWrite => ("", "", ",discard=unmap"),
     };
+    let (number, export) = (disk.disk, format!("{}/disk-{}", record.name, disk.disk));
     let (host, port) = (address.ip(), address.port());
     vec![
         AttachCommand {
             system: "linux".to_owned(),
             what: format!("disk {} as a block device over NBD", disk.disk),
             command: format!(
-                "nbd-client {host} {port} /dev/nbd{} -N {export}{read_only}{option} -persist",
-                disk.disk
+                "nbd-client {host} {port} /dev/nbd{number} -N {export}{flag}{option} -persist"
+            ),
+        },
+        AttachCommand {
+            system: "qemu".to_owned(),
+            what: format!("disk {number}; the guest waits for a daemon that restarts"),
+            command: format!(
+                "{credentials}-blockdev driver=nbd,node-name=disk-{number},server.type=inet,server.host={host},server.port={port},\
+                 export={export},reconnect-delay={RECONNECT_SECS}{tls}{property} -device virtio-blk-pci,drive=disk-{number}"
             ),
         },
         AttachCommand {
             system: "libvirt".to_owned(),
             what: format!("disk {} in the domain's devices", disk.disk),
             command: format!(
-                "<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd' \
-                 name='{export}'{attribute}><host name='{host}' port='{port}'/></source><target dev='vd{}' bus='virtio'/>\
-                 {xml_read_only}</disk>",
+                "<disk type='network' device='disk'><driver name='qemu' type='raw' discard='unmap'/><source protocol='nbd' \
+                 name='{export}'{attribute}><host name='{host}' port='{port}'/><reconnect delay='{RECONNECT_SECS}'/></source>\
+                 <target dev='vd{}' bus='virtio'/>{element}</disk>",
                 letter(disk.disk)
             ),
         },
@@ -413,7 +422,12 @@ fn lio_commands(
     fabrics::commands(record, &target, &paths.collect::<Vec<_>>())
 }
 
-fn nfs_commands(record: &SessionRecord, address: SocketAddr) -> Vec<AttachCommand> {
+fn nfs_commands(
+    record: &SessionRecord,
+    disks: &[DiskView],
+    addresses: &Addresses,
+) -> Vec<AttachCommand> {
+    let address = reachable(addresses.nfs);
     let (host, port, name) = (address.ip(), address.port(), &record.name);
     let read_only = record.mode == SessionMode::ReadOnly;
     let option = if read_only { ",ro" } else { "" };
@@ -424,12 +438,30 @@ fn nfs_commands(record: &SessionRecord, address: SocketAddr) -> Vec<AttachComman
             "mount -t nfs -o vers=3,tcp,nolock,hard,port={port},mountport={port}{option} {host}:/{name} /mnt"
         ),
     }];
-    let esxi = if port == 2049 {
+    let raw = disks.iter().filter(|disk| disk.urls.nfs.is_some());
+    commands.extend(raw.map(|disk| AttachCommand {
+        system: "qemu".to_owned(),
+        what: format!("disk {} over QEMU's own NFS driver", disk.disk),
+        command: match addresses.has_portmapper() {
+            true => {
+                let url = nfs_url(SocketAddr::new(host, NFS_PORT), name);
+                let file = DiskFormat::Raw.file_name(disk.disk);
+                let option = if read_only { ",readonly=on" } else { "" };
+                format!("-drive file={url}/{file},format=raw,if=virtio{option}")
+            }
+            false => "QEMU's own NFS driver asks a portmapper on port 111: set portmapper under [nfs], or mount the folder".to_owned(),
+        },
+    }));
+    let esxi = if port == NFS_PORT && addresses.has_portmapper() {
         let flag = if read_only { " --readonly" } else { "" };
         format!("esxcli storage nfs add --host {host} --share /{name} --volume-name {name}{flag}")
     } else {
         format!(
-            "ESXi can only reach NFS on port 2049 with a portmapper: set [nfs] listen and portmapper (now port {port})"
+            "ESXi can only reach NFS on port 2049 with a portmapper on port 111: set [nfs] listen and portmapper (now port {port}, {})",
+            match addresses.has_portmapper() {
+                true => "portmapper on",
+                false => "portmapper off",
+            }
         )
     };
     commands.push(AttachCommand {
@@ -524,10 +556,10 @@ fn share_commands(
 /// Clients that cannot be told a port, such as QEMU's, do not want to read the usual one either.
 fn nfs_url(address: SocketAddr, session: &str) -> String {
     match address {
-        SocketAddr::V4(address) if address.port() == 2049 => {
+        SocketAddr::V4(address) if address.port() == NFS_PORT => {
             format!("nfs://{}/{session}", address.ip())
         }
-        SocketAddr::V6(address) if address.port() == 2049 => {
+        SocketAddr::V6(address) if address.port() == NFS_PORT => {
             format!("nfs://[{}]/{session}", address.ip())
         }
         address => format!("nfs://{address}/{session}"),
@@ -554,6 +586,11 @@ fn letter(disk: usize) -> char {
         .filter(|&disk| disk < 26)
         .map_or('a', |disk| char::from(b'a' + disk))
 }
+
+/// For how long a client waits for a daemon that restarts.
+const RECONNECT_SECS: u32 = 60;
+/// The usual port of NFS, and the only one that ESXi takes.
+const NFS_PORT: u16 = 2049;
 
 #[cfg(test)]
 mod tests {
@@ -592,16 +629,15 @@ mod tests {
         );
     }
 
-    #[test]
-    fn an_active_session_has_urls_and_a_stopped_one_has_none() {
-        let mut record = super::super::record::tests::record();
-        let mut addresses = Addresses {
+    fn addresses() -> Addresses {
+        Addresses {
             api: "127.0.0.1:8700".parse().unwrap(),
             nbd: "0.0.0.0:10809".parse().unwrap(),
             nbd_tls: NbdTls::Off,
             nbd_socket: "/run/a b/nbd.sock".into(),
             nfs: "127.0.0.1:2049".parse().unwrap(),
             portmapper: None,
+            rpcbind: false,
             iscsi: vec![
                 "0.0.0.0:3260".parse().unwrap(),
                 "[::1]:3261".parse().unwrap(),
@@ -613,7 +649,60 @@ mod tests {
             control_socket: "/run/control.sock".into(),
             fingerprint: String::new(),
             process: 1,
-        };
+        }
+    }
+
+    /// The commands of a session for one kind of machine.
+    fn commands(addresses: &Addresses, system: &str) -> String {
+        let record = super::super::record::tests::record();
+        let view = SessionView::new(&record, addresses, &[]);
+        let commands = view.attach.into_iter();
+        let commands = commands.filter(|command| command.system == system);
+        commands.map(|command| command.command + "\n").collect()
+    }
+
+    #[test]
+    fn clients_that_ask_a_portmapper_are_shown_the_way_only_if_there_is_one() {
+        let mut addresses = addresses();
+        for (rpcbind, portmapper, there) in [
+            (false, None, false),
+            (false, Some("127.0.0.1:1111"), false),
+            (false, Some("127.0.0.1:111"), true),
+            (true, None, true),
+        ] {
+            addresses.rpcbind = rpcbind;
+            addresses.portmapper = portmapper.map(|address| address.parse().unwrap());
+            let (esxi, qemu) = (commands(&addresses, "esxi"), commands(&addresses, "qemu"));
+            assert_eq!(esxi.contains("esxcli storage nfs add"), there, "{esxi}");
+            assert_eq!(
+                qemu.contains("file=nfs://127.0.0.1/web01-3/disk-0.raw"),
+                there,
+                "{qemu}"
+            );
+            assert_eq!(esxi.contains("[nfs]"), !there, "{esxi}");
+            assert_eq!(qemu.contains("[nfs]"), !there, "{qemu}");
+        }
+        addresses.nfs.set_port(12049);
+        assert!(!commands(&addresses, "esxi").contains("nfs add"));
+    }
+
+    #[test]
+    fn clients_of_nbd_are_told_to_wait_for_a_restart() {
+        let addresses = addresses();
+        assert!(
+            commands(&addresses, "qemu").contains(",export=web01-3/disk-0,reconnect-delay=60,")
+        );
+        let libvirt = commands(&addresses, "libvirt");
+        assert!(
+            libvirt.contains("port='10809'/><reconnect delay='60'/></source>"),
+            "{libvirt}"
+        );
+    }
+
+    #[test]
+    fn an_active_session_has_urls_and_a_stopped_one_has_none() {
+        let mut record = super::super::record::tests::record();
+        let mut addresses = addresses();
         let view = SessionView::new(&record, &addresses, &[]);
         let urls = &view.disks[0].urls;
         assert_eq!(
@@ -653,7 +742,8 @@ mod tests {
         let urls = &view.disks[0].urls;
         assert!(urls.nbd.is_none() && urls.nbds.is_some() && urls.nbd_unix.is_some());
         assert!(view.attach[0].command.contains(" -enable-tls "));
-        assert!(view.attach[1].command.contains(" tls='yes'>"));
+        assert!(view.attach[1].command.contains(",tls-creds=tls"));
+        assert!(view.attach[2].command.contains(" tls='yes'>"));
         record.state = SessionState::Stopped;
         let view = SessionView::new(&record, &addresses, &[]);
         assert!(

@@ -31,6 +31,9 @@ pub struct Addresses {
     /// Our own portmapper, where there is one.
     #[schema(value_type = Option<String>)]
     pub portmapper: Option<SocketAddr>,
+    /// Whether NFS is registered with this machine's rpcbind.
+    #[serde(default)]
+    pub rpcbind: bool,
     /// Portals of the iSCSI target.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
@@ -60,6 +63,12 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// Whether clients that cannot be told a port find NFS: they ask a portmapper, always on port 111.
+    pub fn has_portmapper(&self) -> bool {
+        let own = self.portmapper.map(|address| address.port());
+        self.rpcbind || own == Some(PORTMAPPER_PORT)
+    }
+
     /// Writes the file.
     ///
     /// # Errors
@@ -95,5 +104,8 @@ impl Addresses {
             })
     }
 }
+
+/// Where clients look for a portmapper.
+pub const PORTMAPPER_PORT: u16 = 111;
 
 const FILE: &str = "addresses.json";

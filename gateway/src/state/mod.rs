@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use repo::disk::{Disk as _, SystemDisk};
 use uuid::Uuid;
 
-pub use addresses::Addresses;
+pub use addresses::{Addresses, PORTMAPPER_PORT};
 pub use authority::{AuthorityError, LockAuthority, NewAuthority};
 pub use certificate::{Fingerprint, Identity};
 pub(crate) use tokens::TOKEN_FILE;
