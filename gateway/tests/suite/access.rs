@@ -44,6 +44,33 @@ fn strangers_on_the_network_do_not_keep_the_operator_out() {
 }
 
 #[test]
+fn thousands_of_half_open_connections_do_not_keep_anybody_out_for_long() {
+    use holdfast::config::Span;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use std::io::Write as _;
+
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    let daemon = Daemon::start_with(|config| config.api.read_timeout = Span::seconds(3));
+    let address = daemon.gateway().addresses().api;
+    // Half say nothing, half begin a record of TLS. A thousand have a place, the others wait for one.
+    let strangers: Vec<_> = (0..1500)
+        .map(|round| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            if round % 2 == 0 {
+                stream.write_all(b"\x16\x03\x01").unwrap();
+            }
+            stream
+        })
+        .collect();
+    assert_eq!(daemon.call("GET", "/v1/workloads", "").status, 200);
+    // It gets its turn when those before it have had their time.
+    json_of(&daemon.remote_cli(&["--json", "workload", "list"]));
+    drop(strangers);
+}
+
+#[test]
 fn tokens_are_made_used_within_their_role_and_revoked() {
     let mut daemon = Daemon::start();
     daemon.back_up("web01", &content(1));

@@ -141,6 +141,11 @@ pub trait FileExport: Send + Sync + 'static {
         Ok(Particulars::default())
     }
 
+    /// Whether [`link`](Self::link) can be asked for.
+    fn has_hard_links(&self) -> bool {
+        false
+    }
+
     /// Gives a file a second name.
     fn link(
         &self,

@@ -427,6 +427,10 @@ impl FileExport for MemoryTree {
         }
     }
 
+    fn has_hard_links(&self) -> bool {
+        true
+    }
+
     fn link(
         &self,
         _caller: &Caller,

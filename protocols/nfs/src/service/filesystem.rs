@@ -52,7 +52,11 @@ impl Request<'_> {
         // Times have steps of one nanosecond.
         out.u32(0);
         out.u32(1);
-        out.u32(nfs3::FILESYSTEM_PROPERTIES);
+        let links = match at.tree().has_hard_links() {
+            true => nfs3::PROPERTY_LINK,
+            false => 0,
+        };
+        out.u32(nfs3::FILESYSTEM_PROPERTIES | links);
         Ok(Step::done())
     }
 
@@ -64,7 +68,8 @@ impl Request<'_> {
         out.put_u32(0);
         let out = &mut Writer::new(out);
         nfs3::encode_post(out, Some(&attributes), at.export.id);
-        out.u32(LINKS_MAX);
+        let links = at.tree().has_hard_links();
+        out.u32(if links { LINKS_MAX } else { 1 });
         out.u32(255);
         // Too long names are refused, only root gives files away, case matters and is kept.
         for answer in [true, true, false, true] {

@@ -303,8 +303,10 @@ pub(crate) const ACCESS_EXTEND: u32 = 0x08;
 pub(crate) const ACCESS_DELETE: u32 = 0x10;
 pub(crate) const ACCESS_EXECUTE: u32 = 0x20;
 
-/// `FSF3` bits (RFC 1813, 3.3.19): hard links, symbolic links, one set of path limits, times can be set.
-pub(crate) const FILESYSTEM_PROPERTIES: u32 = 0x01 | 0x02 | 0x08 | 0x10;
+/// `FSF3` bits (RFC 1813, 3.3.19) of every tree: symbolic links, one set of path limits, times can be set.
+pub(crate) const FILESYSTEM_PROPERTIES: u32 = 0x02 | 0x08 | 0x10;
+/// Hard links.
+pub(crate) const PROPERTY_LINK: u32 = 0x01;
 
 const KIND_FILE: u32 = 1;
 const KIND_DIRECTORY: u32 = 2;

@@ -6,7 +6,7 @@ use export::{CreateMode, FileExport, FileKind, MemoryTree, SetAttributes, TimeCh
 use nfs::Status;
 use nfs::client::{Client, ClientError, FileHandle, Identity};
 
-use crate::support::{TestServer, tree_with_file};
+use crate::support::{SlowTree, TestServer, tree_with_file};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, expected: Status) {
     match result {
@@ -421,6 +421,14 @@ fn filesystem_limits_are_true() {
     assert_eq!((info.read_max, info.read_preferred), (mib, mib));
     assert_eq!((info.write_max, info.write_preferred), (mib, mib));
     assert_eq!(info.size_max, i64::MAX as u64);
+    assert_eq!(
+        info.properties, 0x1b,
+        "with hard links, which this tree has"
+    );
+    let linkless = TestServer::with(Arc::new(SlowTree::new(Arc::new(MemoryTree::new()))));
+    let mut other = linkless.client();
+    let top = other.root();
+    assert_eq!(other.fsinfo(&top).unwrap().properties, 0x1a);
     assert_eq!(client.pathconf(&root).unwrap().name_max, 255);
     let bad = FileHandle::from_bytes(&[0; 64]);
     refused(client.fsinfo(&bad), Status::BadHandle);
