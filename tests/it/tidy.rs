@@ -40,6 +40,24 @@ const PROTOCOLS: &[&str] = &[
 /// Crates that run inside a database's process.
 const SHIMS: &[&str] = &["sbt", "oracle", "dm", "vdi"];
 
+/// Licences under which we may ship what others wrote, by their names in SPDX.
+const LICENCES: &[&str] = &[
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
 const LINES_MAX: usize = 1000;
 
 /// The arrows: which crates of ours `name` may use; `None` for one that stands in no table.
@@ -147,6 +165,40 @@ fn versions_stand_in_the_workspace_only() {
     }
     assert_none(&faults);
 }
+
+/// Whether an SPDX expression without nested parentheses can be met by [`LICENCES`].
+fn may_ship(expression: &str) -> bool {
+    expression.split(" AND ").all(|part| {
+        let part = part.trim_matches(['(', ')']).replace('/', " OR ");
+        part.split(" OR ")
+            .any(|licence| LICENCES.contains(&licence.trim()))
+    })
+}
+
+#[test]
+fn every_dependency_comes_from_crates_io_under_a_licence_that_we_may_ship() {
+    assert!(may_ship("MIT/Apache-2.0") && may_ship("(GPL-3.0 OR MIT) AND Unicode-3.0"));
+    assert!(!may_ship("GPL-3.0") && !may_ship("MIT AND GPL-3.0"));
+    let everything = metadata(&[]);
+    let all: Vec<&Value> = list(&everything, "packages").collect();
+    assert!(all.len() > 200, "all are listed: {}", all.len());
+    let mut faults = Vec::new();
+    for package in all {
+        let (name, licence) = (text(package, "name"), text(package, "license"));
+        if !may_ship(licence) {
+            faults.push(format!(
+                "{name}: the licence `{licence}` is not in the list"
+            ));
+        }
+        let source = package["source"].as_str();
+        if source.is_some_and(|source| source != CRATES_IO) {
+            faults.push(format!("{name}: comes from {source:?}"));
+        }
+    }
+    assert_none(&faults);
+}
+
+const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 #[test]
 fn every_crate_that_needs_no_unsafe_forbids_it() {
@@ -314,14 +366,19 @@ fn every_decoder_is_fuzzed_and_tested() {
     assert_none(&faults);
 }
 
+/// What cargo tells of the workspace and all that it depends on.
+fn metadata(arguments: &[&str]) -> Value {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(workspace())
+        .args(["metadata", "--format-version=1", "--locked"]);
+    let told = run(cargo.args(arguments));
+    serde_json::from_str(&told).expect("cargo prints JSON")
+}
+
 /// The workspace's packages by name, as cargo describes them.
 fn packages() -> BTreeMap<String, Value> {
-    let metadata = run(Command::new(env!("CARGO")).current_dir(workspace()).args([
-        "metadata",
-        "--no-deps",
-        "--format-version=1",
-    ]));
-    let metadata: Value = serde_json::from_str(&metadata).expect("cargo prints JSON");
+    let metadata = metadata(&["--no-deps"]);
     let packages: BTreeMap<_, _> = list(&metadata, "packages")
         .map(|package| (text(package, "name").to_owned(), package.clone()))
         .collect();
