@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &AdoptArgs, output: &Output) -> Result<ExitCode> {
         let mut told = told.lock();
         if told.elapsed() >= PAUSE {
             *told = Instant::now();
-            tell(&format!("adopt: {done} of {all} packs"));
+            tell(format!("adopt: {done} of {all} packs"));
         }
     };
     // Everything is taken as it is: the daemon has nothing to compare it with.

@@ -164,7 +164,7 @@ fn get(arguments: &GetArgs, client: &Client, output: &Output) -> Result<ExitCode
 /// Tells what was left out; the command has failed then.
 fn finish(left_out: &[String]) -> ExitCode {
     for left in left_out {
-        tell(&format!("left out: {}", printable(left)));
+        tell(format!("left out: {}", printable(left)));
     }
     match left_out {
         [] => ExitCode::SUCCESS,

@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &MountArgs, client: &Client, output: &Output) -> Re
         ..MountOptions::default()
     };
     let mount = Mount::start(Arc::new(tree), &arguments.folder, &options)?;
-    tell(&format!(
+    tell(format!(
         "{} is mounted on {}; Ctrl-C or `umount {}` ends that",
         viewing.point(),
         mount.path().display(),
@@ -103,7 +103,7 @@ fn serve(mount: Mount) -> Result<()> {
                 () = signals.next() => turn += 1,
             }
             match (turn, mount.unmount()) {
-                (1, Err(FuseError::Busy(path))) => tell(&format!(
+                (1, Err(FuseError::Busy(path))) => tell(format!(
                     "{} is in use; close what is open there, or say it again to take it out of sight",
                     path.display()
                 )),

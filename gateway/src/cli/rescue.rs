@@ -158,7 +158,7 @@ pub(super) fn run(arguments: &RescueArgs, output: &Output) -> Result<ExitCode> {
     let secret = arguments.secret.given()?;
     let rescue = Rescue::open(&arguments.repository, secret.as_ref())?;
     for complaint in rescue.complaints() {
-        tell(&format!("holdfast: {complaint}"));
+        tell(format!("holdfast: {complaint}"));
     }
     match &arguments.verb {
         RescueVerb::List => {

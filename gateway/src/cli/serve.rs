@@ -175,7 +175,7 @@ fn greet(addresses: &Addresses, state: &Path) {
         None => "off".to_owned(),
     };
     tracing::info!(api = %addresses.api, nbd = %addresses.nbd, nfs = %addresses.nfs, iscsi, smb, "serving");
-    tell(&format!(
+    tell(format!(
         "holdfast serves: HTTPS {}, NBD {}, NFS {}, iSCSI {iscsi}, SMB {smb}\ncertificate: sha256:{}\ntoken: in {}\nOn this machine the command line finds all this by itself.",
         addresses.api,
         addresses.nbd,

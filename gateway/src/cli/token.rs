@@ -50,7 +50,7 @@ pub(super) fn run(verb: &TokenVerb, client: &Client, output: &Output) -> Result<
                 expires_in: *expires_in,
             };
             let made: TokenMade = client.post("/v1/tokens", &body)?;
-            super::output::tell(&format!(
+            super::output::tell(format!(
                 "Token {} ({}, {}). It is not shown again: keep it in a file for --token-file.",
                 made.view.name,
                 role_of(&made.view),

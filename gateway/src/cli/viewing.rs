@@ -151,7 +151,7 @@ impl Drop for Viewing<'_> {
             let path = format!("/v1/recoveries/{}", segment(&self.session.session));
             if let Err(error) = self.client.delete(&path) {
                 let session = &self.session.session;
-                super::output::tell(&format!(
+                super::output::tell(format!(
                     "the session {session} is still there ({error}); `holdfast recover discard {session}` ends it"
                 ));
             }

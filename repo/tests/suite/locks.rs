@@ -12,6 +12,7 @@ use repo::{
     AuthorityAge, ImageBase, Lock, LockMode, OpenOptions, PointName, RepoError, Repository,
 };
 
+use crate::mounts::skip;
 use crate::support::{Mode, back_up, new_slot, noise, secret};
 
 const DAY: u64 = 24 * 3600 * 1_000_000_000;
@@ -488,10 +489,5 @@ fn folder_with_attributes() -> Option<tempfile::TempDir> {
             other => said.push(format!("{}: {other:?}", place.display())),
         }
     }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "no file system here holds files, and CI is set: {said:?}"
-    );
-    eprintln!("not shown here: {said:?}");
-    None
+    skip(&format!("no file system here holds files: {said:?}"))
 }

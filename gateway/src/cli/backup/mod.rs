@@ -115,7 +115,7 @@ pub(super) fn image(arguments: &ImageArgs, client: &Client) -> Result<Done> {
                 .downcast_ref::<Refused>()
                 .is_some_and(Refused::is_damage) =>
         {
-            tell(&format!(
+            tell(format!(
                 "the newest restore point is damaged, and no backup goes over it ({error}); all of the disks is read"
             ));
             body.base = BaseChoice::Nothing;
@@ -193,7 +193,7 @@ fn send_all(
         let mut below = begun.parent_images.iter();
         let same = below.any(|image| image.name == name && image.size_bytes == size_bytes);
         if disk.changed.is_some() && !same {
-            tell(&format!(
+            tell(format!(
                 "disk {number} has no point below of its size: all of it is read"
             ));
             disk.changed = None;

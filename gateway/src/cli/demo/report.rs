@@ -50,7 +50,7 @@ impl<'a> Report<'a> {
         let done = work().with_context(|| format!("the demo failed to {what}"))?;
         let seconds = rounded(started);
         let found = done.shown();
-        tell(&format!("{seconds:>8.3} s  {what}\n            {found}"));
+        tell(format!("{seconds:>8.3} s  {what}\n            {found}"));
         self.document.steps.push(Step {
             step: what.to_owned(),
             seconds,
