@@ -616,7 +616,7 @@ mod tests {
         assert!(
             commands[1]
                 .command
-                .ends_with("\\\\192.0.2.7\\web01-3\\disk-0.vhdx")
+                .ends_with("\\\\192.0.2.7\\web01-3\\disk-0.vhdx .")
         );
         let (share, commands) = at("[fd00::7]:4450");
         assert_eq!(share.path, "\\\\fd00--7.ipv6-literal.net\\web01-3");
