@@ -262,8 +262,9 @@ const KERNEL: &str =
 
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-/// Addresses that QEMU takes besides the machine's memory.
-const QEMU_BYTES: u64 = 1 << 30;
+/// Addresses that QEMU may take besides the machine's memory. Most are never filled: each of its threads may reserve 128 MiB for
+/// the C library's memory, and with 1 GiB a start failed now and then.
+const QEMU_BYTES: u64 = 4 << 30;
 
 /// Longest wait for a machine that starts and is not emulated.
 const BOOT_PATIENCE: Duration = Duration::from_secs(20);
